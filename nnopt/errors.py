@@ -146,16 +146,17 @@ def is_memory_shortage(error: Exception) -> bool:
 
 
 class TimeLimitError(BaseException):
-    """A point of a sweep exceeded its time limit.
+    """A run exceeded its time limit, the value of the configuration key ``key`` in seconds.
 
     A timer raises this exception anywhere in the program. It is a ``BaseException``, so that
     handlers for ``Exception`` do not catch it.
     """
 
+    exit_code = 5
     status = "timeout"
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"took longer than hydra.launcher.timeout = {seconds:g} s")
+    def __init__(self, seconds: float, key: str = "hydra.launcher.timeout") -> None:
+        super().__init__(f"took longer than {key} = {seconds:g} s")
 
 
 class DivergedError(TrainingError):

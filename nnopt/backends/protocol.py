@@ -47,13 +47,17 @@ class Loader(Protocol):
     """Batches of one part of a dataset, gathered, augmented and normalized on the device."""
 
     def train_batches(
-        self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
+        self,
+        order: NDArray[np.int64],
+        batch_size: int,
+        augmentation: Augmentation,
+        first: int = 0,
     ) -> Iterator[tuple[DeviceArray, DeviceArray]]:
         """Yield the batches of an epoch; the last one may be smaller than ``batch_size``.
 
-        ``order`` contains indices of samples, from 0 to len(part) - 1. Inputs (N, ...) are valid
-        until the next batch is requested. Labels are (N,), or (N, K) if ``augmentation``, the
-        random draws of the epoch, mixes samples.
+        ``order`` contains indices of samples, from 0 to len(part) - 1. The first batch to yield has
+        the index ``first``. Inputs (N, ...) are valid until the next batch is requested. Labels
+        are (N,), or (N, K) if ``augmentation``, the random draws of the epoch, mixes samples.
         """
 
     def evaluation_batches(self) -> Iterator[DeviceArray]:
@@ -68,6 +72,23 @@ class Network(Protocol):
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
         """Return copies of every parameter and running statistic, by full name."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all arrays on which later steps depend.
+
+        They are the trained parameters and running statistics ("weights/NAME"), the gradients of
+        the last step ("gradients/NAME"), the state of the optimizer ("optimizer/..."), and, if they
+        are used, the average ("average/NAME") and the scale of the loss ("scaler/...").
+        """
+        ...
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore the arrays that ``state`` of an equal network has returned.
+
+        Later steps then give the same bits. Raises ValueError, and changes nothing, if the names,
+        shapes or types are not those of this network.
+        """
+        ...
 
     def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
         """Perform one optimizer update for inputs x (N, ...) and labels y (N,) or (N, K).

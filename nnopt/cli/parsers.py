@@ -33,7 +33,9 @@ docs/report.md describes the page.
 
 RESUME_EXAMPLES = """\
 examples:
-  nnopt resume outputs/latest                    run missing and interrupted points
+  nnopt resume outputs/latest                    continue a run; run a sweep's missing points
+  nnopt resume outputs/latest epochs=200         train a run longer (with checkpoint.keep=true)
+  nnopt resume outputs/latest --restart          run it again from the beginning
   nnopt resume outputs/latest --retry-failed     run failed, diverged and timed out points too
   nnopt resume outputs/latest 'seed=range(10)'   add values: run the new points
   nnopt resume outputs/latest hydra.sweeper.trials=60   run more trials of a search
@@ -116,16 +118,20 @@ def run_parser() -> Parser:
 
 def resume_parser() -> Parser:
     """Return the parser of ``nnopt resume``."""
-    description = "Resume a sweep: run missing and interrupted points. Finished points are kept."
+    description = (
+        "Resume a run from its checkpoint, or a sweep: missing and interrupted points run, "
+        "finished points are kept."
+    )
     parser = make_parser("resume", description, RESUME_EXAMPLES)
     add = parser.add_argument
-    add("sweep", metavar="SWEEP", help="the folder of a sweep")
+    add("directory", metavar="DIR", help="the folder of a run or of a sweep")
     add(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="more values of varied keys; hydra/launcher and its keys; data.root",
+        help="run: epochs, max_steps, max_time; sweep: more values of varied keys, hydra/launcher",
     )
+    add("--restart", action="store_true", help="run: start over instead of continuing")
     add("--retry-failed", action="store_true", help="run failed, diverged, timed out points again")
     add("--fail-fast", action="store_true", help="start no further point after a failure")
     return parser

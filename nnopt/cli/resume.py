@@ -1,4 +1,4 @@
-"""The verb ``resume``: run the missing points of a sweep, and add points to it."""
+"""The verb ``resume``: continue a run, or run the missing points of a sweep and add points."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from nnopt.cli.parsers import resume_parser
+from nnopt.cli.resume_run import resume_run
 from nnopt.cli.run import note_missing_plots, prepare_all
 from nnopt.config.point import Point
 from nnopt.errors import ConfigError, ResumeError
@@ -19,7 +20,7 @@ from nnopt.results.cores import ProcessorTimes, processor_times
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.execute import run_sweep
 from nnopt.sweeps.launchers.make import make_launcher
-from nnopt.sweeps.manifest import Move, Sweep, read_sweep
+from nnopt.sweeps.manifest import MANIFEST, Move, Sweep, read_sweep
 from nnopt.sweeps.point_folder import ENDED, FAILED, PointState, note_unusable_summary, read_state
 from nnopt.sweeps.resume_changes import apply_overrides
 from nnopt.sweeps.resume_checks import (
@@ -35,11 +36,15 @@ from nnopt.terminal.interruption import stop_on_signals
 
 
 def main(arguments: list[str]) -> int:
-    """Resume a sweep or a search."""
+    """Resume a run, a sweep or a search."""
     start = processor_times()
     options = resume_parser().parse_intermixed_args(arguments)
     stop_on_signals()
-    folder = given_path(options.sweep, "SWEEP").resolve()  # outputs/latest may change
+    folder = given_path(options.directory, "DIR").resolve()  # outputs/latest may change
+    if folder.is_dir() and not (folder / MANIFEST).exists():
+        return resume_run(folder, options)
+    if options.restart:
+        raise ConfigError("--restart applies to a single run, but the folder is a sweep")
     sweep = read_sweep(folder)
     check_folder(sweep)
     remove_leftovers(sweep)

@@ -14,7 +14,7 @@ from nnopt.backends.thread_choice import ThreadChoice, threads_for
 from nnopt.cli.parsers import run_parser
 from nnopt.config.compose import Plan, Point, make_plan
 from nnopt.config.point import MAX_POINTS_WITH_PLOTS
-from nnopt.errors import ConfigError, OutputError, Problems
+from nnopt.errors import ConfigError, OutputError, Problems, TimeLimitError
 from nnopt.io.atomic_files import fresh_folder, link_latest, output_error, shown
 from nnopt.io.locks import hold
 from nnopt.io.own_files import check_writable
@@ -22,6 +22,7 @@ from nnopt.io.paths import given_path
 from nnopt.recipe.prepare import prepare
 from nnopt.recipe.run import run
 from nnopt.recipe.thread_notes import note_threads
+from nnopt.results.checkpoint_file import Checkpoint
 from nnopt.results.cores import processor_times
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.launchers.make import make_launcher
@@ -90,15 +91,24 @@ def _parse(arguments: Sequence[str]) -> Namespace:
 
 
 def _run_single(point: Point, directory: Path) -> int:
+    with hold(directory) as is_ours:
+        if not is_ours:  # another process started when the folder was empty
+            raise OutputError(f"another process writes into {directory}; name another folder")
+        return run_and_report(point, directory)
+
+
+def run_and_report(point: Point, directory: Path, resumed: Checkpoint | None = None) -> int:
+    """Run a point in a folder whose lock is held, print its results and return the exit code.
+
+    After an interruption or the time limit, the command that continues the run is printed.
+    """
     try:
-        with hold(directory) as is_ours:
-            if not is_ours:  # another process started when the folder was empty
-                raise OutputError(f"another process writes into {directory}; name another folder")
-            summary = run(point, directory)
-        _print_summary(summary, directory)
-    except (KeyboardInterrupt, Interruption) as stop:
-        console.error(f"{message_of(stop)}; the results until then are kept in {directory}")
+        summary = run(point, directory, resumed=resumed)
+    except (KeyboardInterrupt, Interruption, TimeLimitError) as stop:
+        command = console.resume_command(directory)
+        console.error(f"{message_of(stop)}; `{command}` continues the run")
         return code_of(stop)
+    _print_summary(summary, directory)
     return 0
 
 

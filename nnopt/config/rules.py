@@ -70,6 +70,11 @@ def _data_folders(config: Config) -> Iterator[str]:
             yield refused_value(key, folder, problem)
 
 
+def _checkpoints(config: Config) -> Iterator[str]:
+    if config.checkpoint.keep and config.checkpoint.interval is None:
+        yield "checkpoint.keep = True has no effect with checkpoint.interval = null"
+
+
 def _layers(config: Config) -> Iterator[str]:
     if not isinstance(config.architecture, LayersConfig):
         return
@@ -280,6 +285,7 @@ VALUE_RULES: tuple[Rule, ...] = (_name, _data_folders, _layers, _convolutions)
 
 RULES: tuple[Rule, ...] = (
     _architecture,
+    _checkpoints,
     _stochastic_depth,
     _optimizer,
     _validation,

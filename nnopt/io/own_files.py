@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,10 +22,13 @@ from nnopt.io.received_files import SAFE_FLAGS, kind_of
 
 SUMMARY = "summary.json"
 
+CHECKPOINTS = ("checkpoint_a.npz", "checkpoint_b.npz")
+"""The files of checkpoints, which a run writes in turn."""
+
 RUN_FILES = frozenset(
     (
-        *(SUMMARY, "config.yaml", "events.out.tfevents.nnopt", "layers.csv", "lr_find.csv"),
-        *("metrics.csv", "model_best.npz", "model_last.npz", "run.log"),
+        *(SUMMARY, *CHECKPOINTS, "config.yaml", "events.out.tfevents.nnopt", "layers.csv"),
+        *("lr_find.csv", "metrics.csv", "model_best.npz", "model_last.npz", "run.log"),
     )
 )
 """The files of a run, apart from its lock and its plots."""
@@ -145,6 +148,14 @@ def remove_run(folder: Path) -> None:
         raise OutputError(
             f"cannot remove the files of an earlier attempt in {shown(folder)}: {error.strerror}"
         ) from error
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Remove those of these files that exist. Raises OutputError."""
+    try:
+        _remove_files(folder, list(names))
+    except OSError as error:
+        raise output_error("remove the files of an earlier attempt in", folder, error) from error
 
 
 def is_temporary(name: str) -> bool:

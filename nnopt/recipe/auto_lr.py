@@ -19,9 +19,16 @@ log = logging.getLogger("nnopt")
 
 
 def with_suggested_rate(
-    config: Config, prepared: Prepared, folder: Path, quiet: bool = False
+    config: Config,
+    prepared: Prepared,
+    folder: Path,
+    suggested: float | None = None,
+    quiet: bool = False,
 ) -> Config:
     """Return the configuration with the suggested learning rate as its ``optimizer.lr``.
+
+    If the run continues from a checkpoint, ``suggested`` is the rate found before. Otherwise the
+    finder runs.
 
     The finder trains a separate network, so the run gives the same results as a run whose
     configuration has this learning rate. It writes ``lr_find.csv`` and, if plots are drawn,
@@ -30,6 +37,8 @@ def with_suggested_rate(
     Raises TrainingError if the finder suggests no rate, ConfigError if the rate conflicts with
     another key, and OutputError if a file cannot be written.
     """
+    if suggested is not None:
+        return replace(config, optimizer=replace(config.optimizer, lr=suggested))
     sweep = LrRangeTest()
     with LrSearchProgress(sweep.steps, "none" if quiet else config.progress) as progress:
         found = suggest_learning_rate(

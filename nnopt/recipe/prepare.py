@@ -20,7 +20,7 @@ from nnopt.data.split import chosen_classes, training_samples
 from nnopt.errors import ConfigError
 from nnopt.schema import Config, ImageConfig, MuonConfig
 from nnopt.training.averaging import first_swa_epoch
-from nnopt.training.loop import Length
+from nnopt.training.state import Length
 
 
 @dataclass(frozen=True)

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nnopt.config.point import Point
+from nnopt.config.point import Point, to_yaml
 from nnopt.errors import NnoptError, OutputError, PrunedError, TimeLimitError
-from nnopt.io.own_files import LogFile
+from nnopt.io.atomic_files import write_text
+from nnopt.io.own_files import CHECKPOINTS, LogFile, remove_files
 from nnopt.results import environment
+from nnopt.results.checkpoint_file import Checkpoint, Content
 from nnopt.results.collect import settings_of
-from nnopt.results.event_file import EventFile
+from nnopt.results.event_file import FILE_NAME, EventFile
 from nnopt.results.metrics import METRICS
 from nnopt.results.metrics_file import EpochRow, LayerRow, MetricsFile
 from nnopt.results.summary import file_checksums, write_summary
 from nnopt.terminal.console import note
 from nnopt.terminal.interruption import message_of
 from nnopt.terminal.live_display import TrainingProgress
-from nnopt.training.loop import Loop, TrainingState
+from nnopt.training.loop import Loop
+from nnopt.training.state import TrainingState
 
 log = logging.getLogger("nnopt")
+
+SECONDS = ("train_seconds", "total_seconds", "checkpoint_seconds")
+"""Keys of the summary for times, which are added up over all processes of a run."""
+
+WITHOUT_CHECKPOINT = ("done", "pruned", "diverged")
+"""Statuses of ended runs, which need no checkpoint to be resumed."""
 
 AfterEpoch = Callable[[EpochRow, bool], None]
 """Callback after each epoch.
@@ -36,17 +46,36 @@ exception ends the training like Ctrl-C: the files remain, and the summary conta
 class RunRecorder:
     """Writer of the files of one run, which also prints the progress of the run.
 
+    Args:
+        point: The configuration.
+        directory: The folder.
+        after_epoch: The callbacks.
+        quiet: Whether nothing is printed.
+        resumed: The checkpoint from which the run continues, or None.
+
     Attributes:
         summary: The values that ``summary.json`` will contain.
         layer_rows: The rows that are already in ``layers.csv``.
     """
 
     def __init__(
-        self, point: Point, directory: Path, after_epoch: Sequence[AfterEpoch], quiet: bool
+        self,
+        point: Point,
+        directory: Path,
+        after_epoch: Sequence[AfterEpoch],
+        quiet: bool,
+        resumed: Checkpoint | None = None,
     ) -> None:
         self.directory = directory
         self.summary = initial_summary(point)
         self.layer_rows: list[LayerRow] = []
+        if resumed is not None:
+            self.layer_rows += resumed.layers
+            kept = (*SECONDS, "started", "suggested_lr")
+            self.summary |= {key: resumed.summary[key] for key in kept if key in resumed.summary}
+            self.summary["interruptions"] = resumed.summary.get("interruptions", 0) + 1
+        self._started = time.perf_counter() - self.summary["total_seconds"]
+        self._training_started = math.nan
         self._point = point
         self._after_epoch = tuple(after_epoch)
         self._quiet = quiet
@@ -58,10 +87,12 @@ class RunRecorder:
 
         The status and the error of an exception are recorded, and the exception is raised again.
         """
-        started, summary = time.perf_counter(), self.summary
+        summary = self.summary
         with _logging_to(self.directory / "run.log"):
             overrides = " ".join(self._point.overrides) or "none"
             log.info("point %s, overrides: %s", self._point.id, overrides)
+            write_text(self.directory / "config.yaml", to_yaml(self._point.container))
+            write_summary(self.directory, summary)
             try:
                 yield
                 summary["status"] = "done"
@@ -72,32 +103,40 @@ class RunRecorder:
                 raise
             finally:
                 summary["finished"] = environment.now()
-                summary["total_seconds"] = time.perf_counter() - started
+                self._update_seconds()
                 self._finish()
 
     def start_events(self) -> None:
         """Start a TensorBoard event file. Raises OutputError if it cannot be written."""
+        remove_files(self.directory, [FILE_NAME])
         settings = settings_of(dict(self._point.container), self._point.overrides)
         self._events = EventFile(self.directory, self._point.id, settings)
-        self._after_epoch = (self._events.epoch, *self._after_epoch)
 
     @contextmanager
     def training(self, loop: Loop, with_layers: bool) -> Iterator[None]:
         """Keep the tables and the progress display open while a network is trained.
 
-        On exit, the results of the training are added to the summary. Even after an interruption,
-        ``metrics.csv`` contains the row of every finished epoch.
+        The tables begin with the rows of a resumed training. On exit, the results of the training
+        are added to the summary. Even after an interruption, ``metrics.csv`` contains the row of
+        every finished epoch.
         """
         mode = "none" if self._quiet else self._point.config.progress
         progress = TrainingProgress(loop.length.epochs, loop.length.steps_per_epoch, mode)
-        started = time.perf_counter()
+        self._training_started = time.perf_counter() - self.summary["train_seconds"]
+        history = list(loop.training.history)
+        remove_files(self.directory, ["metrics.csv", "layers.csv"])
         try:
             with ExitStack() as stack:
-                self._metrics = stack.enter_context(MetricsFile(self.directory / "metrics.csv"))
+                metrics = MetricsFile(self.directory / "metrics.csv", history)
+                self._metrics = stack.enter_context(metrics)
                 if with_layers:
-                    layers = MetricsFile(self.directory / "layers.csv", LayerRow)
+                    layers = MetricsFile(self.directory / "layers.csv", self.layer_rows, LayerRow)
                     self._layers = stack.enter_context(layers)
                 self._progress = stack.enter_context(progress)
+                for row in history:
+                    self._progress.add_epoch(row)
+                    if self._events is not None:
+                        self._events.epoch(row)
                 loop.report_step = progress.step
                 try:
                     yield
@@ -105,8 +144,14 @@ class RunRecorder:
                     self._metrics.complete(loop.training.history)
                     raise
         finally:
-            self.summary["train_seconds"] = time.perf_counter() - started
+            self._update_seconds()
+            self._training_started = math.nan
             self.summary |= _training_summary(loop.training)
+
+    def checkpoint(self, training: Content) -> Checkpoint:
+        """Return a checkpoint with the state of the training and the results so far."""
+        self._update_seconds()
+        return Checkpoint(training, self.summary, self.layer_rows)
 
     def write_row(self, row: EpochRow) -> None:
         """Append the row of an epoch to ``metrics.csv``."""
@@ -121,6 +166,8 @@ class RunRecorder:
         """Print and log an epoch after its rows are written, and call the callbacks."""
         self._progress.epoch(row, is_best)
         log.info("epoch %d: %s", row.epoch, row)
+        if self._events is not None:
+            self._events.epoch(row)
         for callback in self._after_epoch:
             callback(row, is_best)
 
@@ -130,8 +177,14 @@ class RunRecorder:
         if not self._quiet:
             note(f"note: {message}")
 
+    def _update_seconds(self) -> None:
+        now = time.perf_counter()
+        self.summary["total_seconds"] = now - self._started
+        if not math.isnan(self._training_started):
+            self.summary["train_seconds"] = now - self._training_started
+
     def _finish(self) -> None:
-        """Write the summary, and close the event file.
+        """Write the summary, remove the checkpoints of an ended run, and close the event file.
 
         If the summary cannot be written, OutputError is raised only after a successful run.
         """
@@ -147,6 +200,10 @@ class RunRecorder:
         except OutputError:
             if summary["status"] == "done":
                 raise
+        keeps = self._point.config.checkpoint.keep and summary["status"] == "done"
+        if summary["status"] in WITHOUT_CHECKPOINT and not keeps:
+            with suppress(OutputError):
+                remove_files(self.directory, CHECKPOINTS)
         if self._events is not None:
             self._events.close(summary)
         log.info("status: %s, %.2f s in all", summary["status"], summary["total_seconds"])
@@ -159,6 +216,8 @@ def initial_summary(point: Point) -> dict[str, Any]:
         **dict.fromkeys(("error", *METRICS)),
         "started": environment.now(),
         "finished": None,
+        "interruptions": 0,
+        **dict.fromkeys(SECONDS, 0.0),
         "id": point.id,
         "name": point.config.name,
         "seed": point.config.seed,

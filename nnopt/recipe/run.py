@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,17 @@ from nnopt.backends import load_backend
 from nnopt.backends.models import initial_arrays
 from nnopt.backends.protocol import DeviceArray, Loader, Network
 from nnopt.backends.thread_choice import threads_for
-from nnopt.config.point import Point, to_yaml
+from nnopt.config.point import Point
 from nnopt.data.dataset import Part
-from nnopt.errors import memory_shortage
-from nnopt.io.atomic_files import write_arrays, write_text
+from nnopt.errors import ResumeError, memory_shortage
+from nnopt.io.atomic_files import shown, write_arrays
 from nnopt.plots.run.draw import plot_convolutions, plot_test, plot_training
 from nnopt.recipe.auto_lr import with_suggested_rate
+from nnopt.recipe.checkpoints import CheckpointWriter
 from nnopt.recipe.prepare import Prepared, prepare
 from nnopt.recipe.recorder import AfterEpoch, RunRecorder
 from nnopt.results import environment
+from nnopt.results.checkpoint_file import Checkpoint
 from nnopt.results.cores import thread_pools
 from nnopt.schema import Config, draws_plots
 from nnopt.training.averaging import first_swa_epoch
@@ -31,43 +34,53 @@ from nnopt.training.chance import chance_level_warning
 from nnopt.training.divergence import raise_if_diverged
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.layer_statistics import layer_rows, select_probe
-from nnopt.training.loop import Length, Loop, TrainingState
+from nnopt.training.loop import Loop
+from nnopt.training.state import Length, TrainingState
 
 log = logging.getLogger("nnopt")
 
 
 def run(
-    point: Point, directory: Path, after_epoch: Sequence[AfterEpoch] = (), quiet: bool = False
+    point: Point,
+    directory: Path,
+    after_epoch: Sequence[AfterEpoch] = (),
+    quiet: bool = False,
+    resumed: Checkpoint | None = None,
 ) -> dict[str, Any]:
     """Train one point and write its results into a folder.
+
+    With the checkpoint ``resumed`` of this folder, which ``check_checkpoint`` has accepted, the
+    training continues from there, and the results are those of an uninterrupted run.
 
     Every exception that ends the run is raised again after its status and error are written to
     ``summary.json``, including KeyboardInterrupt, SystemExit and unexpected errors.
 
-    The folder must be empty. The functions ``after_epoch`` are called in this order after the rows
-    of an epoch are written. With ``quiet``, nothing is printed; a sweep prints its own line for
-    each point. Return the content of ``summary.json``.
+    Without a checkpoint, the folder must be empty. The functions ``after_epoch`` are called in this
+    order after the rows of an epoch are written. With ``quiet``, nothing is printed; a sweep prints
+    its own line for each point. Return the content of ``summary.json``.
     """
-    config, recorder = point.config, RunRecorder(point, directory, after_epoch, quiet)
-    with recorder.recording():
-        write_text(directory / "config.yaml", to_yaml(point.container))
-        with memory_shortage(config.batch_size, config.accumulation_steps):
-            prepared = prepare(config)  # may import PyTorch, which first uses all cores
-            if config.tensorboard:
-                recorder.start_events()
-            backend = load_backend(config.backend.name)
-            threads = threads_for(prepared.architecture, config, backend.default_threads())
-            recorder.summary["threads"] = threads.as_record()
-            limit = thread_pools().limit(limits=threads.count)
-            with np.errstate(all="ignore"), limit, backend.device_errors():
-                if config.optimizer.lr == "auto":
-                    config = with_suggested_rate(config, prepared, directory, quiet)
-                    recorder.summary["suggested_lr"] = config.optimizer.lr
-                model = build(config, prepared, recorder)
-                training = train(model, recorder)
+    config = point.config
+    recorder = RunRecorder(point, directory, after_epoch, quiet, resumed)
+    writer = CheckpointWriter(config, recorder, time.monotonic(), resumed)
+    with recorder.recording(), memory_shortage(config.batch_size, config.accumulation_steps):
+        prepared = prepare(config)  # may import PyTorch, which first uses all cores
+        if config.tensorboard:
+            recorder.start_events()
+        backend = load_backend(config.backend.name)
+        threads = threads_for(prepared.architecture, config, backend.default_threads())
+        recorder.summary["threads"] = threads.as_record()
+        limit = thread_pools().limit(limits=threads.count)
+        with np.errstate(all="ignore"), limit, backend.device_errors():
+            if config.optimizer.lr == "auto":
+                suggested = recorder.summary.get("suggested_lr")
+                config = with_suggested_rate(config, prepared, directory, suggested, quiet)
+                recorder.summary["suggested_lr"] = config.optimizer.lr
+            model = build(config, prepared, recorder)
+            training = train(model, recorder, writer, resumed)
+            with writer.after():
                 result = test(model, training, recorder)
                 draw(model, training, result, recorder)
-                raise_if_diverged(config, training, result)
+            raise_if_diverged(config, training, result)
     return recorder.summary
 
 
@@ -116,7 +129,9 @@ def build(config: Config, prepared: Prepared, recorder: RunRecorder) -> Model:
     return Model(config, prepared, network, initial)
 
 
-def train(model: Model, recorder: RunRecorder) -> TrainingState:
+def train(
+    model: Model, recorder: RunRecorder, writer: CheckpointWriter, resumed: Checkpoint | None
+) -> TrainingState:
     """Train the network, and write the weights of the last and of the best epoch.
 
     After an interruption, the weights are those of the last complete epoch.
@@ -125,8 +140,16 @@ def train(model: Model, recorder: RunRecorder) -> TrainingState:
     validation = None if dataset.validation is None else model.loader(dataset.validation)
     loop = Loop(model.network, dataset, (model.loader(dataset.train), validation), config)
     probe = model.loader(select_probe(dataset)) if config.layer_statistics else None
+    if resumed is not None:
+        try:
+            loop.restore(resumed.training)
+        except ValueError as error:
+            raise ResumeError(
+                f"{shown(resumed.path)} does not fit the network: {error}; --restart starts over"
+            ) from error
+        log.info("continued after step %d, from %s", resumed.step, resumed.path.name)
     try:
-        with recorder.training(loop, with_layers=probe is not None):
+        with recorder.training(loop, with_layers=probe is not None), writer.during(loop):
             for row, is_best in loop.run():
                 recorder.write_row(row)
                 if probe is not None:
@@ -158,7 +181,8 @@ def test(model: Model, training: TrainingState, recorder: RunRecorder) -> Evalua
             recorder.warn(_without_average(config, training, length))
     model.network.load(training.best if config.test_weights == "best" else training.last)
     labels = dataset.test.labels[dataset.test.rows]
-    result = evaluate(model.network, model.loader(dataset.test), labels, config.loss)
+    batches = model.loader(dataset.test).evaluation_batches()
+    result = evaluate(model.network, batches, labels, config.loss)
     summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
     log.info("test loss %.6g, test accuracy %.4f", result.loss, result.accuracy)
     return result

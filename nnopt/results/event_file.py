@@ -40,7 +40,7 @@ class EventFile:
     """The event file of one run: scalars of each epoch, and settings for the HParams tab.
 
         events = EventFile(directory, identity, settings)
-        events.epoch(row, best)    # after each epoch
+        events.epoch(row)          # after each epoch
         events.close(summary)      # with the values of summary.json
 
     ``identity`` is the name of the run in the HParams tab. Scalars are float32, as in all event
@@ -69,7 +69,7 @@ class EventFile:
             self._close_file()
             raise
 
-    def epoch(self, row: EpochRow, best: bool) -> None:
+    def epoch(self, row: EpochRow) -> None:
         """Write the metrics of one epoch, except those that are None."""
         self._write_scalars({tag: getattr(row, name) for name, tag in TAGS.items()}, row.epoch)
 

@@ -73,12 +73,15 @@ Floats = NDArray[np.float64]
 class MetricsFile(AbstractContextManager["MetricsFile"]):
     """Writer of a new CSV file whose columns are the fields of ``record``. A context manager.
 
-    Each call of ``append`` writes and syncs all its rows at once. If only a part can be written,
-    the file is truncated, so that it always ends with a complete epoch. The class and its methods
-    raise OutputError if the file cannot be written; an existing file is not overwritten.
+    The file begins with ``rows``, those of a resumed run. Each call of ``append`` writes and syncs
+    all its rows at once. If only a part can be written, the file is truncated, so that it always
+    ends with a complete epoch. The class and its methods raise OutputError if the file cannot be
+    written; an existing file is not overwritten.
     """
 
-    def __init__(self, path: Path, record: type[FileRow] = EpochRow) -> None:
+    def __init__(
+        self, path: Path, rows: Sequence[FileRow] = (), record: type[FileRow] = EpochRow
+    ) -> None:
         self.path = path
         self._length = 0  # bytes of complete rows
         try:
@@ -87,7 +90,8 @@ class MetricsFile(AbstractContextManager["MetricsFile"]):
         except OSError as error:
             raise output_error("write", path, error) from error
         try:
-            self._write(_line(field.name for field in fields(record)))
+            header = _line(field.name for field in fields(record))
+            self._write(header + b"".join(map(_row_line, rows)))
         except BaseException:
             self.close()
             with suppress(OSError):
@@ -96,7 +100,7 @@ class MetricsFile(AbstractContextManager["MetricsFile"]):
 
     def append(self, *rows: FileRow) -> None:
         """Write the rows of one epoch, with numbers in full precision."""
-        self._write(b"".join(_line(map(_cell, astuple(row))) for row in rows))
+        self._write(b"".join(map(_row_line, rows)))
 
     def complete(self, rows: Sequence[FileRow]) -> None:
         """Write those of the rows that the file does not contain yet, given all rows so far."""
@@ -170,6 +174,10 @@ def _row(path: Path, line: int, cells: list[str]) -> EpochRow:
     if values["epoch"] != line - 1:
         raise DataError(f"{place}: the epoch is {cells[0]}, expected {line - 1}")
     return EpochRow(**values)  # type: ignore[arg-type]  # the types are checked above
+
+
+def _row_line(row: FileRow) -> bytes:
+    return _line(map(_cell, astuple(row)))
 
 
 def _cell(value: float | str | None) -> str:

@@ -19,6 +19,7 @@ from nnopt.schema.backend import TorchConfig as TorchConfig
 from nnopt.schema.config import PLUGINS as PLUGINS
 from nnopt.schema.config import VARIANTS as VARIANTS
 from nnopt.schema.config import WITHOUT_EFFECT as WITHOUT_EFFECT
+from nnopt.schema.config import CheckpointConfig as CheckpointConfig
 from nnopt.schema.config import Config as Config
 from nnopt.schema.config import EarlyStoppingConfig as EarlyStoppingConfig
 from nnopt.schema.config import draws_plots as draws_plots

@@ -28,6 +28,17 @@ class EarlyStoppingConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints: the minimum seconds between two of them, and whether the last one is kept.
+
+    With an interval of 0, there is one after every epoch, and with None there are none.
+    """
+
+    interval: Annotated[float | None, Range(minimum=0)]
+    keep: bool
+
+
+@dataclass(frozen=True)
 class Config:
     """The configuration of a point."""
 
@@ -35,6 +46,7 @@ class Config:
     seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
     epochs: Annotated[int, Range(minimum=1, maximum=10_000_000)]
     max_steps: Annotated[int | None, Range(minimum=1)]
+    max_time: Annotated[float | None, Range(above=0)]
     batch_size: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
     accumulation_steps: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
     drop_last: bool
@@ -53,6 +65,7 @@ class Config:
     schedule: ScheduleVariant
     initializer: InitializerConfig
     early_stopping: EarlyStoppingConfig
+    checkpoint: CheckpointConfig
 
 
 def _by_name(union: Any) -> dict[str, type]:
@@ -75,7 +88,10 @@ PLUGINS: Mapping[str, Mapping[str, type]] = {
 }
 """Group -> value of its ``name`` -> the dataclass of its keys, which are settings of a sweep."""
 
-WITHOUT_EFFECT = ("name", "plots", "layer_statistics", "tensorboard", "progress", "data")
+WITHOUT_EFFECT = (
+    *("name", "max_time", "plots", "layer_statistics", "tensorboard", "progress", "data"),
+    "checkpoint",
+)
 """Top-level keys that cannot change the results, so a point's id does not depend on them."""
 
 

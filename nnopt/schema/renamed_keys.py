@@ -50,6 +50,12 @@ RENAMED_VALUES: Mapping[str, Mapping[str, Any]] = {
 }
 """Old dotted key -> old value -> value of the new key. Other values stay the same."""
 
+ADDED_KEYS: Mapping[str, Any] = {
+    "max_time": None,
+    "checkpoint": {"interval": 30.0, "keep": False},
+}
+"""Keys that a stored configuration of an earlier version lacks -> their defaults."""
+
 RENAMED_FLAGS: Mapping[str, str] = {"--mixed-data": "--allow-mixed-data"}
 """Old flag of a command line -> new flag."""
 
@@ -115,8 +121,15 @@ _TO_FIRST = _Renaming(
     },
 )
 
-with_new_keys, with_first_keys = _TO_NEW.container, _TO_FIRST.container
-"""Functions that return a configuration with the new, or the old, names of its keys."""
+with_first_keys = _TO_FIRST.container
+"""Return a configuration with the old names of its keys."""
+
+
+def with_new_keys(container: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration with the new names of its keys and values, and all keys."""
+    converted = _TO_NEW.container(container)
+    return converted | {key: x for key, x in ADDED_KEYS.items() if key not in converted}
+
 
 new_override, first_override = _TO_NEW.override, _TO_FIRST.override
 """Functions that return an override with the new, or the old, names: ``accumulation=2``."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 
 from nnopt.errors import TrainingError
 from nnopt.plots.sweep.draw import plot_sweep
@@ -65,7 +63,7 @@ def run_tasks(
                     break
     except (KeyboardInterrupt, SystemExit) as stop:
         progress.close()
-        command = resume_command(table.folder)
+        command = console.resume_command(table.folder)
         console.error(f"{message_of(stop)}; `{command}` runs the remaining points")
         return code_of(stop)
     finally:
@@ -78,11 +76,6 @@ def plot(sweep: Sweep, metric: str | None = None) -> None:
     """Draw the plots of a sweep, unless every point is configured with plots=false."""
     if any(point.config.plots is not False for point in sweep.points):
         plot_sweep(sweep.folder, metric)
-
-
-def resume_command(folder: Path) -> str:
-    """Return the command that resumes a sweep."""
-    return f"nnopt resume {shlex.quote(console.short(folder))}"
 
 
 def _tasks(sweep: Sweep, finished: set[str], progress: SweepProgress) -> Iterator[Task]:
@@ -113,7 +106,8 @@ def print_summary(sweep: Sweep, rows: Sequence[TableRow], seconds: float) -> int
             console.error(f"[{number}] {point.id}: {row.error or row.status}")
     if counts["running"]:
         console.note(f"another process runs {counts['running']} of the points")
-    command, failed = resume_command(sweep.folder), any(counts[status] for status in FAILED)
+    command = console.resume_command(sweep.folder)
+    failed = any(counts[status] for status in FAILED)
     if failed and sweep.sweeper.name != "optuna":
         console.note(f"`{command} --retry-failed` runs the failed points again")
     if left := counts["pending"] + counts["interrupted"]:

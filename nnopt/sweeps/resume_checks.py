@@ -145,21 +145,32 @@ def note_differences(
     ``launcher`` belong to the points to run.
     """
     done = [state.summary for state in states if state.status == "done"]
-    if not (done and threads):
-        return
-    versions = [("versions", name, name, here) for name, here in environment.versions().items()]
-    processor = ("machine", "cpu", "processor", environment.machine()["cpu"])
-    differences = []
-    for group, key, name, here in [*versions, processor]:
-        values = [_at(summary, group, key) for summary in done]
-        if others := {str(x) for x in values if isinstance(x, str | int) and x != here}:
-            differences.append(f"{name} {' and '.join(sorted(others))} (here {here})")
-    differences += _threads(done, threads, launcher)
-    if differences:
+    if others := differences(done, threads, launcher):
         console.note(
-            f"note: finished points were made with {', '.join(differences)}; numbers of the other "
+            f"note: finished points were made with {', '.join(others)}; numbers of the other "
             "points may differ in the last digits"
         )
+
+
+def differences(
+    summaries: Sequence[Mapping[str, Any]],
+    threads: Sequence[ThreadChoice],
+    launcher: LauncherConfig,
+) -> list[str]:
+    """Return versions, processors and threads in summaries that differ from those of this process.
+
+    ``threads`` and ``launcher`` belong to the points that this process runs.
+    """
+    if not (summaries and threads):
+        return []
+    versions = [("versions", name, name, here) for name, here in environment.versions().items()]
+    processor = ("machine", "cpu", "processor", environment.machine()["cpu"])
+    found = []
+    for group, key, name, here in [*versions, processor]:
+        values = [_at(summary, group, key) for summary in summaries]
+        if others := {str(x) for x in values if isinstance(x, str | int) and x != here}:
+            found.append(f"{name} {' and '.join(sorted(others))} (here {here})")
+    return [*found, *_threads(summaries, threads, launcher)]
 
 
 def _threads(

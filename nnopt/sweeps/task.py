@@ -11,6 +11,7 @@ from nnopt.config.point import Point
 from nnopt.errors import NnoptError, TimeLimitError
 from nnopt.io.locks import hold
 from nnopt.io.own_files import remove_run
+from nnopt.recipe.checkpoints import usable_checkpoint
 from nnopt.recipe.recorder import AfterEpoch
 from nnopt.recipe.run import run
 from nnopt.sweeps.point_folder import make_folder, read_state
@@ -61,8 +62,10 @@ def run_task(task: Task) -> TaskResult:
             state = read_state(task.folder, held=True)
             if state.stamp != task.replaces:  # another process has finished the point meanwhile
                 return TaskResult(task, state.status, state.error)
-            remove_run(task.folder)
-            run(task.point, task.folder, task.after_epoch, quiet=True)
+            resumed = usable_checkpoint(task.point, task.folder)
+            if resumed is None:
+                remove_run(task.folder)
+            run(task.point, task.folder, task.after_epoch, quiet=True, resumed=resumed)
     except (NnoptError, TimeLimitError) as error:
         return TaskResult(task, error.status, str(error))
     except Exception as error:

@@ -5,6 +5,7 @@ All output goes through ``nnopt.terminal.safe_stream``, so a failed write never 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,11 @@ def error(message: str) -> None:
     """Print an error on stderr, with ``nnopt: error:`` before each line of the message."""
     for line in message.split("\n"):
         standard_error().write_line(f"nnopt: error: {visible(line)}")
+
+
+def resume_command(folder: Path) -> str:
+    """Return the command that resumes a run or sweep."""
+    return f"nnopt resume {shlex.quote(short(folder))}"
 
 
 def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> None:

@@ -1,7 +1,11 @@
 """Interruption by Ctrl-C or a signal: the process writes its results and ends.
 
-Schedulers and ``kill`` send SIGTERM. A closed terminal or connection causes SIGHUP. The exit code
-is 143 after both signals, and 130 after Ctrl-C.
+Schedulers and ``kill`` send SIGTERM. A closed terminal or connection causes SIGHUP. SLURM sends
+SIGUSR1 before a time limit, if it is asked to. The exit code is 143 after these signals, and 130
+after Ctrl-C.
+
+A signal handler can run at any line, also within an update of the weights. Training therefore
+postpones interruptions to points at which its state is consistent.
 """
 
 from __future__ import annotations
@@ -9,16 +13,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+from nnopt.errors import TimeLimitError
+
+Stop = KeyboardInterrupt | SystemExit | TimeLimitError
+"""The exceptions that end a run before its end, so that it can be resumed."""
 
 SIGINT_CODE, SIGTERM_CODE = 130, 143
 
-_REQUESTS = ("SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+_REQUESTS = ("SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has only SIGTERM
 
 
 class Interruption(SystemExit):
-    """Exception that SIGTERM and SIGHUP raise, at whichever line of code is running."""
+    """Exception that SIGTERM, SIGHUP and SIGUSR1 raise, at whichever line of code is running."""
 
     def __init__(self, number: int) -> None:
         super().__init__(SIGTERM_CODE)
@@ -28,24 +39,82 @@ class Interruption(SystemExit):
         return f"interrupted by {signal.Signals(self.number).name}"
 
 
-def stop_on_signals() -> None:
-    """Make SIGTERM and SIGHUP raise Interruption, and Ctrl-C raise KeyboardInterrupt.
+class Postponed:
+    """Interruptions that wait until ``raise_pending`` is called.
 
-    After the first signal or Ctrl-C, later SIGTERM and SIGHUP have no effect, and Ctrl-C ends the
-    process immediately. Signals that are already ignored, as after nohup, remain ignored.
+    Attributes:
+        pending: The interruption that has been requested first, or None.
+        was_raised: Whether ``raise_pending`` has raised it, so that the state is consistent.
+    """
+
+    def __init__(self) -> None:
+        self.pending: BaseException | None = None
+        self.was_raised = False
+
+    def raise_pending(self) -> None:
+        """Raise the interruption that has been requested, if any."""
+        if self.pending is not None:
+            self.was_raised = True
+            raise self.pending
+
+
+_postponed: Postponed | None = None
+"""The innermost active context of ``postpone_interruptions``."""
+
+
+@contextmanager
+def postpone_interruptions() -> Iterator[Postponed]:
+    """Postpone interruptions within the context to calls of ``raise_pending``.
+
+    An interruption that is still pending at the end of the context is raised there. In a program
+    without ``stop_on_signals``, the first Ctrl-C is postponed, and the second one is not.
+    """
+    global _postponed
+    outer, _postponed = _postponed, Postponed()
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    replaces_default = is_default and threading.current_thread() is threading.main_thread()
+    if replaces_default:
+        signal.signal(signal.SIGINT, _postpone_once)
+    try:
+        yield _postponed
+    finally:
+        pending, _postponed = _postponed, outer
+        if replaces_default:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pending.pending is not None and not pending.was_raised:
+        raise pending.pending
+
+
+def interrupt(error: BaseException) -> None:
+    """Raise an interruption now, or at the next consistent point if interruptions are postponed."""
+    if _postponed is None:
+        raise error
+    if _postponed.pending is None:
+        _postponed.pending = error
+
+
+def stop_on_signals() -> None:
+    """Make SIGTERM, SIGHUP and SIGUSR1 raise Interruption, and Ctrl-C raise KeyboardInterrupt.
+
+    After the first signal or Ctrl-C, later signals have no effect, and Ctrl-C ends the process
+    immediately. Signals that are already ignored, as after nohup, remain ignored.
     """
     _handle(_stop)
 
 
-def message_of(error: KeyboardInterrupt | SystemExit) -> str:
+def message_of(error: Stop) -> str:
     """Return the text of a message about an interruption."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted by Ctrl-C"
-    return str(error) if isinstance(error, Interruption) else f"ended with exit code {error.code}"
+    if isinstance(error, Interruption | TimeLimitError):
+        return str(error)
+    return f"ended with exit code {error.code}"
 
 
-def code_of(error: KeyboardInterrupt | SystemExit) -> int:
+def code_of(error: Stop) -> int:
     """Return the exit code of an interruption."""
+    if isinstance(error, TimeLimitError):
+        return error.exit_code
     return SIGINT_CODE if isinstance(error, KeyboardInterrupt) else SIGTERM_CODE
 
 
@@ -58,9 +127,12 @@ def _handle(handler: object) -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     _handle(_exit_on_second_signal)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise Interruption(number)
+    interrupt(KeyboardInterrupt() if number == signal.SIGINT else Interruption(number))
+
+
+def _postpone_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupt(KeyboardInterrupt())
 
 
 def _exit_on_second_signal(number: int, frame: FrameType | None) -> None:

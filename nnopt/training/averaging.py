@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from nnopt.backends.protocol import DeviceArray, Network
+from nnopt.results.checkpoint_file import typed
 from nnopt.schema import Config, ScheduleFreeConfig
 
 
@@ -55,8 +56,7 @@ class Averaging:
         self._ema = ema
         self._first_swa_epoch = first_swa_epoch(swa, epochs) if swa else math.inf
         self._is_schedule_free = isinstance(config.optimizer, ScheduleFreeConfig)
-        self.epochs = 0
-        self._has_average = bool(ema)
+        self.epochs = self._averaged_epoch = 0
         if ema:
             network.average(1.0)
 
@@ -73,7 +73,8 @@ class Averaging:
     ) -> None:
         """Update the SWA average at the end of a complete epoch, and the running statistics.
 
-        ``batches`` returns the batches of an epoch again.
+        ``batches`` returns the batches of an epoch again. An interruption while it does so leaves a
+        state in which a second call of this method gives the same result.
         """
 
         def inputs() -> Iterator[DeviceArray]:  # lazy: draws no random number if not iterated
@@ -84,16 +85,25 @@ class Averaging:
             self._network.recompute_statistics(inputs())
         if not is_complete or epoch < self._first_swa_epoch:
             return
-        self.epochs += 1
-        self._network.average(1 / self.epochs)
-        self._has_average = True
+        if epoch != self._averaged_epoch:  # else the interruption was within recompute_statistics
+            self.epochs, self._averaged_epoch = self.epochs + 1, epoch
+            self._network.average(1 / self.epochs)
         with self.applied():
             self._network.recompute_statistics(inputs())
+
+    def state(self) -> dict[str, int]:
+        """Return the numbers that later updates depend on. The network holds the average."""
+        return {"epochs": self.epochs, "averaged_epoch": self._averaged_epoch}
+
+    def load_state(self, state: object) -> None:
+        """Restore the numbers. Raises ValueError if they are not valid."""
+        values = typed(state, {"epochs": int, "averaged_epoch": int})
+        self.epochs, self._averaged_epoch = values.values()
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Use the average, if any, in place of the network's weights within the context."""
-        if not self._has_average:
+        if not (self._ema or self.epochs):
             yield
             return
         self._network.swap_average()

@@ -7,7 +7,7 @@ import numpy as np
 from nnopt.errors import DivergedError
 from nnopt.schema import Config, ResnetConfig, VggConfig, learning_rate
 from nnopt.training.evaluation import Evaluation
-from nnopt.training.loop import TrainingState
+from nnopt.training.state import TrainingState
 
 
 def raise_if_diverged(config: Config, training: TrainingState, result: Evaluation | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from nnopt.results.checkpoint_file import typed
 from nnopt.schema import EarlyStoppingConfig
 
 
@@ -48,3 +49,12 @@ class EarlyStopping:
         if self._config.unit == "epochs":
             waited = epoch - self.best_epoch
         return waited >= self._config.patience
+
+    def state(self) -> dict[str, float]:
+        """Return the numbers that later updates depend on."""
+        return {"best": self._best, "epoch": self.best_epoch, "step": self.best_step}
+
+    def load_state(self, state: object) -> None:
+        """Restore the numbers. Raises ValueError if they are not valid."""
+        values = typed(state, {"best": float, "epoch": int, "step": int})
+        self._best, self.best_epoch, self.best_step = values.values()

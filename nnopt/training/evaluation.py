@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.backends.protocol import Loader, Network
+from nnopt.backends.protocol import DeviceArray, Network
 from nnopt.results import metrics
 
 
@@ -26,8 +27,10 @@ class Evaluation:
     logits: NDArray[np.floating]
 
 
-def evaluate(network: Network, loader: Loader, labels: NDArray[np.int64], loss: str) -> Evaluation:
-    """Predict every sample of ``loader`` in evaluation mode and compare with ``labels`` (N,)."""
-    logits = np.concatenate([network.predict(x) for x in loader.evaluation_batches()])
+def evaluate(
+    network: Network, batches: Iterable[DeviceArray], labels: NDArray[np.int64], loss: str
+) -> Evaluation:
+    """Predict every sample of the batches in evaluation mode and compare with ``labels`` (N,)."""
+    logits = np.concatenate([network.predict(x) for x in batches])
     mean_loss = metrics.hinge if loss == "hinge" else metrics.cross_entropy
     return Evaluation(mean_loss(logits, labels), metrics.accuracy(logits, labels), logits)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from nnopt.results.checkpoint_file import typed
 from nnopt.schema import (
     ConstantConfig,
     CosineConfig,
@@ -98,3 +99,12 @@ class Plateau:
         if self._waited > self._config.patience:
             self.factor *= self._config.gamma
             self._waited = 0
+
+    def state(self) -> dict[str, float]:
+        """Return the numbers that later updates depend on."""
+        return {"best": self._best, "waited": self._waited, "factor": self.factor}
+
+    def load_state(self, state: object) -> None:
+        """Restore the numbers. Raises ValueError if they are not valid."""
+        values = typed(state, {"best": float, "waited": int, "factor": float})
+        self._best, self._waited, self.factor = values.values()

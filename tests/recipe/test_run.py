@@ -150,7 +150,9 @@ def test_run_tests_configured_weights(workplace: Path, which: str) -> None:
     losses = {}
     for name in ("best", "last"):
         network.load(weights(workplace / "a" / f"model_{name}.npz"))
-        losses[name] = evaluate(network, loader, test.labels[test.rows], "cross_entropy").loss
+        losses[name] = evaluate(
+            network, loader.evaluation_batches(), test.labels[test.rows], "cross_entropy"
+        ).loss
     assert losses["best"] != losses["last"]
     assert summary["test_loss"] == losses[which]
 

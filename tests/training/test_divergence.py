@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from nnopt.config.compose import make_plan
 from nnopt.errors import DivergedError
 from nnopt.training.divergence import raise_if_diverged
-from nnopt.training.loop import TrainingState
+from nnopt.training.state import Length, TrainingState
 
 REMEDIES = {
     "only a lower rate": ([], []),
@@ -25,13 +26,20 @@ REMEDIES = {
 }
 
 
+class EmptyNetwork:
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {}
+
+
 @pytest.mark.parametrize(("overrides", "expected"), REMEDIES.values(), ids=REMEDIES)
 def test_divergence_advice_depends_on_configuration(
     overrides: list[str], expected: list[str]
 ) -> None:
     config = make_plan([*overrides, "optimizer.lr=3"]).points[0].config
+    training = TrainingState(EmptyNetwork(), config, Length(1, 60, 60))  # type: ignore[arg-type]
+    training.diverged_at = 3
     with pytest.raises(DivergedError) as error:
-        raise_if_diverged(config, TrainingState({}, {}, diverged_at=3), None)
+        raise_if_diverged(config, training, None)
     advice = str(error.value).partition("try one of: ")[2]
     remedies = [remedy for remedy in advice.split(", ") if "=" in remedy]
     assert remedies[0] == "lower optimizer.lr = 3"

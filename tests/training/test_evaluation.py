@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -17,21 +15,13 @@ class Echo:
         return x
 
 
-class Batches:
-    def __init__(self, arrays: list[np.ndarray]) -> None:
-        self._arrays = arrays
-
-    def evaluation_batches(self) -> Iterator[np.ndarray]:
-        yield from self._arrays
-
-
 LOGITS = np.array([[3.0, 1.0, 0.0], [0.0, 2.0, 1.5], [1.0, 0.0, 0.2]])
 LABELS = np.array([0, 2, 2])
 
 
 @pytest.mark.parametrize("cuts", [[3], [1, 1, 1], [2, 1]])
 def test_evaluate_is_the_mean_for_any_batch_size(cuts: list[int]) -> None:
-    batches = Batches(np.split(LOGITS, np.cumsum(cuts)[:-1]))
+    batches = np.split(LOGITS, np.cumsum(cuts)[:-1])
     found = evaluate(Echo(), batches, LABELS, "cross_entropy")  # type: ignore[arg-type]
     p = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
     assert found.loss == pytest.approx(-np.log(p[[0, 1, 2], LABELS]).mean())
@@ -40,6 +30,6 @@ def test_evaluate_is_the_mean_for_any_batch_size(cuts: list[int]) -> None:
 
 
 def test_evaluate_hinge_equals_hand_calculation() -> None:
-    found = evaluate(Echo(), Batches([LOGITS]), LABELS, "hinge")  # type: ignore[arg-type]
+    found = evaluate(Echo(), [LOGITS], LABELS, "hinge")  # type: ignore[arg-type]
     # margins: (0, 0), then 0 - 1.5 + 1 < 0 and 2 - 1.5 + 1, then 1 - 0.2 + 1 and 0 - 0.2 + 1
     assert found.loss == pytest.approx((0 + 1.5 + 2.6) / 3)

@@ -15,7 +15,8 @@ from nnopt.data.batches import epoch_order
 from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config
-from nnopt.training.loop import Length, Loop
+from nnopt.training.loop import Loop
+from nnopt.training.state import Length
 
 MakeConfig = Callable[..., Config]
 Array = np.ndarray
@@ -93,9 +94,9 @@ class PlainLoader:
         self._part = part
 
     def train_batches(
-        self, order: Array, batch_size: int, augmentation: Any
+        self, order: Array, batch_size: int, augmentation: Any, first: int
     ) -> Iterator[tuple[Array, Array]]:
-        for start in range(0, len(order), batch_size):
+        for start in range(first * batch_size, len(order), batch_size):
             rows = self._part.rows[order[start : start + batch_size]]
             yield self._part.inputs[rows], self._part.labels[rows]
 

@@ -17,14 +17,18 @@ class Average:
     """An average a of C-contiguous ``arrays`` w of one number type, zero at first.
 
     Both are processed in chunks, as in ``nnopt.backends.numpy.optimizers``.
+
+    Attributes:
+        averages: The flat average of each array, in the same order.
     """
 
     def __init__(self, arrays: Iterable[Array], workers: ThreadPool = SERIAL) -> None:
         flat = [array.reshape(-1) for array in arrays]
         self._workers = update_workers(sum(w.size for w in flat), workers)
+        self.averages = [zeros(w.shape, w.dtype) for w in flat]
         self._chunks = [
             (a[chunk], w[chunk])
-            for w, a in [(w, zeros(w.shape, w.dtype)) for w in flat]
+            for a, w in zip(self.averages, flat, strict=True)
             for chunk in update_chunks(w.size, self._workers)
         ]
         largest = max(w.size for _, w in self._chunks)

@@ -34,11 +34,16 @@ class NumpyLoader:
         self._buffers = Buffers()
 
     def train_batches(
-        self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
+        self,
+        order: NDArray[np.int64],
+        batch_size: int,
+        augmentation: Augmentation,
+        first: int = 0,
     ) -> Iterator[tuple[Array, Array]]:
         """Yield inputs (N, ...) and labels (N,) or (N, K), in the given order."""
         crops, squares, mixing = augmentation.crops, augmentation.squares, augmentation.mixing
-        for batch, start in enumerate(range(0, len(order), batch_size)):
+        for batch in range(first, -(-len(order) // batch_size)):
+            start = batch * batch_size
             batch_slice = slice(start, start + batch_size)
             chosen = order[batch_slice]
             raw = self._part.take(self._part.rows[chosen])

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from nnopt.backends.numpy.optimizers import Optimizer
 from nnopt.backends.numpy.tape import Tape, Variable
 from nnopt.backends.numpy.threads import ThreadPool, default_threads, single_blas_thread
 from nnopt.backends.protocol import StepRecord
+from nnopt.backends.state import check_state
 from nnopt.backends.thread_choice import threads_for
 from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, weight_decay
@@ -49,7 +51,12 @@ class NumpyNetwork:
         penalize_all = config.regularizer.decay_norm_and_bias
         penalized = [name for name, shape in shapes.items() if is_penalized(shape, penalize_all)]
         self._penalized = slice(sum(math.prod(shapes[name]) for name in penalized))
-        self.parameters = self._parameter_views(shapes, penalized)
+        self._slices = _slices_by_name(shapes, penalized)
+        gradients = self._by_name(self.flat_gradient)
+        self.parameters = {
+            name: Variable(value, requires_grad=True, grad_buffer=gradients[name])
+            for name, value in self._by_name(self.flat).items()
+        }
         self._weights = [  # (units, inputs)
             x.value.reshape(len(x.value), -1)
             for x in self.parameters.values()
@@ -80,18 +87,9 @@ class NumpyNetwork:
         self._norm_before_clipping = math.nan
         self._not_finite: str | None = None
 
-    def _parameter_views(
-        self, shapes: Mapping[str, tuple[int, ...]], penalized: list[str]
-    ) -> dict[str, Variable]:
-        """Return each parameter as a view of the flat vectors, in the order of ``shapes``."""
-        views, start = {}, 0
-        for name in sorted(shapes, key=lambda name: name not in penalized):
-            stop = start + math.prod(shapes[name])
-            value = _view(self.flat[start:stop], shapes[name])
-            grad_buffer = _view(self.flat_gradient[start:stop], shapes[name])
-            views[name] = Variable(value, requires_grad=True, grad_buffer=grad_buffer)
-            start = stop
-        return {name: views[name] for name in shapes}
+    def _by_name(self, vector: Array) -> dict[str, Array]:
+        """Return the parts of a flat vector as views with the shapes of the parameters."""
+        return {name: _view(vector[part], shape) for name, (part, shape) in self._slices.items()}
 
     def load(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
         """Set every parameter and running statistic."""
@@ -104,6 +102,38 @@ class NumpyNetwork:
         """Return copies of every parameter and running statistic."""
         arrays = {name: parameter.value.copy() for name, parameter in self.parameters.items()}
         return arrays | {name: statistic.copy() for name, statistic in self.statistics.items()}
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all arrays on which later steps depend."""
+        steps = {"optimizer/steps": np.array(self._optimizer.steps)}
+        return {name: view.copy() for name, view in self._state_views().items()} | steps
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore the arrays that ``state`` has returned."""
+        has_average = any(name.startswith("average/") for name in state)
+        views = self._state_views(has_average)
+        check_state(views | {"optimizer/steps": np.array(0)}, state)
+        for name, view in views.items():
+            np.copyto(view, state[name])
+        self._optimizer.steps = int(state["optimizer/steps"])
+
+    def _state_views(self, with_average: bool | None = None) -> dict[str, Array]:
+        """Return views of the state by name. By default, the average is included if it is used."""
+        vectors = {"weights": self.flat, "gradients": self.flat_gradient}
+        vectors |= {f"optimizer/{name}": x for name, x in self._optimizer.vectors.items()}
+        statistics = {f"weights/{name}": x for name, x in self.statistics.items()}
+        if "_average" in vars(self) if with_average is None else with_average:
+            vectors["average"], *averages = self._average.averages
+            statistics |= {
+                f"average/{name}": average.reshape(x.shape)
+                for (name, x), average in zip(self.statistics.items(), averages, strict=True)
+            }
+        views = {
+            f"{kind}/{name}": view
+            for kind, vector in vectors.items()
+            for name, view in self._by_name(vector).items()
+        }
+        return views | statistics
 
     def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
         """Perform one optimizer update."""
@@ -298,6 +328,21 @@ class NumpyNetwork:
             norms = np.sqrt(np.einsum("ij,ij->i", weight, weight))
             norms[np.isinf(norms)] = math.nan  # otherwise the weight would become 0
             np.divide(weight, np.maximum(norms / max_norm, 1)[:, None], out=weight)
+
+
+def _slices_by_name(
+    shapes: Mapping[str, tuple[int, ...]], penalized: list[str]
+) -> dict[str, tuple[slice, tuple[int, ...]]]:
+    """Return the location of each parameter in the flat vectors, and its shape.
+
+    The dict has the order of ``shapes``.
+    """
+    slices, start = {}, 0
+    for name in sorted(shapes, key=lambda name: name not in penalized):
+        stop = start + math.prod(shapes[name])
+        slices[name] = slice(start, stop), shapes[name]
+        start = stop
+    return {name: slices[name] for name in shapes}
 
 
 def _norm(vector: Array) -> float:

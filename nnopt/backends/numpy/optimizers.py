@@ -149,21 +149,20 @@ def _divide_gradient(s: Array, u: Update, lr: float) -> None:
 
 
 class Rule(NamedTuple):
-    """An update rule, and the number of state vectors that it needs."""
+    """An update rule, and the names of the state vectors that it needs."""
 
     update: Callable[[Update, float, int], None]
-    state_vectors: int
-    has_squares: bool = False  # the last state vector sums squares of the gradient
+    vectors: tuple[str, ...] = ()
 
 
 OPTIMIZERS: dict[str, Rule] = {
-    "sgd": Rule(sgd, 0),
-    "momentum": Rule(momentum, 1),
-    "nesterov": Rule(nesterov, 1),
-    "adagrad": Rule(adagrad, 1, has_squares=True),
-    "rmsprop": Rule(rmsprop, 1, has_squares=True),
-    "adam": Rule(adam, 2, has_squares=True),
-    "adamw": Rule(adam, 2, has_squares=True),  # weight decay is decoupled for every optimizer
+    "sgd": Rule(sgd),
+    "momentum": Rule(momentum, ("velocity",)),
+    "nesterov": Rule(nesterov, ("velocity",)),
+    "adagrad": Rule(adagrad, ("squares",)),
+    "rmsprop": Rule(rmsprop, ("squares",)),
+    "adam": Rule(adam, ("mean", "squares")),
+    "adamw": Rule(adam, ("mean", "squares")),  # weight decay is decoupled for every optimizer
 }
 
 
@@ -176,6 +175,10 @@ class Optimizer:
     Threads wait for each other at Python's global lock, and waking a thread takes longer than a
     short task. The views of all chunks are therefore created once, so that little Python code runs
     between two calls of NumPy.
+
+    Attributes:
+        steps: The number of updates so far.
+        vectors: The state of the update rule by name, one number for each parameter.
     """
 
     def __init__(
@@ -191,8 +194,8 @@ class Optimizer:
         self.steps = 0
         rule = OPTIMIZERS[config.name]
         self._rule = rule.update
-        self._state = [zeros(parameters.shape, parameters.dtype) for _ in range(rule.state_vectors)]
-        self._squares = self._state[-1] if rule.has_squares else None
+        self.vectors = {x: zeros(parameters.shape, parameters.dtype) for x in rule.vectors}
+        self._squares = self.vectors.get("squares")
         self._decayed = parameters[decayed]
         self._weight_decay = weight_decay
         self._workers = update_workers(parameters.size, workers)
@@ -206,7 +209,7 @@ class Optimizer:
         updates = []
         for chunk in chunks:
             size = chunk.stop - chunk.start
-            views = w[chunk], g[chunk], [vector[chunk] for vector in self._state]
+            views = w[chunk], g[chunk], [vector[chunk] for vector in self.vectors.values()]
             updates.append(Update(self.config, *views, change[:size], scratch[:size]))
         return updates
 

@@ -12,18 +12,21 @@ class Average:
     """An average a of ``tensors`` w, zero at first.
 
     The tensors must keep their memory. No method waits for the device.
+
+    Attributes:
+        averages: The average of each tensor, in the same order.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         self._tensors = [tensor.detach() for tensor in tensors]
-        self._average = [torch.zeros_like(tensor) for tensor in self._tensors]
+        self.averages = [torch.zeros_like(tensor) for tensor in self._tensors]
 
     def move(self, weight: float) -> None:
         """Compute a ← a + weight · (w - a)."""
-        torch._foreach_lerp_(self._average, self._tensors, weight)
+        torch._foreach_lerp_(self.averages, self._tensors, weight)
 
     def swap(self) -> None:
         """Exchange a and w without rounding."""
         saved = [tensor.clone() for tensor in self._tensors]
-        torch._foreach_copy_(self._tensors, self._average)
-        torch._foreach_copy_(self._average, saved)
+        torch._foreach_copy_(self._tensors, self.averages)
+        torch._foreach_copy_(self.averages, saved)

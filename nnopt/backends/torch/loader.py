@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,9 +68,22 @@ class TorchLoader:
         self._evaluation_rows = min(EVALUATION_ROWS, max(1, EVALUATION_BYTES // row_bytes))
 
     def train_batches(
-        self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation
+        self,
+        order: NDArray[np.int64],
+        batch_size: int,
+        augmentation: Augmentation,
+        first: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs (N, ...) and labels (N,) or (N, K), in the given order."""
+        batches_per_chunk = max(1, self._chunk_rows // batch_size)
+        chunk_of_first, skipped = divmod(first, batches_per_chunk)
+        chunks = self._chunks(order, batch_size, augmentation, chunk_of_first)
+        yield from islice(chunks, skipped, None)
+
+    def _chunks(
+        self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation, first: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches from the chunk with the index ``first`` on."""
         policy, squares, mixing = augmentation.policy, augmentation.squares, augmentation.mixing
         # Copied once an epoch, because a copy from pageable memory waits until the device is idle.
         chosen = self._to_device(order)
@@ -79,7 +92,7 @@ class TorchLoader:
         centres = self._draws(squares, "row", "column")
         partners = self._draws(mixing, "partner")
         chunk_size = batch_size * max(1, self._chunk_rows // batch_size)
-        for start in range(0, len(order), chunk_size):
+        for start in range(first * chunk_size, len(order), chunk_size):
             chunk = slice(start, start + chunk_size)
             self._part.check_file()
             raw = self._inputs.index_select(0, rows[chunk])
@@ -96,9 +109,8 @@ class TorchLoader:
                 yield from batches
             else:
                 partners_of_batches = _split(partners[0][chunk], batch_size)
-                first = start // batch_size
                 for number, (x, y), partner in zip(
-                    count(first), batches, partners_of_batches, strict=False
+                    count(start // batch_size), batches, partners_of_batches, strict=False
                 ):
                     yield x, self._mix(x, y, partner, mixing, number)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from nnopt.architecture.network import Architecture, is_penalized, is_weight
 from nnopt.backends.protocol import StepRecord
+from nnopt.backends.state import check_state
 from nnopt.backends.thread_choice import threads_for
 from nnopt.backends.torch.average import Average
 from nnopt.backends.torch.device import (
@@ -26,6 +28,11 @@ from nnopt.backends.torch.device import (
 from nnopt.backends.torch.dropout import Dropout
 from nnopt.backends.torch.gradients import Norm, clip, total_norm
 from nnopt.backends.torch.modules import build_module
+from nnopt.backends.torch.optimizer_state import (
+    expected_state,
+    load_optimizer_state,
+    optimizer_state,
+)
 from nnopt.backends.torch.optimizers import build_optimizer, set_learning_rate, state_is_finite
 from nnopt.backends.torch.precision import Precision
 from nnopt.backends.torch.schedule_free import ScheduleFree
@@ -94,7 +101,7 @@ class TorchNetwork:
         self._layers = [layer.name for layer in architecture.walk()]
         self._evaluation_rows = evaluation_rows(architecture, backend)
         self._dropouts = [x for x in self.module.modules() if isinstance(x, Dropout)]
-        named = dict(self.module.named_parameters())
+        self._named = named = dict(self.module.named_parameters())
         self._parameters = list(named.values())
         self._penalized: list[Tensor] = [
             parameter
@@ -137,6 +144,40 @@ class TorchNetwork:
         self._set_mode(training=False)
         state = self.module.state_dict()
         return {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return copies of all arrays on which later steps depend."""
+        self._set_mode(training=True)  # Schedule-Free: the parameters are the trained weights
+        tensors = self.module.state_dict()
+        state = {f"weights/{name}": tensor for name, tensor in tensors.items()}
+        if "_average" in vars(self):
+            averages = zip(tensors, self._average.averages, strict=True)
+            state |= {f"average/{name}": average for name, average in averages}
+        state |= optimizer_state(self._optimizer, self._named)
+        arrays = {name: tensor.cpu().numpy().copy() for name, tensor in state.items()}
+        arrays |= {f"gradients/{name}": array for name, array in self.gradient_arrays().items()}
+        return arrays | self._precision.state()
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore the arrays that ``state`` has returned."""
+        self._set_mode(training=True)
+        tensors = self.module.state_dict()
+        gradients = {name: torch.zeros_like(p) for name, p in self._named.items()}
+        targets = {f"weights/{name}": tensor for name, tensor in tensors.items()}
+        targets |= {f"gradients/{name}": gradient for name, gradient in gradients.items()}
+        if any(name.startswith("average/") for name in state):
+            averages = zip(tensors, self._average.averages, strict=True)
+            targets |= {f"average/{name}": average for name, average in averages}
+        expected = {name: tensor.cpu().numpy() for name, tensor in targets.items()}
+        expected |= expected_state(self._optimizer, self._named, state)
+        check_state(expected | self._precision.state(), state)
+        for name, tensor in targets.items():
+            tensor.copy_(torch.from_numpy(state[name]))
+        for name, gradient in gradients.items():
+            self._named[name].grad = gradient
+        load_optimizer_state(self._optimizer, self._named, state)
+        self._precision.load_state(state)
 
     def train_step(self, x: Tensor, y: Tensor, lr: float, step: int) -> None:
         """Perform one optimizer update."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
 from nnopt.schema import TorchConfig
 
 FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+SCALER_KEYS = ("scale", "_growth_tracker")
+"""Keys of the gradient scaler's state that change during training."""
 
 FULL: AbstractContextManager[None] = nullcontext()
 
@@ -30,6 +37,18 @@ class Precision:
         self._format = FORMATS.get(backend.precision)
         self._dtype = getattr(torch, backend.dtype)
         self._scaler = torch.amp.GradScaler(self._device, enabled=backend.precision == "fp16")
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the scale of the loss and the number of steps since it last changed, if any."""
+        state = self._scaler.state_dict()  # empty without scaling
+        return {f"scaler/{key}": np.array(float(state[key])) for key in SCALER_KEYS if key in state}
+
+    def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore the scale of the loss."""
+        if self._scaler.is_enabled():
+            values = {key: state[f"scaler/{key}"].item() for key in SCALER_KEYS}
+            values["_growth_tracker"] = int(values["_growth_tracker"])
+            self._scaler.load_state_dict(self._scaler.state_dict() | values)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which PyTorch selects the format of each operation."""

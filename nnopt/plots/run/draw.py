@@ -20,7 +20,7 @@ from nnopt.plots.run.layer_statistics import plot_layer_statistics
 from nnopt.plots.run.weights import plot_weight_histograms
 from nnopt.results.metrics import confusion_matrix
 from nnopt.results.metrics_file import LayerRow
-from nnopt.training.loop import TrainingState
+from nnopt.training.state import TrainingState
 
 Arrays = Mapping[str, NDArray[np.floating]]
 Predict = Callable[[np.ndarray], NDArray[np.floating]]

@@ -12,7 +12,7 @@ from nnopt.config.hydra import composing, override_text, parse_overrides
 from nnopt.errors import ConfigError
 from nnopt.io.paths import in_folder
 from nnopt.schema import OptunaConfig
-from nnopt.sweeps.execute import plot, print_summary, resume_command, run_tasks
+from nnopt.sweeps.execute import plot, print_summary, run_tasks
 from nnopt.sweeps.manifest import Sweep, with_absolute_paths
 from nnopt.sweeps.results_table import ResultsTable
 from nnopt.sweeps.search.display import SearchProgress, print_best_trials
@@ -55,7 +55,9 @@ def run_search(
         code = print_summary(run.sweep, table.rows, time.monotonic() - started)
         left = run.settings.trials - len(run.study.get_trials(deepcopy=False))
         if left > 0:  # after the timeout of the search, or with fail_fast
-            console.note(f"`{resume_command(sweep.folder)}` runs the remaining trials: {left}")
+            console.note(
+                f"`{console.resume_command(sweep.folder)}` runs the remaining trials: {left}"
+            )
         return code
 
 

@@ -139,7 +139,7 @@ def test_optimizer_float32_keeps_dtype_and_is_near_float64(name: str) -> None:
         narrow_gradient[:] = matrix @ narrow.astype(np.float64) + noise(step)
         rounded.step(LR)
     assert narrow.dtype == np.float32
-    assert all(vector.dtype == np.float32 for vector in rounded._state)
+    assert all(vector.dtype == np.float32 for vector in rounded.vectors.values())
     assert_allclose(narrow, wide, rtol=1e-3, atol=1e-4)
 
 

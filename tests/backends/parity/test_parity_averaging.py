@@ -25,7 +25,8 @@ from nnopt.recipe.prepare import prepare
 from nnopt.schema import Config
 from nnopt.training import averaging
 from nnopt.training.evaluation import evaluate
-from nnopt.training.loop import Loop, TrainingState
+from nnopt.training.loop import Loop
+from nnopt.training.state import TrainingState
 
 Arrays = dict[str, np.ndarray]
 
@@ -80,7 +81,8 @@ def train(*overrides: str) -> Recorded:
         # The last row has to describe the final weights.
         network.load(loop.training.last)
         assert loaders[1] is not None
-        result = evaluate(network, loaders[1], held.labels[held.rows], config.loss)
+        batches, labels = loaders[1].evaluation_batches(), held.labels[held.rows]
+        result = evaluate(network, batches, labels, config.loss)
         assert rows[-1].validation_loss == pytest.approx(result.loss, rel=1e-12)
     return Recorded(loop.training, weights, gradients)
 

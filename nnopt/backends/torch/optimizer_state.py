@@ -1,0 +1,107 @@
+"""The state of a ``torch.optim`` optimizer as named arrays, and its restoration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn, optim
+
+from nnopt.backends.torch.muon import Muon
+
+GROUP_NUMBERS = ("k", "weight_sum", "lr_max")
+"""Keys of parameter groups that a step of Schedule-Free changes. All are numbers."""
+
+Named = Mapping[str, nn.Parameter]
+"""Full name -> parameter."""
+
+
+def optimizer_state(optimizer: optim.Optimizer, named: Named) -> dict[str, Tensor]:
+    """Return the tensors ("optimizer/KEY/NAME") and the numbers of groups ("optimizer/KEY/0")."""
+    tensors = {
+        f"optimizer/{key}/{name}": value
+        for state, _ in _states(optimizer)
+        for name, parameter in named.items()
+        for key, value in state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+    numbers = {
+        f"optimizer/{key}/{index}": torch.tensor(group[key], dtype=torch.float64)
+        for index, group in enumerate(optimizer.param_groups)
+        for key in GROUP_NUMBERS
+        if key in group
+    }
+    return tensors | numbers
+
+
+def expected_state(
+    optimizer: optim.Optimizer, named: Named, found: Iterable[str]
+) -> dict[str, NDArray[Any]]:
+    """Return arrays with the names, shapes and types of a valid state.
+
+    PyTorch creates the state of a parameter at the first step. Therefore, the keys are those of the
+    names ``found`` in a checkpoint. All parameters of an optimizer have the same keys.
+    """
+    expected: dict[str, NDArray[Any]] = {}
+    for _, groups in _states(optimizer):
+        own = _own_parameters(groups, named)
+        for key in dict.fromkeys(key for key, name in map(_parse, found) if name in own):
+            for name, parameter in own.items():
+                shape = () if key == "step" else tuple(parameter.shape)
+                dtype = "float32" if key == "step" else str(parameter.dtype).removeprefix("torch.")
+                expected[f"optimizer/{key}/{name}"] = np.broadcast_to(np.zeros((), dtype), shape)
+    for index, group in enumerate(optimizer.param_groups):
+        numbers = [key for key in GROUP_NUMBERS if key in group]
+        expected |= {f"optimizer/{key}/{index}": np.zeros(()) for key in numbers}
+    return expected
+
+
+def load_optimizer_state(
+    optimizer: optim.Optimizer, named: Named, arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Restore a state that has the names, shapes and types of ``expected_state``."""
+    for state, groups in _states(optimizer):
+        own = _own_parameters(groups, named)
+        is_fused = any(group.get("fused") for group in groups)
+        state.clear()
+        for entry, array in arrays.items():
+            key, name = _parse(entry)
+            if name in own:
+                state[own[name]][key] = _tensor(key, array, own[name], is_fused)
+    for index, group in enumerate(optimizer.param_groups):
+        for key in GROUP_NUMBERS:
+            if key in group:
+                group[key] = type(group[key])(arrays[f"optimizer/{key}/{index}"])
+
+
+def _states(optimizer: optim.Optimizer) -> list[tuple[dict[Any, Any], list[dict[str, Any]]]]:
+    """Return each state with its parameter groups. Muon has a second state, that of Adam."""
+    if isinstance(optimizer, Muon):
+        adam = optimizer.adam
+        return [(optimizer.state, optimizer.param_groups[:1]), (adam.state, adam.param_groups)]
+    return [(optimizer.state, optimizer.param_groups)]
+
+
+def _own_parameters(groups: list[dict[str, Any]], named: Named) -> Named:
+    own = {id(parameter) for group in groups for parameter in group["params"]}
+    return {name: parameter for name, parameter in named.items() if id(parameter) in own}
+
+
+def _parse(entry: str) -> tuple[str, str]:
+    """Return KEY and NAME of the entry "optimizer/KEY/NAME"; two empty texts for other entries."""
+    kind, _, rest = entry.partition("/")
+    key, _, name = rest.partition("/")
+    return (key, name) if kind == "optimizer" else ("", "")
+
+
+def _tensor(key: str, array: NDArray[Any], parameter: nn.Parameter, is_fused: bool) -> Tensor:
+    """Return a restored tensor with the memory layout of its parameter.
+
+    The number of steps is on the CPU, except in fused optimizers.
+    """
+    if key == "step":
+        return torch.tensor(array, device=parameter.device if is_fused else "cpu")
+    return torch.empty_like(parameter).detach().copy_(torch.from_numpy(array))

@@ -1,0 +1,169 @@
+"""``nnopt resume RUN``: continue a single run from its checkpoint, or train it longer."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nnopt.cli.run import prepare_all, run_and_report
+from nnopt.config.hydra import composing, override_text, parse_overrides
+from nnopt.config.point import Point, point_id
+from nnopt.config.validate import read_config
+from nnopt.errors import ConfigError, ResumeError
+from nnopt.io.atomic_files import shown
+from nnopt.io.locks import LOCK, hold
+from nnopt.io.own_files import (
+    PLOTS,
+    RUN_FILES,
+    irregular_entries,
+    remove_run,
+    remove_temporary_files,
+)
+from nnopt.recipe.checkpoints import LENGTH_KEYS, check_checkpoint, latest_checkpoint
+from nnopt.results.checkpoint_file import Checkpoint
+from nnopt.results.summary import UnusableSummaryError, read_summary
+from nnopt.schema import SequentialConfig, renamed_key
+from nnopt.sweeps.resume_checks import differences, note_missing_cache, with_safe_data
+from nnopt.terminal import console
+
+CHANGEABLE = (
+    *LENGTH_KEYS,
+    "max_time",
+    "checkpoint.interval",
+    "checkpoint.keep",
+    "progress",
+    "plots",
+    "data.root",
+    "data.cache",
+    "data.download",
+)
+"""Keys that may change when a run is resumed."""
+
+
+def resume_run(folder: Path, options: Namespace) -> int:
+    """Continue the run in a folder, and return the exit code.
+
+    A finished run is reported, unless the overrides make the training longer.
+
+    Raises:
+        ConfigError: An override cannot be applied to a run.
+        ResumeError: The run is damaged or has changed, or another process runs it.
+    """
+    if options.retry_failed or options.fail_fast:
+        flag = "--retry-failed" if options.retry_failed else "--fail-fast"
+        raise ConfigError(f"{flag} applies to a sweep, but {shown(folder)} is a single run")
+    for problem in irregular_entries(folder, RUN_FILES | {LOCK, PLOTS}):
+        raise ResumeError(f"{problem}, which nnopt never creates; remove it, or copy its target")
+    with hold(folder) as is_ours:
+        if not is_ours:
+            raise ResumeError(f"another process runs {shown(folder)}")
+        remove_temporary_files(folder)
+        remove_temporary_files(folder / PLOTS)
+        stored = _stored_summary(folder)
+        before = _point(folder, stored)
+        point = _with_overrides(before, options.overrides)
+        given = frozenset(override.partition("=")[0] for override in options.overrides)
+        safe = with_safe_data(point, given, folder)
+        note_missing_cache((point,), (safe,))
+        safe = replace(point, config=safe.config)  # the files keep the stored configuration
+        checkpoint = None
+        if not options.restart:
+            lengths = [[x.container[key] for key in LENGTH_KEYS] for x in (before, point)]
+            if _is_finished(stored, folder, is_longer=lengths[0] != lengths[1]):
+                return 0
+            checkpoint = latest_checkpoint(folder)
+            if checkpoint is None and stored["status"] == "done":
+                raise ResumeError(
+                    f"{shown(folder)} is finished, and it has no checkpoint: only a run with "
+                    "checkpoint.keep=true can be made longer; start a new run"
+                )
+        if checkpoint is None:
+            prepare_all([safe])
+            console.note(f"{console.short(folder)} has no checkpoint; the run starts over")
+            remove_run(folder)
+        else:
+            check_checkpoint(checkpoint, safe)
+            _note_differences(checkpoint, safe)
+            console.note(f"the run continues after step {checkpoint.step}")
+        return run_and_report(safe, folder, checkpoint)
+
+
+def _stored_summary(folder: Path) -> Mapping[str, Any]:
+    """Return the summary of a run, or the one in its checkpoint if the file cannot be used."""
+    try:
+        return read_summary(folder).values
+    except UnusableSummaryError as error:
+        checkpoint = latest_checkpoint(folder)
+        if checkpoint is None:
+            raise ResumeError(f"no run or sweep can be resumed: {error}") from error
+        return checkpoint.summary
+
+
+def _point(folder: Path, stored: Mapping[str, Any]) -> Point:
+    """Return the point of a stored run. Raises ResumeError if its configuration is not valid."""
+    try:
+        config = read_config(stored["config"])
+    except ConfigError as error:
+        raise ResumeError(
+            f"the configuration in {shown(folder)} is not valid: {'; '.join(error.problems)}"
+        ) from error
+    return Point(point_id(config), config, stored["config"], tuple(stored["overrides"]))
+
+
+def _with_overrides(point: Point, overrides: Sequence[str]) -> Point:
+    """Return the point with the overrides. Raises ConfigError for a key not in CHANGEABLE."""
+    if not overrides:
+        return point
+    with composing(None):
+        parsed = parse_overrides(overrides)
+    container = dict(point.container)
+    problems = []
+    for override in parsed:
+        key = override.key_or_group
+        group, _, name = key.rpartition(".")
+        if message := renamed_key(key):
+            problems.append(message)
+        elif key not in CHANGEABLE or override.is_sweep_override() or override.is_delete():
+            problems.append(
+                f"{override_text(override)!r}: on resume of a run, only single values of "
+                f"{', '.join(CHANGEABLE)} can change; start a new run"
+            )
+        elif group:
+            container[group] = {**container[group], name: override.value()}
+        else:
+            container[key] = override.value()
+    if problems:
+        raise ConfigError(problems)
+    config = read_config(container)
+    changed = {override.key_or_group for override in parsed}
+    kept = [x for x in point.overrides if x.lstrip("+").partition("=")[0] not in changed]
+    texts = (*kept, *map(override_text, parsed))
+    return replace(point, id=point_id(config), config=config, container=container, overrides=texts)
+
+
+def _is_finished(stored: Mapping[str, Any], folder: Path, is_longer: bool) -> bool:
+    """Print a note if the run is finished and does not become longer, and return whether it is."""
+    status, name = stored["status"], console.short(folder)
+    if status == "diverged":
+        raise ResumeError(
+            f"{name}: {stored['error']}; a second attempt gives the same result, and --restart "
+            "makes one"
+        )
+    if status == "pruned" or (status == "done" and not is_longer):
+        console.note(f"{name} is finished ({status}); nothing is left to run")
+        return True
+    return False
+
+
+def _note_differences(checkpoint: Checkpoint, point: Point) -> None:
+    """Print a note if the run began with other versions, another processor or other threads."""
+    threads = prepare_all([point])
+    launcher = SequentialConfig("sequential")
+    if others := differences([checkpoint.summary], threads, launcher):
+        console.note(
+            f"note: the run began with {', '.join(others)}; its numbers may differ from those of "
+            "an uninterrupted run in the last digits"
+        )

@@ -1,0 +1,230 @@
+"""The checkpoints of a run: when they are written, and from which one a run continues."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnopt.config.point import Point
+from nnopt.config.validate import read_config
+from nnopt.errors import OutputError, ResumeError, TimeLimitError
+from nnopt.io.atomic_files import shown
+from nnopt.io.own_files import CHECKPOINTS
+from nnopt.recipe.prepare import prepare
+from nnopt.recipe.recorder import RunRecorder
+from nnopt.results.checkpoint_file import Checkpoint, Content, read_checkpoint, write_checkpoint
+from nnopt.schema import WITHOUT_EFFECT, Config, learning_rate, with_new_keys
+from nnopt.schema.values import flatten
+from nnopt.terminal.interruption import interrupt, postpone_interruptions
+from nnopt.training.averaging import first_swa_epoch
+from nnopt.training.loop import Loop
+from nnopt.training.schedules import build_schedule
+from nnopt.training.state import Length
+
+log = logging.getLogger("nnopt")
+
+MAX_COST = 0.01
+"""Largest fraction of the time that checkpoints may take. A slow disk makes them less frequent."""
+
+LENGTH_KEYS = ("epochs", "max_steps")
+"""Keys that may differ when a run is resumed: the training becomes longer."""
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of one run, between two steps of its training.
+
+    Args:
+        config: The configuration of the run.
+        recorder: The recorder of the run, whose results are part of each checkpoint.
+        started: The value of ``time.monotonic()`` at the start of the run, for ``max_time``.
+        resumed: The checkpoint from which the run continues, whose file is overwritten last.
+    """
+
+    def __init__(
+        self, config: Config, recorder: RunRecorder, started: float, resumed: Checkpoint | None
+    ) -> None:
+        self._config = config
+        self._recorder = recorder
+        self._deadline = started + (config.max_time or math.inf)
+        self._paths = [recorder.directory / name for name in CHECKPOINTS]
+        if resumed is not None and resumed.path == self._paths[0]:
+            self._paths.reverse()
+        self._final: Content | None = None
+
+    @contextmanager
+    def during(self, loop: Loop) -> Iterator[None]:
+        """Write checkpoints while a loop runs, and the last one when an interruption ends it.
+
+        Within the context, an interruption waits until the current step, or the current batch of an
+        evaluation, is complete.
+        """
+        self._loop = loop
+        self._saved_step, self._wait = loop.training.step, self._config.checkpoint.interval or 0.0
+        self._due = time.monotonic() + self._wait
+        loop.between_steps, loop.between_batches = self._between_steps, self._raise_pending
+        with postpone_interruptions() as self._postponed:
+            try:
+                yield
+            except (KeyboardInterrupt, SystemExit, TimeLimitError):
+                if self._postponed.was_raised:  # else it was raised within a step
+                    self._try_to_write(None)
+                raise
+            if self._config.checkpoint.interval is not None:
+                self._final = loop.save()
+            if self._config.checkpoint.keep:
+                self._write(self._final)
+
+    @contextmanager
+    def after(self) -> Iterator[None]:
+        """Write a checkpoint of the finished training if an interruption ends the context."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit, TimeLimitError):
+            if self._final is not None and not self._config.checkpoint.keep:
+                self._try_to_write(self._final)
+            raise
+
+    def _between_steps(self) -> None:
+        self._raise_pending()
+        training, interval = self._loop.training, self._config.checkpoint.interval
+        if interval is None:
+            return
+        if interval == 0 and (training.epoch.sizes or training.step == self._saved_step):
+            return
+        if time.monotonic() >= self._due:
+            self._write(None)
+
+    def _raise_pending(self) -> None:
+        if time.monotonic() >= self._deadline:
+            assert self._config.max_time is not None
+            interrupt(TimeLimitError(self._config.max_time, "max_time"))
+        self._postponed.raise_pending()
+
+    def _write(self, content: Content | None) -> None:
+        """Write the given or the current state to the file with the older checkpoint."""
+        started = time.monotonic()
+        content = content or self._loop.save()
+        write_checkpoint(self._paths[0], self._recorder.checkpoint(content))
+        self._paths.reverse()
+        self._saved_step, ended = self._loop.training.step, time.monotonic()
+        self._recorder.summary["checkpoint_seconds"] += ended - started
+        self._due = ended + max(self._wait, (ended - started) / MAX_COST)
+
+    def _try_to_write(self, content: Content | None) -> None:
+        """Write a checkpoint unless they are turned off. Report a failure as a warning."""
+        if self._config.checkpoint.interval is None:
+            return
+        try:
+            self._write(content)
+        except OutputError as error:
+            self._recorder.warn(str(error))
+
+
+def latest_checkpoint(directory: Path) -> Checkpoint | None:
+    """Return the checkpoint of a run after the most steps, or None if there is no file.
+
+    Damaged files are logged. Raises ResumeError if no file is valid.
+    """
+    found, problems = [], []
+    for path in (directory / name for name in CHECKPOINTS):
+        if path.exists():
+            try:
+                found.append(read_checkpoint(path))
+            except ResumeError as error:
+                problems.append(error)
+    if problems and not found:
+        raise problems[0]
+    for problem in problems:
+        log.warning("%s; the other checkpoint is used", problem)
+    return max(found, key=lambda checkpoint: checkpoint.step, default=None)
+
+
+def usable_checkpoint(point: Point, directory: Path) -> Checkpoint | None:
+    """Return the checkpoint from which a point continues, or None if it has to start over.
+
+    The reason why existing checkpoints cannot be used is logged.
+    """
+    try:
+        checkpoint = latest_checkpoint(directory)
+        if checkpoint is not None:
+            check_checkpoint(checkpoint, point)
+    except ResumeError as error:
+        log.warning("%s; the point starts over", error)
+        return None
+    return checkpoint
+
+
+def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
+    """Raise ResumeError if a checkpoint does not belong to a run, or the run has changed.
+
+    The training may be longer than before if this changes none of the steps so far.
+    """
+    where, summary = shown(checkpoint.path), checkpoint.summary
+    if not (isinstance(summary.get("config"), dict) and isinstance(summary.get("data"), dict)):
+        raise ResumeError(f"{where} is not a checkpoint of nnopt: it has no configuration")
+    before = with_new_keys(summary["config"])
+    if changed := list(_changed_keys(before, point.container)):
+        raise ResumeError(
+            f"{where} belongs to a run with another configuration: {', '.join(changed)}; restore "
+            "the file of this run, or start over with --restart"
+        )
+    dataset = prepare(point.config).dataset
+    read = summary["data"].get("sources") or {}
+    if others := [x for x, digest in dataset.sources.items() if read.get(x, digest) != digest]:
+        raise ResumeError(
+            f"{', '.join(others)}: changed since the run read it, so the run cannot continue; "
+            "restore the file, or start over with --restart"
+        )
+    lengths = [Length.of(x, len(dataset.train)) for x in (read_config(before), point.config)]
+    if lengths[0] != lengths[1]:
+        for problem in _length_problems(checkpoint, point.config, *lengths):
+            raise ResumeError(
+                f"the length of the training cannot change: {problem}; start a new run"
+            )
+
+
+def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a text for each key that differs and can change the steps so far."""
+    old, new = dict(flatten(before)), dict(flatten(now))
+    for key in sorted(old.keys() | new.keys()):
+        group = key.partition(".")[0]
+        if group in (*WITHOUT_EFFECT, *LENGTH_KEYS) or old.get(key) == new.get(key):
+            continue
+        yield f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
+
+
+def _length_problems(
+    checkpoint: Checkpoint, config: Config, old: Length, new: Length
+) -> Iterator[str]:
+    """Yield the reasons why the steps so far would have been different with the new length."""
+    done, training = checkpoint.step, checkpoint.training.values
+    if new.steps < done:
+        yield f"{done} steps are already done"
+    if (training.get("numbers") or {}).get("stopped_early"):
+        yield "early stopping has ended the training"
+    if old.steps == done and done % old.steps_per_epoch:
+        yield f"max_steps = {old.steps} has ended the last epoch before its end"
+    rate = checkpoint.summary.get("suggested_lr") or learning_rate(config)
+    before, after = (
+        build_schedule(config.schedule, rate, x.steps_per_epoch, x.steps) for x in (old, new)
+    )
+    for step in range(done):
+        if before(step) != after(step):
+            yield (
+                f"schedule.name = {config.schedule.name!r} depends on it. With {new.steps} steps, "
+                f"the learning rate of step {step + 1} would have been {after(step):g} instead of "
+                f"{before(step):g}"
+            )
+            return
+    if swa := config.regularizer.swa_start:
+        starts = [first_swa_epoch(swa, x.epochs) for x in (old, new)]
+        if starts[0] != starts[1] and min(starts) <= len(training.get("history") or ()):
+            yield (
+                f"regularizer.swa_start = {swa:g} depends on it. With {new.epochs} epochs, the "
+                f"average would have begun with epoch {starts[1]} instead of {starts[0]}"
+            )

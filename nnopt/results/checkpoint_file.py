@@ -1,0 +1,136 @@
+"""Files with the state of an unfinished training.
+
+A checkpoint is an ``.npz`` archive without pickled objects. Its array ``values`` is a text in JSON,
+and its array ``sha256`` is the SHA-256 of all other arrays, with their names, types and shapes. A
+run writes two files in turn, so the previous checkpoint stays until the next one is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.errors import DataError, ResumeError
+from nnopt.io.atomic_files import shown, strict, write_arrays
+from nnopt.results.metrics_file import LayerRow
+from nnopt.results.weights import read_weights
+
+FORMAT = 1
+"""Version of the format. A newer nnopt may write a higher version."""
+
+VALUES, DIGEST = "values", "sha256"
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Content:
+    """The state of a training: values in the types of JSON, and arrays by name.
+
+    In contrast to strict JSON, the values may include NaN and infinities.
+    """
+
+    values: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint.
+
+    Attributes:
+        training: The state of the training and of its network.
+        summary: The values of ``summary.json`` so far.
+        layers: The rows of ``layers.csv`` so far.
+        path: The file from which the checkpoint was read.
+    """
+
+    training: Content
+    summary: dict[str, Any]
+    layers: list[LayerRow]
+    path: Path = Path()
+
+    @property
+    def step(self) -> int:
+        """The number of steps of the training so far."""
+        return len(self.training.arrays.get("learning_rates", ()))
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint completely or not at all. Raises OutputError."""
+    values = {
+        "format": FORMAT,
+        "training": checkpoint.training.values,
+        "summary": strict(checkpoint.summary),
+        "layers": [astuple(row) for row in checkpoint.layers],
+    }
+    text = np.frombuffer(json.dumps(values).encode("ascii"), np.uint8)
+    arrays = {VALUES: text, **checkpoint.training.arrays}
+    write_arrays(path, {DIGEST: _digest(arrays), **arrays})
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Return the content of a checkpoint.
+
+    Raises:
+        ResumeError: The file is missing, damaged, or in the format of a newer version.
+    """
+    try:
+        arrays = {name: array.copy() for name, array in read_weights(path).items()}
+        if not np.array_equal(arrays.pop(DIGEST, ()), _digest(arrays)):
+            raise ResumeError(f"{shown(path)} is damaged: its SHA-256 does not match")
+        values = json.loads(arrays.pop(VALUES, np.zeros(0, np.uint8)).tobytes())
+        version = values.get("format") if isinstance(values, dict) else None
+        if isinstance(version, int) and version > FORMAT:
+            raise ResumeError(
+                f"{shown(path)} has the format {version}, but this nnopt reads {FORMAT}; use the "
+                "version of nnopt that wrote it"
+            )
+        values = typed(values, {"format": int, "training": dict, "summary": dict, "layers": list})
+        layers = read_records(LayerRow, values["layers"])
+        return Checkpoint(Content(values["training"], arrays), values["summary"], layers, path)
+    except DataError as error:
+        raise ResumeError(str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise ResumeError(f"{shown(path)} is not a checkpoint of nnopt: {error}") from error
+
+
+def _digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode(errors="surrogatepass"))
+        digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
+def typed(values: object, types: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a map of JSON that has exactly these keys and types. Raises ValueError."""
+    if not isinstance(values, dict) or values.keys() != types.keys():
+        raise ValueError(f"it has other keys than {', '.join(types)}")
+    for key, kind in types.items():
+        value = values[key]
+        if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+            raise ValueError(f"{key} has a wrong type")
+    return {key: values[key] for key in types}
+
+
+def read_records(kind: type[Record], rows: object) -> list[Record]:
+    """Return dataclasses from lists of the values of their fields. Raises ValueError."""
+    types = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise ValueError("it has no list of rows")
+    return [kind(**typed(_by_name(names, row), types)) for row in rows]
+
+
+def _by_name(names: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
+    if len(names) != len(row):
+        raise ValueError(f"a row has {len(row)} values, expected {len(names)}")
+    return dict(zip(names, row, strict=True))

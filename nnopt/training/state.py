@@ -1,0 +1,281 @@
+"""The state of one training, which can be saved between any two steps and restored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.backends.protocol import Network, StepRecord
+from nnopt.backends.state import check_state
+from nnopt.results.checkpoint_file import Content, read_records, typed
+from nnopt.results.metrics_file import EpochRow
+from nnopt.schema import Config, learning_rate
+from nnopt.training.averaging import Averaging
+from nnopt.training.early_stopping import EarlyStopping
+from nnopt.training.evaluation import Evaluation
+from nnopt.training.schedules import Plateau, Schedule, build_schedule
+
+Arrays = Mapping[str, NDArray[Any]]
+
+VALUES: Mapping[str, type] = {
+    **dict.fromkeys(("numbers", "stopping", "plateau", "averaging", "epoch"), dict),
+    "history": list,
+}
+"""Values of a checkpoint -> their types."""
+
+VECTORS = {"learning_rates": np.float64, "sizes": np.int64, "losses": np.float64}
+"""Vectors of a checkpoint: a learning rate of every step, and sizes and losses of the epoch."""
+
+NUMBERS: Mapping[str, Any] = {
+    "last_averaged": int,
+    "best_averaged": int,
+    "best_epoch": int,
+    "best_validation_loss": float | None,
+    "best_validation_accuracy": float | None,
+    "stopped_early": bool,
+    "diverged_at": int | None,
+    "not_finite_layer": str | None,
+    "validated_step": int,
+}
+"""Attributes of TrainingState that a checkpoint contains as they are -> their types."""
+
+EPOCH_NUMBERS: Mapping[str, Any] = {
+    "seconds": float,
+    "correct": int,
+    "gradient_norm": float,
+    "not_finite": str | None,
+}
+"""Values of the current epoch in a checkpoint -> their types."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """Length of the training in steps and epochs."""
+
+    steps_per_epoch: int
+    steps: int
+    epochs: int
+
+    @classmethod
+    def of(cls, config: Config, samples: int) -> Length:
+        """Return the length for this number of training samples."""
+        size = config.batch_size
+        per_epoch = samples // size if config.drop_last else math.ceil(samples / size)
+        steps = min(config.epochs * per_epoch, config.max_steps or math.inf)
+        return cls(per_epoch, int(steps), math.ceil(steps / per_epoch))
+
+
+@dataclass
+class UnfinishedEpoch:
+    """The steps of the current epoch so far.
+
+    Attributes:
+        sizes: Number of samples of each step.
+        records: The results that have been read from the network.
+        seconds: Time spent on the epoch in earlier processes.
+    """
+
+    sizes: list[int] = field(default_factory=list)
+    records: list[StepRecord] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """Loss of each step that has been read, (steps,)."""
+        return np.concatenate([np.zeros(0), *(record.losses for record in self.records)])
+
+    def add(self, record: StepRecord) -> None:
+        """Add the record of the latest steps. The norm of a record without steps is ignored."""
+        if not record.count and self.records:
+            last = self.records[-1]
+            record = StepRecord(
+                record.losses,
+                0,
+                0,
+                last.gradient_norm,
+                record.not_finite,
+                record.state_is_finite,
+            )
+        self.records.append(record)
+
+
+class TrainingState:
+    """The state of one training: position, rules of the schedule, metrics, and the best weights.
+
+    A network and a TrainingState determine all later steps, because the batches and random numbers
+    of a step depend only on the seed and the position.
+
+    Attributes:
+        last: Parameters and statistics after the last epoch with finite weights. With averaging,
+            ``last`` and ``best`` are the averages.
+        best: Parameters and statistics at the best validation metric; equal to ``last`` while no
+            validation metric was finite.
+        last_averaged, best_averaged: Number of epochs in the SWA average; 0 before it starts.
+        best_epoch: Epoch of ``best``; 0 while no validation metric was finite.
+        history: Metrics of the completed epochs.
+        learning_rates: Learning rate of every step.
+        epoch: The steps of the current epoch.
+        validated_step: The step of the last evaluation within an epoch.
+        diverged_at: The first step, counted from 1, whose loss is not finite or after which the
+            weights or the optimizer state are not finite; None if training has not diverged.
+        not_finite_layer: First layer whose outputs are not finite at that step, if known.
+        stopping, averaging, plateau: Rules that depend on earlier steps.
+    """
+
+    def __init__(self, network: Network, config: Config, length: Length) -> None:
+        """Start at step 0 with the weights of the network."""
+        self.last: Arrays = network.arrays()
+        self.best: Arrays = self.last
+        self.last_averaged = self.best_averaged = self.best_epoch = self.validated_step = 0
+        self.best_validation_loss: float | None = None
+        self.best_validation_accuracy: float | None = None
+        self.history: list[EpochRow] = []
+        self.learning_rates: list[float] = []
+        self.epoch = UnfinishedEpoch()
+        self.stopped_early = False
+        self.diverged_at: int | None = None
+        self.not_finite_layer: str | None = None
+        self.length = length
+        self.stopping = EarlyStopping(config.early_stopping)
+        self.averaging = Averaging(network, config, length.epochs)
+        self.plateau = Plateau(config.schedule)
+        self._schedule: Schedule = build_schedule(
+            config.schedule, learning_rate(config), length.steps_per_epoch, length.steps
+        )
+        self._network = network
+
+    @property
+    def step(self) -> int:
+        """The number of steps so far."""
+        return len(self.learning_rates)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no step and no evaluation is left."""
+        is_complete = self.step == self.length.steps and not self.epoch.sizes
+        return is_complete or self.stopped_early or self.diverged_at is not None
+
+    def has_ended_early(self) -> bool:
+        """Return whether early stopping ends the training after the completed epochs."""
+        epoch = len(self.history)
+        return epoch > 0 and not self.epoch.sizes and self.stopping.should_stop(epoch, self.step)
+
+    def next_learning_rate(self) -> float:
+        """Return the learning rate of the next step."""
+        return self._schedule(self.step) * self.plateau.factor
+
+    def add_step(self, lr: float, size: int) -> None:
+        """Record a step with this learning rate and number of samples, and update the average."""
+        self.learning_rates.append(lr)
+        self.epoch.sizes.append(size)
+        self.averaging.after_step(self.step)
+
+    def check_steps(self) -> bool:
+        """Read the records of the latest steps, and return whether training has not diverged.
+
+        It has diverged if a loss or the state of the optimizer is not finite.
+        """
+        if self.diverged_at is not None:
+            return False
+        self.epoch.add(self._network.read_steps())
+        records, losses = self.epoch.records, self.epoch.losses
+        wrong = np.flatnonzero(~np.isfinite(losses))
+        if wrong.size:
+            self.diverged_at = self.step - len(losses) + int(wrong[0]) + 1
+            self.not_finite_layer = next(filter(None, (x.not_finite for x in records)), None)
+        elif not records[-1].state_is_finite:
+            self.diverged_at = self.step
+        return self.diverged_at is None
+
+    def add_evaluation(self, result: Evaluation, epoch: int) -> None:
+        """Copy the weights if this result of the validation data is the best one so far."""
+        value = self.stopping.monitored_value(result.loss, result.accuracy)
+        if self.stopping.update(value, epoch, self.step):
+            self.best, self.best_averaged = self._network.arrays(), self.averaging.epochs
+            self.best_epoch = epoch
+            self.best_validation_loss = result.loss
+            self.best_validation_accuracy = result.accuracy
+
+    def finish_epoch(self, row: EpochRow, arrays: Arrays) -> None:
+        """Add the metrics of an epoch, after which the evaluated weights are ``arrays``."""
+        self.history.append(row)
+        self.last, self.last_averaged = arrays, self.averaging.epochs
+        if row.validation_loss is None or row.validation_accuracy is None:
+            self.best_epoch = row.epoch
+        else:
+            loss, accuracy = row.validation_loss, row.validation_accuracy
+            self.plateau.update(self.stopping.monitored_value(loss, accuracy))
+        if row.validation_loss is None or self.best_epoch == 0:  # the last weights count as best
+            self.best, self.best_averaged = arrays, self.last_averaged
+        self.epoch = UnfinishedEpoch()
+
+    def save(self, seconds: float) -> Content:
+        """Return the state and that of the network. seconds: the time spent on the epoch."""
+        if self.epoch.sizes:
+            self.epoch.add(self._network.read_steps())
+        records = self.epoch.records
+        values = {
+            "numbers": {name: getattr(self, name) for name in NUMBERS},
+            "history": [astuple(row) for row in self.history],
+            "stopping": self.stopping.state(),
+            "plateau": self.plateau.state(),
+            "averaging": self.averaging.state(),
+            "epoch": {
+                "seconds": seconds,
+                "correct": sum(record.correct for record in records),
+                "gradient_norm": records[-1].gradient_norm if records else 0.0,
+                "not_finite": next(filter(None, (x.not_finite for x in records)), None),
+            },
+        }
+        arrays: dict[str, NDArray[Any]] = {
+            "learning_rates": np.array(self.learning_rates, np.float64),
+            "sizes": np.array(self.epoch.sizes, np.int64),
+            "losses": self.epoch.losses,
+        }
+        weights: dict[str, Arrays] = {"last": self.last, "network": self._network.state()}
+        if self.best is not self.last:
+            weights["best"] = self.best
+        for kind, named in weights.items():
+            arrays |= {f"{kind}/{name}": array for name, array in named.items()}
+        return Content(values, arrays)
+
+    def restore(self, content: Content) -> None:
+        """Restore the state and that of the network. Raises ValueError if the content is not valid.
+
+        The network must have been built from the same configuration, with its initial weights.
+        """
+        values, arrays = typed(content.values, VALUES), content.arrays
+        rates, sizes, losses = (_vector(arrays, *vector) for vector in VECTORS.items())
+        last = _with_prefix(arrays, "last/")
+        best = _with_prefix(arrays, "best/") or last
+        for found in (last, best):
+            check_state(self.last, found)
+        self._network.load_state(_with_prefix(arrays, "network/"))
+        self.last, self.best = last, best
+        for name, value in typed(values["numbers"], NUMBERS).items():
+            setattr(self, name, value)
+        self.history = read_records(EpochRow, values["history"])
+        self.learning_rates = rates.tolist()
+        for rule in ("stopping", "averaging", "plateau"):
+            getattr(self, rule).load_state(values[rule])
+        epoch = typed(values["epoch"], EPOCH_NUMBERS)
+        self.epoch = UnfinishedEpoch(sizes.tolist(), [], epoch.pop("seconds"))
+        if sizes.size:
+            self.epoch.records.append(StepRecord(losses, count=int(sizes.sum()), **epoch))
+
+
+def _with_prefix(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
+    return {x.removeprefix(prefix): array for x, array in arrays.items() if x.startswith(prefix)}
+
+
+def _vector(arrays: Arrays, name: str, kind: type) -> NDArray[Any]:
+    """Return a vector of a checkpoint. Raises ValueError if it is missing or not valid."""
+    vector = arrays.get(name)
+    if vector is None or vector.ndim != 1 or vector.dtype != kind:
+        raise ValueError(f"it has no vector {name} of {np.dtype(kind)}")
+    return vector
