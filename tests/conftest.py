@@ -51,6 +51,7 @@ def plain_config() -> Config:
         seed=0,
         epochs=60,
         max_steps=None,
+        max_time=None,
         batch_size=32,
         accumulation_steps=1,
         drop_last=False,
@@ -102,6 +103,7 @@ def plain_config() -> Config:
         schedule=schema.ConstantConfig("constant", warmup_epochs=0),
         initializer=schema.InitializerConfig("he_normal", "lecun_normal", None),
         early_stopping=schema.EarlyStoppingConfig(None, "epochs", None, 0.0, "accuracy"),
+        checkpoint=schema.CheckpointConfig(interval=30.0, keep=False),
     )
 
 

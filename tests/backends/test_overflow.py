@@ -12,7 +12,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from nnopt.backends.clipping import clipping_factors
-from nnopt.backends.numpy.network import _norm
+from nnopt.backends.numpy.gradients import norm as numpy_norm
 from nnopt.backends.numpy.ops.normalization import (
     BATCH_NORM,
     GROUP_NORM,
@@ -21,8 +21,8 @@ from nnopt.backends.numpy.ops.normalization import (
 )
 from nnopt.backends.protocol import Network
 from nnopt.backends.torch.gradients import Norm, total_norm
+from nnopt.backends.torch.losses import hinge as torch_hinge
 from nnopt.backends.torch.muon import orthogonalize
-from nnopt.backends.torch.network import hinge as torch_hinge
 from nnopt.training.loop import Loop
 
 MakeNetwork = Callable[..., Network]
@@ -109,7 +109,7 @@ def test_clip_gradient_not_finite_gives_nan_weights(
 def norms(backend: str, vector: Array) -> float:
     if backend == "torch":
         return total_norm([torch.tensor(part) for part in np.split(vector, 2)]).read()
-    return _norm(vector)
+    return numpy_norm(vector)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -94,7 +94,7 @@ def test_event_files_of_a_sweep_list_its_settings(nnopt: Run, workplace: Path) -
 
 def test_event_file_contains_each_epoch_immediately(tmp_path: Path) -> None:
     events = EventFile(tmp_path, "point", {"seed": 0})
-    events.epoch(ROW, True)
+    events.epoch(ROW)
     assert scalars(tmp_path)["loss/validation"] == [(1, 1.25)]
     (group,) = groups(tmp_path)
     assert group.name == "point"

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture.network import Architecture, is_penalized
-from nnopt.backends.clipping import clipping_factors
 from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.average import Average
+from nnopt.backends.numpy.gradients import clip, norm
 from nnopt.backends.numpy.memory import zeros
 from nnopt.backends.numpy.modules import LayerBuilder, Module
 from nnopt.backends.numpy.ops import Array
@@ -144,8 +144,8 @@ class NumpyNetwork:
         )
         self._steps.append((loss, logits, y))
         self._add_penalty_gradients()
-        if self._config.regularizer.grad_clip:
-            self._clip(self._config.regularizer.grad_clip)
+        if max_norm := self._config.regularizer.grad_clip:
+            self._norm_before_clipping = clip(self.flat_gradient, max_norm)
         self._optimizer.step(lr)
         if self._config.regularizer.max_norm:
             self._limit_norms(self._config.regularizer.max_norm)
@@ -208,11 +208,11 @@ class NumpyNetwork:
         )
         count = sum(len(y) for _, _, y in self._steps)
         self._steps.clear()
-        norm = self._norm_before_clipping
+        gradient_norm = self._norm_before_clipping
         if not self._config.regularizer.grad_clip:
-            norm = _norm(self.flat_gradient)
+            gradient_norm = norm(self.flat_gradient)
         is_finite = self._optimizer.state_is_finite()
-        return StepRecord(losses, correct, count, norm, self._not_finite, is_finite)
+        return StepRecord(losses, correct, count, gradient_norm, self._not_finite, is_finite)
 
     def average(self, weight: float) -> None:
         """Move the average towards the parameters and running statistics."""
@@ -311,13 +311,6 @@ class NumpyNetwork:
         if l1:
             g += l1 * np.sign(w)
 
-    def _clip(self, max_norm: float) -> None:
-        """Scale the gradient to a norm of at most ``max_norm``."""
-        self._norm_before_clipping = _norm(self.flat_gradient)
-        tiny = float(np.finfo(self.flat_gradient.dtype).tiny)
-        for factor in clipping_factors(self._norm_before_clipping, max_norm, tiny):
-            self.flat_gradient *= factor
-
     def _limit_norms(self, max_norm: float) -> None:
         """Compute w ← w / max(‖w‖ / max_norm, 1) for the incoming weights w of each unit.
 
@@ -343,32 +336,6 @@ def _slices_by_name(
         slices[name] = slice(start, stop), shapes[name]
         start = stop
     return {name: slices[name] for name in shapes}
-
-
-def _norm(vector: Array) -> float:
-    """Return √(v·v), or NaN if it is not finite.
-
-    If v·v overflows, or is so small that squares may have become 0, compute m √(u·u) with u = v / m
-    and m the largest absolute value.
-    """
-    with np.errstate(over="ignore"):
-        square = _dot(vector)
-    limits = np.finfo(vector.dtype)
-    if limits.tiny / limits.eps**2 < square < math.inf:
-        return math.sqrt(square)
-    largest = np.max(np.abs(vector), initial=0)
-    if largest == 0:
-        return 0.0
-    with np.errstate(invalid="ignore"):
-        scaled = vector / largest
-    norm = float(largest) * math.sqrt(_dot(scaled))
-    return norm if math.isfinite(norm) else math.nan
-
-
-def _dot(vector: Array) -> float:
-    """Return v·v. The result of several BLAS threads would depend on their number."""
-    with single_blas_thread():
-        return float(np.dot(vector, vector))
 
 
 def _view(vector: Array, shape: tuple[int, ...]) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nnopt.architecture.network import Architecture, is_penalized, is_weight
 from nnopt.backends.protocol import StepRecord
@@ -27,6 +26,7 @@ from nnopt.backends.torch.device import (
 )
 from nnopt.backends.torch.dropout import Dropout
 from nnopt.backends.torch.gradients import Norm, clip, total_norm
+from nnopt.backends.torch.losses import Loss, cross_entropy, hinge
 from nnopt.backends.torch.modules import build_module
 from nnopt.backends.torch.optimizer_state import (
     expected_state,
@@ -43,23 +43,6 @@ from nnopt.schema import Config, TorchConfig, weight_decay
 CPU_EVALUATION_ELEMENTS, ACCELERATOR_EVALUATION_ELEMENTS = 2**26, 2**28
 """Largest number of elements of a layer's input and output in evaluation: 256 MB and 1 GB in
 float32."""
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (N, K), labels (N,) or class fractions (N, K)) -> mean loss of the batch."""
-
-
-def cross_entropy(label_smoothing: float) -> Loss:
-    """Return the loss -Σₖ tₖ log softmax(z)ₖ. Label smoothing spreads a part of t evenly."""
-    return lambda logits, y: F.cross_entropy(logits, y, label_smoothing=label_smoothing)
-
-
-def hinge(logits: Tensor, y: Tensor) -> Tensor:
-    """Return Σ_{j≠y} max(0, z_j - z_y + 1) (Weston and Watkins 1999), or NaN if a z is not finite.
-
-    PyTorch divides this loss by K and treats NaN as 0.
-    """
-    loss = F.multi_margin_loss(logits, y) * logits.shape[1]
-    return loss * torch.where(torch.isfinite(logits).all(), 1.0, math.nan)
 
 
 def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
