@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from nnopt.cli.parsers import resume_parser
-from nnopt.cli.resume_run import resume_run
+from nnopt.cli.resume_run import is_single_run, resume_run
 from nnopt.cli.run import note_missing_plots, prepare_all
 from nnopt.config.point import Point
 from nnopt.errors import ConfigError, ResumeError
@@ -20,7 +20,7 @@ from nnopt.results.cores import ProcessorTimes, processor_times
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.execute import run_sweep
 from nnopt.sweeps.launchers.make import make_launcher
-from nnopt.sweeps.manifest import MANIFEST, Move, Sweep, read_sweep
+from nnopt.sweeps.manifest import Move, Sweep, read_sweep
 from nnopt.sweeps.point_folder import ENDED, FAILED, PointState, note_unusable_summary, read_state
 from nnopt.sweeps.resume_changes import apply_overrides
 from nnopt.sweeps.resume_checks import (
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     options = resume_parser().parse_intermixed_args(arguments)
     stop_on_signals()
     folder = given_path(options.directory, "DIR").resolve()  # outputs/latest may change
-    if folder.is_dir() and not (folder / MANIFEST).exists():
+    if is_single_run(folder):
         return resume_run(folder, options)
     if options.restart:
         raise ConfigError("--restart applies to a single run, but the folder is a sweep")

@@ -16,8 +16,10 @@ from nnopt.errors import ConfigError, ResumeError
 from nnopt.io.atomic_files import shown
 from nnopt.io.locks import LOCK, hold
 from nnopt.io.own_files import (
+    CHECKPOINTS,
     PLOTS,
     RUN_FILES,
+    SUMMARY,
     irregular_entries,
     remove_run,
     remove_temporary_files,
@@ -25,7 +27,8 @@ from nnopt.io.own_files import (
 from nnopt.recipe.checkpoints import LENGTH_KEYS, check_checkpoint, latest_checkpoint
 from nnopt.results.checkpoint_file import Checkpoint
 from nnopt.results.summary import UnusableSummaryError, read_summary
-from nnopt.schema import SequentialConfig, renamed_key
+from nnopt.schema import SequentialConfig, renamed_key, with_added_keys
+from nnopt.sweeps.manifest import MANIFEST
 from nnopt.sweeps.resume_checks import differences, note_missing_cache, with_safe_data
 from nnopt.terminal import console
 
@@ -41,6 +44,12 @@ CHANGEABLE = (
     "data.download",
 )
 """Keys that may change when a run is resumed."""
+
+
+def is_single_run(folder: Path) -> bool:
+    """Return whether a folder contains a run that is not a point of a sweep."""
+    is_run = any((folder / name).exists() for name in (SUMMARY, "config.yaml", *CHECKPOINTS))
+    return is_run and not any((x / MANIFEST).exists() for x in (folder, folder.parent))
 
 
 def resume_run(folder: Path, options: Namespace) -> int:
@@ -104,13 +113,14 @@ def _stored_summary(folder: Path) -> Mapping[str, Any]:
 
 def _point(folder: Path, stored: Mapping[str, Any]) -> Point:
     """Return the point of a stored run. Raises ResumeError if its configuration is not valid."""
+    container = with_added_keys(stored["config"])
     try:
-        config = read_config(stored["config"])
+        config = read_config(container)
     except ConfigError as error:
         raise ResumeError(
             f"the configuration in {shown(folder)} is not valid: {'; '.join(error.problems)}"
         ) from error
-    return Point(point_id(config), config, stored["config"], tuple(stored["overrides"]))
+    return Point(point_id(config), config, container, tuple(stored["overrides"]))
 
 
 def _with_overrides(point: Point, overrides: Sequence[str]) -> Point:

@@ -18,7 +18,7 @@ from nnopt.io.own_files import CHECKPOINTS
 from nnopt.recipe.prepare import prepare
 from nnopt.recipe.recorder import RunRecorder
 from nnopt.results.checkpoint_file import Checkpoint, Content, read_checkpoint, write_checkpoint
-from nnopt.schema import WITHOUT_EFFECT, Config, learning_rate, with_new_keys
+from nnopt.schema import WITHOUT_EFFECT, Config, learning_rate, with_added_keys, with_new_keys
 from nnopt.schema.values import flatten
 from nnopt.terminal.interruption import interrupt, postpone_interruptions
 from nnopt.training.averaging import first_swa_epoch
@@ -167,7 +167,7 @@ def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
     where, summary = shown(checkpoint.path), checkpoint.summary
     if not (isinstance(summary.get("config"), dict) and isinstance(summary.get("data"), dict)):
         raise ResumeError(f"{where} is not a checkpoint of nnopt: it has no configuration")
-    before = with_new_keys(summary["config"])
+    before = with_added_keys(with_new_keys(summary["config"]))
     if changed := list(_changed_keys(before, point.container)):
         raise ResumeError(
             f"{where} belongs to a run with another configuration: {', '.join(changed)}; restore "

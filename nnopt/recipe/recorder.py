@@ -74,7 +74,7 @@ class RunRecorder:
             kept = (*SECONDS, "started", "suggested_lr")
             self.summary |= {key: resumed.summary[key] for key in kept if key in resumed.summary}
             self.summary["interruptions"] = resumed.summary.get("interruptions", 0) + 1
-        self._started = time.perf_counter() - self.summary["total_seconds"]
+        self._started = time.perf_counter() - (self.summary["total_seconds"] or 0)
         self._training_started = math.nan
         self._point = point
         self._after_epoch = tuple(after_epoch)
@@ -122,7 +122,7 @@ class RunRecorder:
         """
         mode = "none" if self._quiet else self._point.config.progress
         progress = TrainingProgress(loop.length.epochs, loop.length.steps_per_epoch, mode)
-        self._training_started = time.perf_counter() - self.summary["train_seconds"]
+        self._training_started = time.perf_counter() - (self.summary["train_seconds"] or 0)
         history = list(loop.training.history)
         remove_files(self.directory, ["metrics.csv", "layers.csv"])
         try:
@@ -217,7 +217,7 @@ def initial_summary(point: Point) -> dict[str, Any]:
         "started": environment.now(),
         "finished": None,
         "interruptions": 0,
-        **dict.fromkeys(SECONDS, 0.0),
+        "checkpoint_seconds": 0.0,
         "id": point.id,
         "name": point.config.name,
         "seed": point.config.seed,

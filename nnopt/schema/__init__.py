@@ -63,6 +63,7 @@ from nnopt.schema.renamed_keys import RENAMED_KEYS as RENAMED_KEYS
 from nnopt.schema.renamed_keys import first_override as first_override
 from nnopt.schema.renamed_keys import new_override as new_override
 from nnopt.schema.renamed_keys import renamed_key as renamed_key
+from nnopt.schema.renamed_keys import with_added_keys as with_added_keys
 from nnopt.schema.renamed_keys import with_first_keys as with_first_keys
 from nnopt.schema.renamed_keys import with_new_keys as with_new_keys
 from nnopt.schema.schedule import ConstantConfig as ConstantConfig

@@ -121,14 +121,13 @@ _TO_FIRST = _Renaming(
     },
 )
 
-with_first_keys = _TO_FIRST.container
-"""Return a configuration with the old names of its keys."""
+with_new_keys, with_first_keys = _TO_NEW.container, _TO_FIRST.container
+"""Functions that return a configuration with the new, or the old, names of its keys."""
 
 
-def with_new_keys(container: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration with the new names of its keys and values, and all keys."""
-    converted = _TO_NEW.container(container)
-    return converted | {key: x for key, x in ADDED_KEYS.items() if key not in converted}
+def with_added_keys(container: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration with the defaults of the keys that it lacks."""
+    return {**container, **{key: x for key, x in ADDED_KEYS.items() if key not in container}}
 
 
 new_override, first_override = _TO_NEW.override, _TO_FIRST.override

@@ -25,7 +25,14 @@ from nnopt.io.locks import hold
 from nnopt.io.paths import absolute_folder
 from nnopt.io.received_files import TABLE_BYTES, parse_json, read_received
 from nnopt.io.safe_text import visible
-from nnopt.schema import CsvConfig, LauncherConfig, SweeperConfig, new_override, with_new_keys
+from nnopt.schema import (
+    CsvConfig,
+    LauncherConfig,
+    SweeperConfig,
+    new_override,
+    with_added_keys,
+    with_new_keys,
+)
 from nnopt.sweeps.manifest_check import check_entries, check_head, check_point
 
 MANIFEST = "sweep.json"
@@ -214,7 +221,7 @@ def _read_json(folder: Path) -> dict[str, Any]:
 
 
 def _point(entry: Mapping[str, Any], move: Move) -> Point:
-    container = move.config(with_new_keys(entry["config"]))
+    container = move.config(with_added_keys(with_new_keys(entry["config"])))
     overrides = tuple(map(new_override, entry["overrides"]))
     point = Point(entry["id"], read_config(container), container, overrides)
     check_point(point)
@@ -266,9 +273,7 @@ def _csv_path(root: str, name: str) -> str:
 
 def _no_sweep(folder: Path) -> str:
     if not folder.is_dir():
-        return f"{shown(folder)} is not a folder; name the folder of a sweep"
+        return f"{shown(folder)} is not a folder; name the folder of a run or sweep"
     if (folder / "summary.json").exists() or (folder / "run.log").exists():
-        if (folder.parent / MANIFEST).exists():
-            return f"{shown(folder)} is a point; resume its sweep, {shown(folder.parent)}"
-        return f"{shown(folder)} is a single run; only sweeps can be resumed"
+        return f"{shown(folder)} is a point; resume its sweep, {shown(folder.parent)}"
     return f"{shown(folder)} is not a sweep: it has no {MANIFEST}"

@@ -191,7 +191,6 @@ def test_resume_wrong_folder_is_refused(nnopt: Run, sweep: Path, capsys: Capture
 def test_resume_folder_without_sweep_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL) == 0
     for place, message in (
-        ("outputs/latest", "is a single run; only sweeps"),
         (f"sweep/{table_of(sweep)[0]['id']}", "is a point; resume its sweep"),
         ("nowhere", "is not a folder"),
     ):

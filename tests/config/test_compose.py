@@ -375,4 +375,4 @@ def test_compose_missing_file_does_not_hide_other_problems() -> None:
 
 def test_compose_unknown_key_lists_keys_and_groups() -> None:
     (message,) = problems("zzz=1")
-    assert message.endswith("initializer, early_stopping, ablation, debug, experiment")
+    assert message.endswith("early_stopping, checkpoint, ablation, debug, experiment")

@@ -28,6 +28,8 @@ SMALL = ["epochs=2", "dataset.samples_per_class=20", "plots=false"]
 SUMMARY_KEYS = {
     "sha256",
     "files",
+    "interruptions",
+    "checkpoint_seconds",
     "status",
     "error",
     "id",
