@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from nnopt.architecture.layers import LAYERS
 from nnopt.backends.protocol import Loader, Network
 from nnopt.config.search_space import COLUMNS
+from nnopt.io.own_files import CHECKPOINTS
 from nnopt.results.metrics_file import METRICS_COLUMNS, LayerRow
 from nnopt.schema import (
     LARGEST_SEED,
@@ -208,7 +209,7 @@ def test_run_files_documented_completely(finished_run: Path) -> None:
     }
     of_images = ["plots/samples.png", "plots/filters.png", "plots/feature_maps.png"]
     on_demand = ["layers.csv", "plots/layer_statistics.png", "lr_find.csv", "plots/lr_find.png"]
-    on_demand.append("events.out.tfevents.nnopt")
+    on_demand += ["events.out.tfevents.nnopt", *CHECKPOINTS]
     documented = sorted(row[0].strip("`") for row in rows)
     assert documented == sorted([*written, *of_images, *on_demand])
 

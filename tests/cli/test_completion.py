@@ -40,7 +40,10 @@ def test_completion_data_lists_its_verbs(
         ("nnopt compare outputs --metric test_a", {*METRICS}),
         ("nnopt report outputs --metric ", {*METRICS}),
         ("nnopt report outputs -", {"-h", "--help", "--metric", "--out"}),
-        ("nnopt resume outputs/latest -", {"-h", "--help", "--retry-failed", "--fail-fast"}),
+        (
+            "nnopt resume outputs/latest -",
+            {"-h", "--help", "--restart", "--retry-failed", "--fail-fast"},
+        ),
         ("nnopt diff one other --weights ", {"best", "last"}),
         ("nnopt diff one other -", {"-h", "--help", "--weights", "--out"}),
         ("nnopt compare outputs --b", {"--baseline", "--where", "--metric", "--allow-mixed-data"}),
