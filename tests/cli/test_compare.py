@@ -1,4 +1,4 @@
-"""The verb ``compare``: tables of finished runs, filters, output formats and refused arguments."""
+"""``nnopt compare``: tables of finished runs, filters, output formats and refused arguments."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_compare_sweep_prints_table(nnopt: Run, sweep: Path, capsys: Captured) -
     assert header == (
         "optimizer optimizer.lr n test_accuracy 95 % interval difference p (Holm) verdict"
     )
-    # scipy.stats.ttest_rel gives 0.00332 for adam and 0.6667 for lr=0.5. Holm doubles the first.
+    # p from scipy.stats.ttest_rel: 0.6667 for lr=0.5; 0.00332 for adam, doubled by Holm's method
     assert rows[:3] == [
         "adam 0.001 3 0.920 ± 0.020 * [0.870, 0.970] +0.100 [0.075, 0.125] 0.007 better",
         "sgd 0.1 3 0.820 ± 0.026 [0.754, 0.886] – – baseline",
@@ -67,7 +67,7 @@ def test_compare_csv_has_full_precision(nnopt: Run, sweep: Path, capsys: Capture
     assert first["optimizer"] == "adam"
     assert float(first["test_loss_mean"]) == pytest.approx(0.08, rel=1e-14)
     assert float(first["test_loss_std"]) == pytest.approx(0.02, rel=1e-12)
-    # Student's t of two degrees of freedom: 4.302653
+    # Student's t with two degrees of freedom has the 97.5 % quantile 4.302653.
     assert float(first["test_loss_high"]) == pytest.approx(0.08 + 4.302653 * 0.02 / 3**0.5)
     assert first["epochs_n"] == "3"
     assert first["test_loss_best"] == "True"
@@ -127,7 +127,7 @@ def test_compare_damaged_and_unfinished_runs_are_reported(
 
 
 @pytest.mark.parametrize("is_link", [False, True], ids=["removed", "link"])
-def test_compare_point_without_folder_is_reported(
+def test_compare_reports_point_without_folder(
     nnopt: Run, sweep: Path, capsys: Captured, tmp_path: Path, is_link: bool
 ) -> None:
     shutil.move(sweep / "sgd-0.5-1", tmp_path / "elsewhere")
@@ -204,7 +204,7 @@ def test_compare_file_names_select_runs(
 
 
 @pytest.mark.parametrize("path", ["a.csv", "/data/a.csv"])
-def test_compare_any_path_of_file_selects_its_runs(
+def test_compare_any_path_of_data_file_selects_runs_on_that_file(
     nnopt: Run, workplace: Path, capsys: Captured, leave_run: LeaveRun, path: str
 ) -> None:
     csv_file = (

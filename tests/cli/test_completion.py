@@ -1,4 +1,4 @@
-"""Tab completion: nnopt completes verbs and options, and Hydra completes groups and keys."""
+"""Tab completion: nnopt completes commands and options, and Hydra completes groups and keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("line", ["nnopt ", "nnopt r", "nnopt desc"])
-def test_completion_lists_verbs(
+def test_completion_lists_commands(
     nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     monkeypatch.setenv("COMP_LINE", line)
@@ -24,7 +24,7 @@ def test_completion_lists_verbs(
     assert capsys.readouterr().out.split() == [*VERBS, "version"]
 
 
-def test_completion_data_lists_its_verbs(
+def test_completion_of_data_lists_commands_of_data(
     nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMP_LINE", "nnopt data ")
@@ -58,7 +58,7 @@ def test_completion_lists_options(
     assert expected <= actual if "--b" in line else expected == actual
 
 
-def test_completion_version_is_empty(
+def test_completion_of_version_is_empty(
     nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMP_LINE", "nnopt version ")
@@ -88,7 +88,7 @@ def test_completion_lists_groups_and_keys(
 
 
 @pytest.mark.slow
-def test_completion_install_prints_shell_script(start_nnopt: Start) -> None:
+def test_completion_of_install_prints_shell_script(start_nnopt: Start) -> None:
     process = start_nnopt("-sc", "install=bash")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

@@ -52,7 +52,7 @@ def summary() -> dict[str, Any]:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.usefixtures("data")
-def test_tiny_trains_two_steps_without_plots(nnopt: Run, dataset: str, backend: str) -> None:
+def test_tiny_preset_trains_two_steps_without_plots(nnopt: Run, dataset: str, backend: str) -> None:
     assert nnopt("run", *arguments(dataset, backend, "tiny")) == 0
     result = summary()
     assert result["status"] == "done"
@@ -65,7 +65,7 @@ def test_tiny_trains_two_steps_without_plots(nnopt: Run, dataset: str, backend: 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.usefixtures("data")
-def test_overfit_batch_ends_with_loss_near_zero(nnopt: Run, dataset: str, backend: str) -> None:
+def test_overfit_batch_preset_makes_loss_near_zero(nnopt: Run, dataset: str, backend: str) -> None:
     assert nnopt("run", *arguments(dataset, backend, "overfit_batch")) == 0
     result = summary()
     assert result["steps"] == result["epochs"] == 500
@@ -75,7 +75,7 @@ def test_overfit_batch_ends_with_loss_near_zero(nnopt: Run, dataset: str, backen
     assert result["best_validation_loss"] is None
 
 
-def test_overfit_batch_contradictory_labels_keep_loss_high(nnopt: Run, data: Path) -> None:
+def test_overfit_batch_preset_cannot_learn_contradictory_labels(nnopt: Run, data: Path) -> None:
     """A network cannot learn different labels of equal inputs."""
     rows = "\n".join(f"0,{n % 4 // 2},{'ab'[n % 2]}" for n in range(80))
     (data / "table.csv").write_text(f"x,y,label\n{rows}\n")
@@ -84,7 +84,7 @@ def test_overfit_batch_contradictory_labels_keep_loss_high(nnopt: Run, data: Pat
 
 
 @pytest.mark.parametrize("experiment", ["mnist_mlp", "cifar10_fast", "spiral_regularized"])
-def test_overfit_batch_switches_off_regularization_of_experiment(experiment: str) -> None:
+def test_overfit_batch_preset_disables_regularization_of_experiment(experiment: str) -> None:
     config = compose_config([f"experiment={experiment}", "debug=overfit_batch"])
     regularizer = config.regularizer
     plain = compose_config().regularizer
@@ -103,7 +103,7 @@ def test_command_line_overrides_preset() -> None:
     assert config.dataset.subset == 8
 
 
-def test_tiny_shortens_every_point_of_ablation(nnopt: Run) -> None:
+def test_tiny_preset_shortens_every_point_of_ablation(nnopt: Run) -> None:
     assert nnopt("run", "ablation=l2_spiral", "debug=tiny", "seed=0", "hydra.sweep.dir=sweep") == 0
     folders = [path.parent for path in Path("sweep").glob("*/metrics.csv")]
     assert len(folders) > 1

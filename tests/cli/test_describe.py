@@ -10,7 +10,7 @@ Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
 
 
-def test_describe_shortcut_is_at_level_of_branch(nnopt: Run, capsys: Captured) -> None:
+def test_describe_indents_shortcut_like_branch(nnopt: Run, capsys: Captured) -> None:
     overrides = ("architecture=resnet", "regularizer.norm=batch", "architecture.width=4")
     assert nnopt("describe", "dataset=mnist", *overrides) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""The verb ``diff``, which compares two runs."""
+"""``nnopt diff`` compares two runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def pair(workplace: Path, leave_run: LeaveRun) -> None:
-    """Write two runs: a with SGD; b with Adam, another seed, more layers and another NumPy."""
+    """Write run a with SGD, and run b with Adam, another seed, more layers and another NumPy."""
     numpy, torch = {"numpy": "2.0"}, {"numpy": "2.1", "torch": "2.6"}
     leave_run(workplace / "a", 0, {"optimizer": "sgd"}, test_loss=0.5, versions=numpy)
     adam = {"optimizer": "adam"}
@@ -51,7 +51,7 @@ def test_diff_shows_differences(nnopt: Run, capsys: Captured) -> None:
 
 
 @pytest.mark.usefixtures("pair")
-def test_diff_out_draws_weights(nnopt: Run, capsys: Captured) -> None:
+def test_diff_with_out_draws_weights(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("diff", "a", "b", "--out", "new/pictures") == 0
     assert {path.name for path in Path("new/pictures").iterdir()} == {"weights.png", "weights.svg"}
 

@@ -252,9 +252,7 @@ def test_gradcheck_large_arrays_are_sampled() -> None:
     assert all(one.passed for one in checks.values())
 
 
-def test_gradcheck_loss_of_wrong_label_is_detected(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_gradcheck_detects_loss_of_wrong_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checked samples must have several classes, although the dataset is sorted by class."""
 
     def forward(logits: Array, *, labels: Array, **options: Any) -> Any:
@@ -300,7 +298,7 @@ DEEP = {
 
 @pytest.mark.parametrize("name", DEEP)
 def test_gradcheck_large_network_stays_within_budget(tmp_path: Path, name: str) -> None:
-    """The networks are the default ones for CIFAR-10; small arrays are checked completely."""
+    """The networks are the defaults for CIFAR-10. Every entry of a small array is checked."""
     overrides = [*images(tmp_path, 32), f"architecture={name}", "regularizer.norm=batch"]
     sizes = gradcheck.array_sizes(prepare(compose_config(overrides)))
     most = gradcheck.entries_each(list(sizes.values()))
@@ -335,7 +333,7 @@ def test_gradcheck_comparison_takes_about_two_forward_passes(
 
 
 def test_gradcheck_wrong_gradient_takes_few_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once an array has a wrong entry, its other entries are not checked with every step size h."""
+    """After a wrong entry, the rest of the array is not checked with every step size h."""
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, flipped))
     config = compose_config(["dataset.samples_per_class=20", "architecture.hidden=[150]"])
     prepared = prepare(config)
@@ -406,10 +404,10 @@ def test_gradcheck_forward_from_layer_gives_same_loss(tmp_path: Path, name: str)
         np.testing.assert_allclose(again, whole, rtol=1e-12, err_msg=str(first))
 
 
-def test_gradcheck_rows_are_printed_when_checked(
+def test_gradcheck_prints_each_row_when_checked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Rows are flushed at once, also to a file or a pipe."""
+    """Rows are flushed at once, even if stdout is a file or a pipe."""
     output, seen = tmp_path / "told", []
     check_gradients = gradcheck.check_gradients
 
@@ -430,14 +428,14 @@ def test_gradcheck_rows_are_printed_when_checked(
     assert len(set(columns)) == 1
 
 
-def test_gradcheck_entries_option_sets_number(capsys: pytest.CaptureFixture[str]) -> None:
+def test_gradcheck_entries_option_is_applied(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb(["gradcheck", "--entries", "4", *SMALL]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[2] for row in rows[1:6]] == ["4", "4", "4", "3", "4"]
 
 
 @pytest.mark.parametrize("word", ["0", "-1", "many", "1.5"])
-def test_gradcheck_entries_not_positive_is_refused(
+def test_gradcheck_entries_option_below_one_is_refused(
     capsys: pytest.CaptureFixture[str], word: str
 ) -> None:
     assert run_verb(["gradcheck", f"--entries={word}", *SMALL]) == 2
@@ -445,7 +443,7 @@ def test_gradcheck_entries_not_positive_is_refused(
 
 
 def test_gradcheck_images_with_constant_background_pass(tmp_path: Path) -> None:
-    """The constant pixels tie in every pooling window, where the loss has no derivative."""
+    """Constant pixels tie in every pooling window. At ties, the loss has no derivative."""
     lines = [f"{i % 2}," + ",".join("9" if j == i else "0" for j in range(36)) for i in range(20)]
     header = ",".join(["label", *(f"pixel{j}" for j in range(36))])
     (tmp_path / "dots.csv").write_text("\n".join([header, *lines]) + "\n", "utf-8")
@@ -472,7 +470,7 @@ SKIPPING = [
     "architecture=layers",
     f"architecture.layers=[flatten, {{dense: 6}}, {BLOCK}, {BLOCK}, {{dense: classes}}]",
     "regularizer.stochastic_depth=0.7",
-    "seed=0",  # both samples skip the second block at the first step
+    "seed=0",  # with this seed, both samples skip the second block in the first step
 ]
 
 
@@ -482,7 +480,7 @@ def test_gradcheck_masks_keep_every_residual_branch(tmp_path: Path) -> None:
     assert all(check.passed and check.norm > 0 for check in checks), checks
 
 
-def test_gradcheck_skipped_branch_is_not_reached(
+def test_gradcheck_skipped_branch_is_reported_as_not_reached(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Gradients of a branch that no sample uses neither pass nor fail."""
@@ -496,7 +494,7 @@ def test_gradcheck_skipped_branch_is_not_reached(
     assert f"does not depend on them: {', '.join(missed)}" in stdout
 
 
-def test_gradcheck_dropped_units_are_not_reached() -> None:
+def test_gradcheck_dropped_units_are_reported_as_not_reached() -> None:
     config = compose_config([*SMALL, "regularizer.dropout=0.9999"])
     checks = {one.name: one for one in gradcheck.check_gradients(config, prepare(config))}
     verdicts = {name: check.verdict for name, check in checks.items()}
@@ -504,7 +502,7 @@ def test_gradcheck_dropped_units_are_not_reached() -> None:
     assert set(verdicts.values()) == {"not reached"}
 
 
-def test_gradcheck_missing_gradient_is_wrong() -> None:
+def test_gradcheck_missing_gradient_is_reported_as_wrong() -> None:
     assert gradcheck.Check("dense1.weight", 1, 1, 0.0, 1.0, 1.0).verdict == "WRONG"
     assert gradcheck.Check("dense1.weight", 1, 1, 0.0, np.nan, 0.0).verdict == "WRONG"
 

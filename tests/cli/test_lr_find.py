@@ -1,4 +1,4 @@
-"""The verb ``lr-find``: overrides, files, output and exit codes."""
+"""``nnopt lr-find``: overrides, files, output and exit codes."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_lr_find_ignores_epochs(nnopt: Run, capsys: Captured, workplace: Path) -
     assert curves[0] == curves[1]
 
 
-def test_lr_find_used_folder_is_refused(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+def test_lr_find_with_used_folder_is_refused(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     (workplace / "used").mkdir()
     (workplace / "used" / "file").touch()
     assert nnopt("lr-find", *SMALL, "hydra.run.dir=used") == 6

@@ -1,4 +1,4 @@
-"""The command line: verbs, one-line errors, exit codes and imports."""
+"""The command line: commands, one-line errors, exit codes and imports."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_version_is_printed(nnopt: Run, capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
-def test_help_shows_every_verb_with_an_example(
+def test_help_shows_every_command_with_an_example(
     nnopt: Run, capsys: Captured, arguments: list[str]
 ) -> None:
     assert nnopt(*arguments) == 0
@@ -59,7 +59,7 @@ def test_help_shows_every_verb_with_an_example(
     ("verb", "hint"),
     [("rnu", "did you mean 'run'?"), ("descrbe", "did you mean 'describe'?"), ("xyz", "--help")],
 )
-def test_unknown_verb_is_refused_with_nearest(
+def test_unknown_command_is_refused_with_nearest_name(
     nnopt: Run, capsys: Captured, verb: str, hint: str
 ) -> None:
     assert nnopt(verb) == 2
@@ -107,7 +107,7 @@ def test_every_error_has_its_exit_code(
         assert stderr.splitlines() == lines
 
 
-def test_debug_prints_traceback(nnopt: Run, capsys: Captured) -> None:
+def test_debug_option_prints_traceback(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("describe", "epochs=0") == 2
     assert capsys.readouterr().err.startswith("nnopt: error: epochs = 0: ")
     assert nnopt("describe", "epochs=0", "--debug") == 2
@@ -117,7 +117,7 @@ def test_debug_prints_traceback(nnopt: Run, capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize("verb", ["run", "describe", "gradcheck", "lr-find"])
-def test_wrong_config_gives_one_line_per_problem(
+def test_wrong_config_prints_one_line_per_problem(
     nnopt: Run, capsys: Captured, workplace: Path, verb: str
 ) -> None:
     assert nnopt(verb, "epochs=0", "optimizer.lrr=1") == 2
@@ -150,7 +150,7 @@ def test_describe_indents_nested_layers(nnopt: Run, capsys: Captured) -> None:
     assert lines[3].startswith("  residual1.tanh1 ")
 
 
-def test_layers_wrong_are_reported(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+def test_wrong_layers_are_reported(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     layers = "architecture.layers=[{dense: 5}, rellu, {dense: classes}]"
     assert nnopt("run", "architecture=layers", layers) == 2
     assert "architecture.layers[1]: unknown layer 'rellu'" in capsys.readouterr().err
@@ -175,14 +175,14 @@ def test_unknown_flags_are_refused(nnopt: Run, capsys: Captured, arguments: list
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_config_name_of_hydra_is_refused_with_config_dir(nnopt: Run, capsys: Captured) -> None:
+def test_config_name_option_error_proposes_config_dir(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("run", "--config-name=other") == 2
     message = capsys.readouterr().err
     assert "--config-dir adds a folder" in message
     assert "epochs=3" not in message
 
 
-def test_resolve_and_run_of_hydra_have_no_effect(nnopt: Run, capsys: Captured) -> None:
+def test_resolve_and_run_options_have_no_effect(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("run", "--run", "--cfg", "job", "--resolve") == 0
     resolved = capsys.readouterr().out
     assert nnopt("run", "--cfg", "job") == 0
@@ -226,7 +226,7 @@ def test_numpy_runs_import_no_torch(start_nnopt: Start, workplace: Path) -> None
     assert len(list(workplace.glob("outputs/runs/*/plots/*.png"))) >= 4
 
 
-def test_module_run_by_python_is_the_command(workplace: Path) -> None:
+def test_module_run_by_python_equals_the_command(workplace: Path) -> None:
     for arguments, code in ((["version"], 0), (["rnu"], 2)):
         command = [sys.executable, "-m", "nnopt", *arguments]
         result = subprocess.run(command, cwd=workplace, capture_output=True, text=True)

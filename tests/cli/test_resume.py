@@ -1,4 +1,4 @@
-"""The verb ``resume``: it runs missing points and does not change finished points."""
+"""``nnopt resume`` runs missing points and does not change finished points."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_resume_runs_only_missing_points(nnopt: Run, sweep: Path, capsys: Captur
     assert ids[1] in captured.err
 
 
-def test_resume_failed_points_run_with_retry_failed_only(
+def test_resume_failed_points_run_only_with_retry_failed(
     nnopt: Run, sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = sweep / table_of(sweep)[1]["id"]
@@ -98,7 +98,7 @@ def test_resume_failed_points_run_with_retry_failed_only(
 
 
 @pytest.mark.parametrize("missing", ["config", "overrides", "data"])
-def test_resume_summary_that_compare_refuses_runs_again(
+def test_resume_point_with_summary_that_compare_refuses_runs_again(
     nnopt: Run, workplace: Path, capsys: Captured, missing: str
 ) -> None:
     assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 0
@@ -117,7 +117,7 @@ def test_resume_summary_that_compare_refuses_runs_again(
 
 
 @pytest.mark.parametrize("data", [{}, {"name": "spiral"}, None])
-def test_resume_point_without_sources_kept(nnopt: Run, workplace: Path, data: object) -> None:
+def test_resume_keeps_point_without_sources(nnopt: Run, workplace: Path, data: object) -> None:
     assert nnopt("run", "-m", *SMALL, "seed=0", "hydra.sweep.dir=sweep") == 0
     path = workplace / "sweep" / table_of(workplace / "sweep")[0]["id"] / "summary.json"
     values = json.loads(path.read_text()) | {"data": data}
@@ -227,12 +227,12 @@ def test_fail_fast_stops_at_first_failure(nnopt: Run, workplace: Path) -> None:
     assert statuses(workplace / "sweep") == ["done", "diverged", "done"]
 
 
-def test_fail_fast_single_run_is_refused(nnopt: Run, capsys: Captured) -> None:
+def test_fail_fast_of_single_run_is_refused(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("run", *SMALL, "--fail-fast") == 2
     assert "--fail-fast applies to a sweep" in capsys.readouterr().err
 
 
-def test_sweep_order_of_points_does_not_change_results(nnopt: Run, workplace: Path) -> None:
+def test_sweep_results_do_not_depend_on_order_of_points(nnopt: Run, workplace: Path) -> None:
     for name, values in (("up", "seed=0,1,2"), ("down", "seed=2,1,0")):
         assert nnopt("run", "-m", *SMALL, values, f"hydra.sweep.dir={name}") == 0
     assert nnopt("run", *SMALL, "seed=1", "hydra.run.dir=alone") == 0
@@ -321,7 +321,7 @@ def test_sweep_points_are_shared_by_two_processes(
     assert all(any(line.startswith("[") for line in out.splitlines()) for out, _ in outputs)
 
 
-def test_sweep_point_without_folder_fails(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_sweep_point_without_a_folder_fails(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 0
     folder = workplace / "sweep"
     (_, row) = table_of(folder)
@@ -341,14 +341,14 @@ def test_sweep_point_without_folder_fails(nnopt: Run, workplace: Path, capsys: C
     assert statuses(folder) == ["done", "done"]
 
 
-def test_sweep_interrupted_point_is_not_success(
+def test_sweep_with_interrupted_point_exits_with_5(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     def cut_off(point: Point, directory: Path, *_: object, **__: object) -> None:
         write_json(directory / "summary.json", initial_summary(point) | {"status": "interrupted"})
 
     with monkeypatch.context() as patch:
-        patch.setattr("nnopt.sweeps.task.run", cut_off)  # as after SIGTERM to a worker
+        patch.setattr("nnopt.sweeps.task.run", cut_off)  # the effect of SIGTERM on a worker
         assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 5
     assert "runs the remaining points: 2" in capsys.readouterr().out
     assert nnopt("resume", "sweep") == 0
@@ -358,7 +358,7 @@ def test_resume_changed_data_file_is_refused(nnopt: Run, workplace: Path, capsys
     def write(slope: int) -> None:
         rows = [f"{slope * row % 7},{row % 2}" for row in range(40)]
         (workplace / "rows.csv").write_text("\n".join(["x,label", *rows, ""]))
-        _decode.cache_clear()  # as in another process
+        _decode.cache_clear()  # a new process would start with an empty cache
 
     write(3)
     overrides = ["epochs=1", "plots=false", "dataset=csv", "dataset.train=rows.csv", "seed=0,1"]

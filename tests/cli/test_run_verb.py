@@ -1,4 +1,4 @@
-"""The verb ``run``: new folders, sweeps that continue after failures, and signals."""
+"""``nnopt run``: new folders, sweeps that continue after failures, and signals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def table_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_run_makes_new_folder_and_updates_latest(
+def test_run_creates_new_folder_and_updates_latest(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     assert nnopt("run", *SMALL, "name=first") == 0
@@ -48,7 +48,7 @@ def test_run_makes_new_folder_and_updates_latest(
     assert (workplace / "outputs/latest").resolve().name.endswith("_second")
 
 
-def test_sweep_large_draws_no_plots_of_points(
+def test_sweep_of_many_points_draws_no_plots_of_points(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("config.point", "cli.run"):
@@ -68,12 +68,12 @@ def test_sweep_large_draws_no_plots_of_points(
     assert plots_of(3, "optimizer.lr=0.1,0.2,0.3", "plots=true") == (3, True, False)
     assert plots_of(4, "optimizer.lr=0.1,0.2", "plots=false") == (0, False, False)
     assert nnopt("resume", "1", "optimizer.lr=0.3") == 0
-    assert len(list(workplace.glob("1/*/plots"))) == 2  # the third, added point has no plots
+    assert len(list(workplace.glob("1/*/plots"))) == 2  # the point added on resume has no plots
     search = ["hydra/sweeper=optuna", "hydra.sweeper.trials=3", "optimizer.lr=interval(0.1, 0.5)"]
     assert plots_of(5, *search) == (0, True, True)
 
 
-def test_run_dir_names_folder(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_run_dir_sets_folder(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL, "hydra.run.dir=here/it is") == 0
     metrics = workplace / "here/it is/metrics.csv"
     before = metrics.read_bytes()
@@ -95,7 +95,7 @@ def test_run_dir_empty_folder_is_used(nnopt: Run, workplace: Path) -> None:
 
 
 @pytest.mark.parametrize("obstacle", ["file", "below a file"])
-def test_run_dir_not_creatable_is_refused(
+def test_run_dir_that_cannot_be_created_is_refused(
     nnopt: Run, workplace: Path, capsys: Captured, obstacle: str
 ) -> None:
     (workplace / "taken").write_text("mine")
@@ -200,7 +200,7 @@ def test_sweep_wrong_point_is_refused_before_start(
         (["drop_last=true", "batch_size=49"], ["batch_size = 49", "drop_last", "48"]),
     ],
 )
-def test_run_impossible_batches_are_refused(
+def test_run_with_impossible_batches_is_refused(
     nnopt: Run, workplace: Path, capsys: Captured, overrides: list[str], named: list[str]
 ) -> None:
     assert nnopt("run", *SMALL, *overrides) == 2
@@ -215,7 +215,7 @@ def test_run_last_batch_of_one_may_be_dropped(nnopt: Run) -> None:
     assert nnopt("run", *SMALL, *overrides) == 0
 
 
-def test_run_diverged_gives_exit_code(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_run_that_diverges_has_exit_code_5(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL, "optimizer.lr=1e20", "hydra.run.dir=here", "epochs=10") == 5
     assert summary_of(workplace / "here")["status"] == "diverged"
     stderr = capsys.readouterr().err

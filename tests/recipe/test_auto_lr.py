@@ -40,7 +40,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     ],
     ids=["numpy", "torch", "schedule-free"],
 )
-def test_auto_lr_run_equals_run_with_number(
+def test_auto_lr_run_equals_run_with_suggested_rate(
     nnopt: Run, capsys: Captured, workplace: Path, overrides: tuple[str, ...]
 ) -> None:
     overrides = (*SMALL, *overrides, "regularizer.dropout=0.2", "regularizer.norm=batch", "seed=3")
@@ -67,14 +67,14 @@ def test_auto_lr_run_equals_run_with_number(
     assert json.loads((workplace / "c" / "lr_find.json").read_text())["suggestion"] == found
 
 
-def test_auto_lr_is_found_per_point(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+def test_auto_lr_is_found_for_each_point(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     overrides = ("optimizer=sgd,adam", "optimizer.lr=auto,0.01", "hydra.sweep.dir=s")
     assert nnopt("run", "-m", *SMALL, *overrides) == 0
     rows = rows_of(workplace / "s" / "results.csv")
     assert [row["optimizer.lr"] for row in rows] == ["auto", "0.01", "auto", "0.01"]
     found = [row["suggested_lr"] for row in rows]
     assert found[1] == found[3] == ""
-    assert float(found[0]) > 2 * float(found[2])  # Adam's rate is smaller than SGD's
+    assert float(found[0]) > 2 * float(found[2])  # SGD's rate is larger than Adam's
     assert capsys.readouterr().out.count("optimizer.lr = ") == 2
     for row, rate in zip(rows, found, strict=True):
         folder = workplace / "s" / row["id"]
@@ -85,7 +85,7 @@ def test_auto_lr_is_found_per_point(nnopt: Run, capsys: Captured, workplace: Pat
 def test_auto_lr_without_suggestion_trains_nothing(
     nnopt: Run, capsys: Captured, workplace: Path
 ) -> None:
-    """With zero weights, only the last biases have a gradient, and they cannot reduce the loss."""
+    """With zero weights, only the last biases have a gradient, which cannot reduce the loss."""
     overrides = ("initializer=zeros", "optimizer.lr=auto", "hydra.run.dir=a", "plots=true")
     assert nnopt("run", *SMALL, *overrides) == 5
     captured = capsys.readouterr()
@@ -142,7 +142,7 @@ def test_auto_lr_advice_is_printed(
         ("try it lower", "min_lr=1", "try it lower with nnopt lr-find, or set a number"),
     ],
 )
-def test_auto_lr_advice_with_range_names_lr_find(
+def test_auto_lr_advice_to_change_range_names_lr_find(
     nnopt: Run,
     capsys: Captured,
     workplace: Path,
@@ -159,7 +159,7 @@ def test_auto_lr_advice_with_range_names_lr_find(
 
 
 @pytest.mark.parametrize("verb", ["describe", "gradcheck"])
-def test_auto_lr_is_accepted_by_verbs_without_training(
+def test_auto_lr_is_accepted_by_commands_without_training(
     nnopt: Run, capsys: Captured, verb: str
 ) -> None:
     outputs = []

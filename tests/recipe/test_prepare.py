@@ -1,4 +1,4 @@
-"""Problems that depend on the size of the data."""
+"""Configurations that are refused because of the shape or the number of the samples."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ MakeConfig = Callable[..., Config]
         ),
     ],
 )
-def test_prepare_impossible_sizes_names_both_numbers(
+def test_prepare_error_about_sizes_has_both_numbers(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -65,7 +65,7 @@ def test_prepare_impossible_sizes_names_both_numbers(
 
 
 def with_image_shape(config: Config, folder: Path, shape: tuple[int, ...] | None) -> Config:
-    """Return the configuration for ten rows of numbers, as images of this shape or features."""
+    """Return the configuration for ten samples: images of ``shape``, or features if it is None."""
     lines = [f"{i % 2}," + ",".join(str(i + j) for j in range(6)) for i in range(10)]
     (folder / "six.csv").write_text("label,a,b,c,d,e,f\n" + "\n".join(lines) + "\n", "utf-8")
     validation = schema.Validation("train", 0.2)
@@ -105,7 +105,7 @@ def test_prepare_cutout_larger_than_image_is_refused(
     ("key", "value"),
     [("crop", 1), ("flip", True), ("policy", "rand_augment"), ("cutout", 1), ("cutmix", 1.0)],
 )
-def test_prepare_features_allow_mixing_only(
+def test_prepare_features_allow_no_augmentation_but_mixing(
     make_config: MakeConfig, tmp_path: Path, key: str, value: Any
 ) -> None:
     config = make_config(**{f"regularizer.augmentation.{key}": value})
@@ -139,7 +139,7 @@ def test_prepare_features_refuse_test_flip(make_config: MakeConfig, tmp_path: Pa
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_prepare_batch_norm_of_one_image_refused_without_spatial_positions(
+def test_prepare_batch_norm_of_one_image_without_positions_is_refused(
     make_config: MakeConfig, tmp_path: Path, pooled: bool
 ) -> None:
     pool: list[Any] = ["global_avg_pool"] if pooled else []
@@ -185,7 +185,7 @@ def with_cutout(cutout: int) -> dict[str, Any]:
         ),
     ],
 )
-def test_prepare_published_impossible_sizes_refused_without_files(
+def test_prepare_refuses_sizes_of_published_data_without_files(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
     """Published MNIST has 60,000 training images, a tenth of which is used for validation."""
@@ -207,7 +207,7 @@ def test_prepare_published_impossible_sizes_refused_without_files(
         {"dataset": mnist(classes=(1, 2)), "batch_size": 100_000, "drop_last": True},
     ],
 )
-def test_prepare_published_shape_inferred_without_files(
+def test_prepare_shape_of_published_data_needs_no_files(
     make_config: MakeConfig, changes: dict[str, Any]
 ) -> None:
     config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)

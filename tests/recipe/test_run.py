@@ -127,7 +127,7 @@ def test_run_metrics_have_specified_columns(workplace: Path) -> None:
     assert all(row.penalty > 0 and row.gradient_norm > 0 for row in rows)
 
 
-def test_run_config_file_reads_back_equal(workplace: Path) -> None:
+def test_run_config_file_contains_equal_configuration(workplace: Path) -> None:
     summary = finish(workplace / "a", "optimizer=adam", "architecture.hidden=[5,4]")
     container = OmegaConf.to_container(OmegaConf.load(workplace / "a" / "config.yaml"))
     assert container == summary["config"]
@@ -137,7 +137,7 @@ def test_run_config_file_reads_back_equal(workplace: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_run_tests_configured_weights(workplace: Path, which: str) -> None:
+def test_run_uses_configured_weights_for_test(workplace: Path, which: str) -> None:
     overrides = ["epochs=6", "optimizer.lr=1", f"test_weights={which}", "seed=2"]
     summary = finish(workplace / "a", *overrides)
     from nnopt.backends.numpy import build_loader, build_network
@@ -176,7 +176,7 @@ def test_run_weight_files_are_plain_arrays(workplace: Path) -> None:
 RANDOM = ["regularizer=all", "regularizer.norm=none", "optimizer=adam"]
 
 
-def test_run_same_seed_gives_same_bits(workplace: Path) -> None:
+def test_run_with_same_seed_gives_same_bits(workplace: Path) -> None:
     for name in ("a", "b"):
         finish(workplace / name, *RANDOM, "seed=4")
     finish(workplace / "c", *RANDOM, "seed=5")
@@ -198,7 +198,7 @@ def test_sweep_point_equals_single_run_in_any_order(nnopt: Run, workplace: Path)
         assert summary_of(found)["id"] == summary_of(workplace / "alone")["id"]
 
 
-def test_run_two_features_plots_decision_boundary(workplace: Path) -> None:
+def test_run_with_two_features_plots_decision_boundary(workplace: Path) -> None:
     finish(workplace / "a", "plots=true")
     assert {path.stem for path in (workplace / "a" / "plots").iterdir()} == {
         "confusion",
@@ -225,7 +225,7 @@ def test_run_without_validation_has_empty_cells(workplace: Path) -> None:
     assert summary["status"] == "done"
 
 
-def test_run_zero_lr_single_step_keeps_weights(workplace: Path) -> None:
+def test_run_of_one_step_with_zero_lr_keeps_weights(workplace: Path) -> None:
     summary = finish(workplace / "a", "optimizer.lr=0", "max_steps=1", "batch_size=1000")
     assert (summary["epochs"], summary["steps"]) == (1, 1)
     last, best = (weights(workplace / "a" / f"model_{name}.npz") for name in ("last", "best"))
@@ -233,7 +233,7 @@ def test_run_zero_lr_single_step_keeps_weights(workplace: Path) -> None:
         assert_array_equal(array, best[name])
 
 
-def test_run_diverged_keeps_rows_and_finite_weights(workplace: Path) -> None:
+def test_run_that_diverges_keeps_rows_and_finite_weights(workplace: Path) -> None:
     (point,) = make_plan(
         [*SMALL, "epochs=20", "optimizer.lr=1e20", "regularizer.grad_clip=0"]
     ).points
@@ -253,7 +253,7 @@ def test_run_diverged_keeps_rows_and_finite_weights(workplace: Path) -> None:
     assert "Traceback" in (workplace / "a" / "run.log").read_text("utf-8")
 
 
-def test_run_bug_is_recorded_in_summary(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_with_bug_has_status_failed(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import nnopt.recipe.run
 
     def fail(*arguments: Any) -> None:
@@ -269,8 +269,8 @@ def test_run_bug_is_recorded_in_summary(workplace: Path, monkeypatch: pytest.Mon
     assert "planted" in (workplace / "a" / "run.log").read_text("utf-8")
 
 
-def test_run_callbacks_receive_epochs_and_may_stop(workplace: Path) -> None:
-    """Files contain the epoch when a callback is called, and the results stay the same."""
+def test_run_callbacks_receive_epochs_and_may_stop_run(workplace: Path) -> None:
+    """The files contain an epoch before callbacks are called. Callbacks do not change results."""
     (workplace / "callbacks").mkdir()
     received: list[tuple[EpochRow, bool]] = []
 
@@ -295,11 +295,11 @@ def test_run_callbacks_receive_epochs_and_may_stop(workplace: Path) -> None:
         replace(row, seconds=0) for row in rows[:2]
     ]
     assert whole["epochs"] == 4
-    assert received[0][1]  # the first epoch is the best until now
+    assert received[0][1]  # the first epoch is the best so far
 
 
 @pytest.mark.parametrize("is_written", [False, True])
-def test_run_interrupted_before_row_loses_no_row(
+def test_run_interrupted_while_writing_row_loses_no_row(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, is_written: bool
 ) -> None:
     append, calls = MetricsFile.append, []
@@ -356,9 +356,7 @@ def test_run_swa_records_averaged_epochs(
     assert "regularizer.swa_start" not in capsys.readouterr().out
 
 
-def test_run_layer_statistics_are_optional_and_change_nothing(
-    workplace: Path,
-) -> None:
+def test_run_layer_statistics_are_optional_and_change_nothing(workplace: Path) -> None:
     """The statistics change neither the metrics, nor the weights, nor the id of the point."""
     overrides = ["plots=true", "regularizer.dropout=0.2"]
     plain = finish(workplace / "plain", *overrides)
@@ -409,7 +407,7 @@ def test_run_convolutional_network_plots_filters(workplace: Path, backend: str) 
     assert {"filters", "feature_maps", "layer_statistics", "samples"} <= names
 
 
-def test_recording_abandoned_is_recorded_as_interrupted(workplace: Path) -> None:
+def test_run_recorder_without_exit_writes_status_interrupted(workplace: Path) -> None:
     """A signal may interrupt the ``with`` statement outside of the context manager's generator."""
     (point,) = make_plan(SMALL).points
     recording = RunRecorder(point, workplace, (), quiet=True).recording()

@@ -26,19 +26,19 @@ def forced(count: int) -> list[ThreadChoice]:
 @pytest.mark.parametrize(
     ("choices", "launcher", "cores", "busy"),
     [
-        (by_rule(1), HERE, 2, 2.0),  # one thread waits for no other
+        (by_rule(1), HERE, 2, 2.0),  # a single thread never waits for another thread
         (by_rule(2), HERE, 2, None),
         (by_rule(2), HERE, 2, 0.3),
         (by_rule(2), HERE, 8, 6.2),
         (forced(2), HERE, 2, 0.0),
-        (by_rule(2), pool(), 2, 2.0),  # two workers of one thread
+        (by_rule(2), pool(), 2, 2.0),  # two workers with one thread each
         (by_rule(8), pool(workers=2), 8, 0.0),
         (forced(1), pool(workers=2, threads=4), 2, 0.0),
         (by_rule(1), pool(workers=2, threads=4), 2, 0.0),
         (by_rule(1), pool(workers=8), 8, 7.0),
     ],
 )
-def test_thread_note_requested_choice_on_free_cores_is_silent(
+def test_thread_note_on_free_cores_is_empty(
     choices: list[ThreadChoice], launcher: object, cores: int, busy: float | None
 ) -> None:
     assert thread_note(choices, 10, launcher, cores, busy) is None
@@ -55,7 +55,7 @@ def test_thread_note_requested_choice_on_free_cores_is_silent(
         (forced(9), 1, pool(4), 4, ["backend.threads = 9", "backend.threads=4"]),
     ],
 )
-def test_thread_note_more_threads_than_cores_names_the_key(
+def test_thread_note_about_more_threads_than_cores_names_the_key(
     choices: list[ThreadChoice], points: int, launcher: object, cores: int, fragments: list[str]
 ) -> None:
     message = thread_note(choices, points, launcher, cores, None)
@@ -74,7 +74,7 @@ def test_thread_note_more_threads_than_cores_names_the_key(
         (by_rule(4), pool(2), 8, 1.0),
     ],
 )
-def test_thread_note_busy_machine_names_one_thread(
+def test_thread_note_on_busy_machine_proposes_one_thread(
     choices: list[ThreadChoice], launcher: object, cores: int, busy: float
 ) -> None:
     message = thread_note(choices, 10, launcher, cores, busy)

@@ -17,7 +17,7 @@ MakeTask = Callable[..., Task]
 
 @pytest.fixture
 def make_task(tmp_path: Path, make_config: Callable[..., Any]) -> MakeTask:
-    """Return a function that makes short tasks, such as ``make_task(3, epochs=5)`` with seed 3."""
+    """Return a function that makes short tasks: ``make_task(3, epochs=5)`` has seed 3."""
 
     def make(seed: int, **changes: Any) -> Task:
         quick = {"epochs": 1, "dataset.samples_per_class": 20, "plots": False, "seed": seed}

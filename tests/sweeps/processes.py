@@ -15,7 +15,7 @@ def descendants(process: int) -> set[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # has ended meanwhile
+        except OSError:  # the process has ended meanwhile
             continue
         if fields[0] != "Z":
             parents[int(folder.name)] = int(fields[1])
@@ -35,7 +35,7 @@ def is_alive(process: int) -> bool:
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Wait until the condition holds, and fail after some seconds."""
+    """Wait until a condition holds, and fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -6,7 +6,7 @@ The folder ``sweep_of_0_1_0`` was written at commit ccc4040, before modules and 
         optimizer=momentum optimizer.lr=0.1,0.2,0.3 plots=false
 
 The folder of its third point is missing, as if the sweep had been interrupted. The folder
-``sweep_with_first_keys`` was written by the same code. It has the first two of four points:
+``sweep_with_first_keys`` was written by the same code. It contains the first two of four points:
 
     nnopt run -m epochs=5 dataset.points=10 'architecture.hidden=[4]' plots=false view=none \
         steps=4 batch_size=16 last_batch=keep,drop accumulation=2 \
@@ -14,7 +14,7 @@ The folder of its third point is missing, as if the sweep had been interrupted. 
         schedule.every=1 schedule.factor=0.5,0.7 regularizer.ema=0.9 regularizer.decay_all=true
 
 The folder ``search_with_first_keys`` was written by the same code. It has five trials, without
-weights. ``DRAWN`` are the values that the same code draws when it resumes the search:
+weights. ``DRAWN`` has the values that the same code draws when this search is resumed:
 
     nnopt run -m dataset.points=8 'architecture.hidden=[2]' plots=false view=none epochs=2 \
         batch_size=8 accumulation=2 'steps=${accumulation}' schedule=step \
@@ -62,7 +62,7 @@ def test_resume_sweep_of_earlier_code_runs_missing_point(
     assert after[2].items() >= THIRD.items()
 
 
-def test_resume_sweep_of_earlier_code_takes_new_values(
+def test_resume_sweep_of_earlier_code_accepts_new_values(
     nnopt: Callable[..., int], old_sweep: Path
 ) -> None:
     assert nnopt("resume", str(old_sweep), "optimizer.lr=0.4") == 0
@@ -70,7 +70,7 @@ def test_resume_sweep_of_earlier_code_takes_new_values(
 
 
 @pytest.mark.parametrize("verb", ["compare", "report"])
-def test_readers_read_sweep_of_earlier_code(
+def test_compare_and_report_read_sweep_of_earlier_code(
     nnopt: Callable[..., int], old_sweep: Path, verb: str
 ) -> None:
     assert nnopt(verb, str(old_sweep)) == 0
@@ -85,7 +85,7 @@ SAME_SWEEP = (
     *("schedule.gamma=0.5,0.7", "regularizer.ema_decay=0.9"),
     "regularizer.decay_norm_and_bias=true",
 )
-"""The overrides of ``sweep_with_first_keys`` with the present keys."""
+"""The overrides of ``sweep_with_first_keys`` with the current names of the keys."""
 
 
 @pytest.fixture
@@ -102,11 +102,11 @@ def test_resume_sweep_with_old_keys_runs_missing_points(
     assert [row["status"] for row in after] == ["done"] * 4
     assert [row["drop_last"] for row in after] == ["false", "false", "true", "true"]
     assert [row["schedule.gamma"] for row in after] == ["0.5", "0.7", "0.5", "0.7"]
-    for old, new in zip(before, after, strict=True):  # the missing points were deleted
+    for old, new in zip(before, after, strict=True):  # the table also has the deleted points
         assert (old["id"], old["test_loss"]) == (new["id"], new["test_loss"])
 
 
-def test_resume_sweep_with_old_keys_takes_values_of_new_keys(
+def test_resume_sweep_with_old_keys_accepts_values_of_new_keys(
     nnopt: Callable[..., int], sweep_with_first_keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nnopt("resume", str(sweep_with_first_keys), "schedule.gamma=0.5,0.7,0.9") == 0
@@ -131,7 +131,7 @@ def test_compare_old_and_new_sweep_finds_same_settings(
     assert "schedule.gamma" in table
 
 
-def test_report_of_sweep_with_old_keys_has_new_keys(
+def test_report_of_sweep_with_old_keys_shows_new_keys(
     nnopt: Callable[..., int], sweep_with_first_keys: Path
 ) -> None:
     assert nnopt("report", str(sweep_with_first_keys)) == 0
@@ -140,7 +140,7 @@ def test_report_of_sweep_with_old_keys_has_new_keys(
     assert "schedule.factor=0.5,0.7" not in page
 
 
-def test_compare_condition_on_old_key_names_new_key(
+def test_compare_where_with_old_key_reports_new_key(
     nnopt: Callable[..., int], sweep_with_first_keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nnopt("compare", str(sweep_with_first_keys), "--where", "last_batch=keep") == 2

@@ -25,7 +25,7 @@ def test_state_without_summary_depends_on_folder_and_lock(tmp_path: Path) -> Non
     assert read_state(folder).status == "interrupted"
 
 
-def test_state_of_point_ending_during_check_is_done(
+def test_state_of_point_that_ends_during_check_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def end_now(folder: Path) -> bool:

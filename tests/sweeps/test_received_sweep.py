@@ -1,4 +1,4 @@
-"""Settings of a sweep from another person that ``resume`` ignores or requires to be repeated."""
+"""Unsafe settings of another person's sweep are ignored or must be repeated on resume."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ def submitit(**changes: Any) -> SubmititConfig:
 @pytest.mark.parametrize(
     "folder", ["/elsewhere", "~/jobs", "~no-such-user/x", "..", "INSIDE/../../x"]
 )
-def test_check_launcher_outside_folder_must_be_given_again(tmp_path: Path, folder: str) -> None:
+def test_check_launcher_outside_folder_must_be_repeated(tmp_path: Path, folder: str) -> None:
     launcher = submitit(folder=folder.replace("INSIDE", str(tmp_path)))
     with pytest.raises(ResumeError, match=r"give it again: hydra\.launcher\.folder="):
         check_launcher(launcher, NONE, tmp_path)
     check_launcher(launcher, frozenset({"hydra.launcher.folder"}), tmp_path)
-    with pytest.raises(ResumeError):  # another launcher file does not set the folder
+    with pytest.raises(ResumeError):  # the choice of a launcher does not confirm the folder
         check_launcher(launcher, frozenset({"hydra/launcher"}), tmp_path)
 
 
-def test_check_launcher_inside_folder_is_accepted(tmp_path: Path) -> None:
+def test_check_launcher_folder_inside_sweep_is_accepted(tmp_path: Path) -> None:
     check_launcher(submitit(), NONE, tmp_path)
     check_launcher(submitit(folder=str(tmp_path / "jobs")), NONE, tmp_path)
 
 
-def test_check_launcher_foreign_cluster_must_be_given_again(tmp_path: Path) -> None:
+def test_check_launcher_cluster_address_must_be_given_again(tmp_path: Path) -> None:
     for address in (None, "auto", "local"):
         check_launcher(read_plugin("hydra.launcher", RAY | {"address": address}), NONE, tmp_path)
     launcher: RayConfig = read_plugin("hydra.launcher", RAY | {"address": "10.0.0.1:6379"})
@@ -72,7 +72,7 @@ def test_check_launcher_foreign_cluster_must_be_given_again(tmp_path: Path) -> N
         ("folder", "jobs\nx"),
     ],
 )
-def test_submitit_option_with_command_is_refused(key: str, value: Any) -> None:
+def test_submitit_unsafe_option_is_refused(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key}"):
         submitit(**{key: value})
 
@@ -88,7 +88,7 @@ def point_at(make_config: Callable[..., Any], **data: Any) -> Point:
     return Point(point_id(config), config, asdict(config), ())
 
 
-def test_with_safe_data_foreign_cache_is_not_used(
+def test_unsafe_cache_of_received_sweep_is_not_used(
     tmp_path: Path, make_config: Callable[..., Any]
 ) -> None:
     """Neither a cache that nnopt did not write nor a cache inside the sweep is used."""
@@ -105,7 +105,7 @@ def test_with_safe_data_foreign_cache_is_not_used(
         assert with_safe_data(point, asked, sweep) is point
 
 
-def test_with_safe_data_own_cache_and_given_root_are_used(
+def test_safe_cache_and_given_root_of_received_sweep_are_used(
     tmp_path: Path, make_config: Callable[..., Any]
 ) -> None:
     cache = tmp_path / "cache"

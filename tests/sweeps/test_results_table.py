@@ -63,9 +63,9 @@ def test_table_has_fixed_columns_and_a_row_per_point(plan: Plan, workplace: Path
     assert {row[6] for row in found} == {"3"}
 
 
-def test_table_rows_follow_folders(plan: Plan, workplace: Path) -> None:
+def test_table_rows_have_state_and_metrics_of_folders(plan: Plan, workplace: Path) -> None:
     done, failed, running, _ = (workplace / point.id for point in plan.points)
-    accuracy = 0.1 + 0.2  # 0.30000000000000004: in full precision
+    accuracy = 0.1 + 0.2  # 0.30000000000000004 in full precision
     write(done, status="done", error=None, test_accuracy=accuracy, epochs=5, stopped_early=False)
     write(failed, status="diverged", error='a "quoted", long\nmessage', epochs=0)
     running.mkdir()
@@ -83,7 +83,7 @@ def test_table_rows_follow_folders(plan: Plan, workplace: Path) -> None:
     assert (table[1]["error"], table[1]["epochs"]) == ('a "quoted", long\nmessage', "0")
 
 
-def test_table_damaged_summary_is_interrupted(plan: Plan, workplace: Path) -> None:
+def test_table_point_with_damaged_summary_is_interrupted(plan: Plan, workplace: Path) -> None:
     folder = workplace / plan.points[0].id
     folder.mkdir()
     (folder / "summary.json").write_text('{"status": "do')
@@ -91,7 +91,7 @@ def test_table_damaged_summary_is_interrupted(plan: Plan, workplace: Path) -> No
     assert rows(workplace)[1][2] == "interrupted"
 
 
-def test_table_varied_seed_is_one_column(workplace: Path) -> None:
+def test_table_with_varied_seed_has_one_seed_column(workplace: Path) -> None:
     write_table(make_plan(["seed=0,1"], multirun=True), workplace)
     header, *found = rows(workplace)
     assert header.count("seed") == 1
@@ -156,7 +156,7 @@ def test_table_concurrent_writers_lose_no_row(workplace: Path) -> None:
     points = make_plan(["seed=range(1,41)"], multirun=True).points
 
     def add(start: int) -> None:
-        table = ResultsTable(sweep)  # flock also excludes threads, because each opens the file
+        table = ResultsTable(sweep)  # flock excludes threads, because each one opens the file
         for point in points[start::8]:
             extend_sweep(sweep, [point])
             table.write()

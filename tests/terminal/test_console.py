@@ -1,4 +1,4 @@
-"""The output of a run on terminals and pipes, to closed readers, and in limited encodings."""
+"""The output of a run on terminals, in pipes, in closed pipes, and in limited encodings."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def on_terminal(program: str, folder: Path, columns: int, **environment: str) ->
     while True:
         try:
             block = os.read(primary, 65536)
-        except OSError:  # Linux: the other end was closed
+        except OSError:  # Linux raises this error when the other end is closed
             break
         if not block:
             break
@@ -128,7 +128,7 @@ def train_in_process(epochs: int, last: int) -> None:
 
 
 @pytest.mark.parametrize(("epochs", "last"), [(1, 1), (20, 20), (21, 21), (500, 500), (500, 333)])
-def test_training_pipe_gets_few_lines_with_first_and_last(
+def test_training_in_pipe_prints_first_last_and_few_other_epochs(
     capsys: pytest.CaptureFixture[str], epochs: int, last: int
 ) -> None:
     train_in_process(epochs, last)
@@ -173,7 +173,7 @@ def test_training_interrupted_prints_last_epoch(capsys: pytest.CaptureFixture[st
     ]
 
 
-def test_summary_pipe_is_aligned(
+def test_summary_in_pipe_is_aligned(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -191,7 +191,7 @@ def test_summary_pipe_is_aligned(
     ]
 
 
-def test_error_prints_a_line_per_problem(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_prints_one_line_for_each_problem(capsys: pytest.CaptureFixture[str]) -> None:
     console.error("lr: -1\nfile 'a\x1b[2Jb'")
     captured = capsys.readouterr()
     assert captured.err == "nnopt: error: lr: -1\nnnopt: error: file 'a\\x1b[2Jb'\n"
@@ -199,7 +199,7 @@ def test_error_prints_a_line_per_problem(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
-def test_output_missing_characters_are_escaped(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_output_outside_encoding_is_escaped(tmp_path: Path, environment: dict[str, str]) -> None:
     printed = train(tmp_path, **environment)
     assert printed.stderr in (
         "nnopt: error: learning rate η\n",
@@ -209,7 +209,7 @@ def test_output_missing_characters_are_escaped(tmp_path: Path, environment: dict
     assert (tmp_path / "finished").exists()
 
 
-def test_output_strict_ascii_is_escaped(tmp_path: Path) -> None:
+def test_output_in_strict_ascii_is_escaped(tmp_path: Path) -> None:
     printed = train(tmp_path, PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0")
     assert "gr\\xfc\\xdfe" in printed.stdout
     assert "\\u03bb" in printed.stdout
@@ -217,7 +217,7 @@ def test_output_strict_ascii_is_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["| head -n 1", "| true", ">&-", "2>&-", ">/dev/full 2>&1"])
-def test_output_closed_pipe_does_not_stop_training(tmp_path: Path, shell: str) -> None:
+def test_output_to_closed_pipe_does_not_stop_training(tmp_path: Path, shell: str) -> None:
     script = f'set -o pipefail; "$0" -c "$1" {shell}'
     ended = subprocess.run(
         ["bash", "-c", script, sys.executable, TRAINING],
@@ -233,7 +233,7 @@ def test_output_closed_pipe_does_not_stop_training(tmp_path: Path, shell: str) -
 
 
 @pytest.mark.parametrize("columns", [60, 100])
-def test_training_terminal_gets_bar_and_panel(tmp_path: Path, columns: int) -> None:
+def test_training_on_terminal_shows_bar_and_panel(tmp_path: Path, columns: int) -> None:
     text = without_codes(train_on_terminal(tmp_path, columns))
     assert "epoch 1/8 ━" in text
     assert "left" in text
@@ -247,7 +247,7 @@ def test_training_terminal_gets_bar_and_panel(tmp_path: Path, columns: int) -> N
     assert max(map(len, re.split(r"[\r\n]+", text))) <= columns
 
 
-def test_display_terminal_has_bar_below_lines(tmp_path: Path) -> None:
+def test_display_on_terminal_has_bar_below_lines(tmp_path: Path) -> None:
     text = without_codes(on_terminal(TABLE, tmp_path, 60))
     shown = re.split(r"[\r\n]+", text)
     lines = [line for line in shown if re.search("array|weight|input", line)]
@@ -259,7 +259,7 @@ def test_display_terminal_has_bar_below_lines(tmp_path: Path) -> None:
     assert re.search(r"━ *50%|50%", text)
 
 
-def test_display_pipe_gets_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
+def test_display_in_pipe_prints_lines_only(capsys: pytest.CaptureFixture[str]) -> None:
     with LiveDisplay(total=2) as display:
         display.advance()
         display.print_line(aligned(("dense1.weight", "1,000"), (13, 5), "lr"))
@@ -268,7 +268,7 @@ def test_display_pipe_gets_lines_only(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "input              7\n"
 
 
-def test_lr_search_terminal_has_a_bar(tmp_path: Path) -> None:
+def test_lr_search_on_terminal_shows_a_bar(tmp_path: Path) -> None:
     text = without_codes(on_terminal(SWEEP, tmp_path, 80))
     shown = re.split(r"[\r\n]+", text)
     (middle,) = [i for i, line in enumerate(shown) if "step 120/300" in line]
@@ -277,16 +277,14 @@ def test_lr_search_terminal_has_a_bar(tmp_path: Path) -> None:
     assert shown[-2:] == ["end", ""]
 
 
-def test_lr_search_pipe_gets_nothing(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_lr_search_in_pipe_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with LrSearchProgress(300) as sweep:
         sweep.step(300, 0.1, 1.0)
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("columns", [44, 100])
-def test_table_narrow_terminal_wraps_cells(tmp_path: Path, columns: int) -> None:
+def test_table_on_narrow_terminal_wraps_cells(tmp_path: Path, columns: int) -> None:
     header, rows = ("name", "mean ± std", "verdict"), [["adam", "0.9533 ± 0.0094", "worse " * 4]]
     program = "from nnopt.terminal.console import print_table\n"
     program += f"print_table({header}, {rows}, 'lrl')"
@@ -294,7 +292,7 @@ def test_table_narrow_terminal_wraps_cells(tmp_path: Path, columns: int) -> None
     assert max(map(len, lines)) <= columns
     texts = " ".join(lines).split()
     for word in ("adam", "0.9533", "±", "0.0094"):
-        assert word in texts  # none is cut
+        assert word in texts  # no word is cut
     assert texts.count("worse") == 4
 
 
@@ -304,20 +302,20 @@ def test_no_color_disables_colours(tmp_path: Path) -> None:
     assert not re.search(colours, train_on_terminal(tmp_path, 80, NO_COLOR="1"))
 
 
-def test_training_ascii_terminal_gets_ascii(tmp_path: Path) -> None:
+def test_training_on_ascii_terminal_prints_ascii(tmp_path: Path) -> None:
     text = train_on_terminal(tmp_path, 80, PYTHONIOENCODING="ascii:strict", PYTHONUTF8="0")
     assert text.isascii()
     assert "+--" in text
     assert "\\u03bb" in text
 
 
-def test_training_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
+def test_training_on_dumb_terminal_prints_plain_lines(tmp_path: Path) -> None:
     text = train_on_terminal(tmp_path, 80, TERM="dumb")
     assert "\x1b" not in text
     assert text.count("epoch") == 8
 
 
-def test_summary_long_path_is_wrapped_not_cut(tmp_path: Path) -> None:
+def test_summary_wraps_long_path(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path; from nnopt.terminal import console, safe_stream\n"
         "safe_stream.Stream.is_terminal = lambda self: True\n"
@@ -334,7 +332,7 @@ def test_summary_long_path_is_wrapped_not_cut(tmp_path: Path) -> None:
     assert shown == "/" + "/".join(["abcdefghi"] * 12)
 
 
-def test_training_pipe_does_not_import_rich(tmp_path: Path) -> None:
+def test_training_in_pipe_does_not_import_rich(tmp_path: Path) -> None:
     program = TRAINING + "\nimport sys; assert 'rich' not in sys.modules"
     subprocess.run(
         [sys.executable, "-c", program],
@@ -346,7 +344,7 @@ def test_training_pipe_does_not_import_rich(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [20, 25, 32, 38])
-def test_summary_narrow_terminal_shows_every_value(tmp_path: Path, columns: int) -> None:
+def test_summary_on_narrow_terminal_shows_every_value(tmp_path: Path, columns: int) -> None:
     program = "from nnopt.terminal import console; from pathlib import Path\n"
     program += "console.summary('spiral', {'best validation accuracy': '0.9933 (epoch 12)'}, "
     program += "{'folder': Path('outputs/runs/one')})"

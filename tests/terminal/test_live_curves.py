@@ -47,12 +47,12 @@ class Terminal(io.StringIO):
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """Replace standard output by a terminal of 80 columns and 24 lines.
 
-    COLUMNS and LINES change its size.
+    The environment variables COLUMNS and LINES change the size.
     """
     for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
         monkeypatch.setenv(name, value)
     shown = Terminal()
-    streams = SimpleNamespace(stdout=shown, stderr=sys.stderr)  # pytest puts back sys's own
+    streams = SimpleNamespace(stdout=shown, stderr=sys.stderr)  # pytest would reset sys.stdout
     monkeypatch.setattr(stream, "sys", streams)
     return shown
 
@@ -79,7 +79,7 @@ def lines_of(sent: str) -> list[str]:
     return [line.rstrip() for line in re.split(r"[\r\n]+", without_codes(sent))]
 
 
-def test_live_curves_are_above_the_bar_and_stay(terminal: Terminal) -> None:
+def test_live_curves_are_above_the_bar_and_remain_at_the_end(terminal: Terminal) -> None:
     train()
     lines = lines_of(terminal.getvalue())
     legends = [i for i, line in enumerate(lines) if line.endswith("▀▀▀ validation")]
@@ -111,7 +111,7 @@ def test_live_curves_fill_the_terminal(
     assert max(map(len, lines_of(sent)[:-2])) <= columns
 
 
-def test_live_curves_resize_clears_the_screen(
+def test_live_curves_clear_the_screen_after_a_resize(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = LiveDisplay("curves")
@@ -127,7 +127,7 @@ def test_live_curves_resize_clears_the_screen(
         assert text is None or max(map(len, text.plain.splitlines())) <= columns
 
 
-def test_live_curves_interruption_restores_the_terminal(terminal: Terminal) -> None:
+def test_live_curves_restore_the_terminal_after_interruption(terminal: Terminal) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(last=5)
     sent = terminal.getvalue()
@@ -145,7 +145,7 @@ def test_live_curves_interruption_restores_the_terminal(terminal: Terminal) -> N
         ({}, "latin-1", "the output's encoding, latin-1, lacks the characters for curves"),
     ],
 )
-def test_live_curves_unsuitable_terminal_gets_the_bar(
+def test_live_curves_on_unsuitable_terminal_are_replaced_by_bar(
     terminal: Terminal,
     monkeypatch: pytest.MonkeyPatch,
     environment: dict[str, str],
@@ -162,17 +162,17 @@ def test_live_curves_unsuitable_terminal_gets_the_bar(
     assert "epoch 8/8  loss 0.125" in without_codes(terminal.getvalue())
 
 
-def test_live_curves_suitable_terminal_gets_no_note(terminal: Terminal) -> None:
+def test_live_curves_on_suitable_terminal_print_no_note(terminal: Terminal) -> None:
     assert no_curves_reason() is None
     _note_missing_curves(one_run())
     assert terminal.getvalue() == ""
 
 
 @pytest.mark.parametrize("mode", ["curves", "bar", "none"])
-def test_live_curves_sweep_shows_the_running_point(
+def test_live_curves_of_sweep_show_the_running_point(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, mode: ProgressMode
 ) -> None:
-    """Curves are above the progress line, below the point's name; one line per point remains."""
+    """Curves are between the point's name and the progress line. A line per point remains."""
     monkeypatch.setattr(LiveDisplay, "is_due", lambda self: True)
     small = ["epochs=3", "dataset.samples_per_class=20", "plots=false", f"progress={mode}"]
     assert nnopt("run", *small, "-m", "seed=4,5") == 0
@@ -186,7 +186,7 @@ def test_live_curves_sweep_shows_the_running_point(
     assert not any(line.startswith("epoch 3/3") for line in lines)
 
 
-def test_live_curves_search_shows_the_running_trial(
+def test_live_curves_of_search_show_the_running_trial(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LiveDisplay, "is_due", lambda self: True)
@@ -225,7 +225,7 @@ def test_live_curves_restart_with_another_point(terminal: Terminal) -> None:
     assert first_and_last("long " * 40, 1)[0] == ("long " * 40)[:79].rstrip() + "…"
 
 
-def test_lr_search_in_a_sweep_draws_nothing(
+def test_lr_search_within_a_sweep_draws_nothing(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = ["epochs=1", "dataset.samples_per_class=20", "plots=false", "optimizer.lr=auto"]
@@ -248,7 +248,7 @@ def test_live_curves_without_plotext_are_refused_before_the_run(
     assert not Path("outputs").exists()
 
 
-def test_live_curves_points_of_other_processes_get_a_note(
+def test_live_curves_of_points_in_other_processes_print_a_note(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = one_run()
@@ -257,7 +257,7 @@ def test_live_curves_points_of_other_processes_get_a_note(
     assert "no point runs in this process" in capsys.readouterr().out
 
 
-def test_live_curves_pipe_gets_one_note_per_sweep(
+def test_live_curves_in_pipe_print_one_note_per_sweep(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     small = ["epochs=2", "dataset.samples_per_class=20", "plots=false"]
@@ -309,7 +309,7 @@ def test_display_drawing_takes_a_small_fraction_of_time(monkeypatch: pytest.Monk
     assert spent / now > REFRESH_FRACTION * 0.8
 
 
-def test_live_curves_failure_does_not_stop_training(
+def test_live_curves_that_fail_do_not_stop_training(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:

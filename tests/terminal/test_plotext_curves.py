@@ -15,7 +15,7 @@ from nnopt.terminal.plotext_curves import MAX_COLUMNS, MAX_LINES, curves
 
 ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
 BRAILLE = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3)]
-"""Column and row of the dot of each bit (Unicode, chapter 21.1)."""
+"""Column and row of the dot for each bit of a braille character (Unicode, chapter 21.1)."""
 
 
 def history(
@@ -45,7 +45,7 @@ class Panel:
         self.height, self.width = 4 * len(self.canvas), 2 * max(map(len, self.canvas))
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Return the dot at these fractions of both axes.
+        """Return the column and row of the dot at fraction x of one axis and y of the other.
 
         An axis extends from the centre of its first character to the centre of its last character.
         """
@@ -62,7 +62,7 @@ class Panel:
         return found
 
     def ticks(self) -> dict[str, int]:
-        """Return the canvas line, from 0 at the bottom, for each label on the left."""
+        """Map each label on the left to the number of its line, counted from 0 at the bottom."""
         canvas = self.lines[1:-2]
         labels = {line[: self.axis].strip(): i for i, line in enumerate(reversed(canvas))}
         return {label: i for label, i in labels.items() if label}
@@ -87,7 +87,7 @@ def test_curves_dots_are_at_the_values() -> None:
         assert min(bounds) - 1 <= b <= max(bounds) + 1
 
 
-def test_curves_loss_over_a_decade_has_a_log_scale() -> None:
+def test_curves_of_loss_over_a_decade_have_a_log_scale() -> None:
     straight = [10 ** (-3 * i / 29) for i in range(30)]
     panel = loss_panel(history(straight))
     assert panel.title == "loss, log scale"
@@ -111,7 +111,7 @@ def test_curves_ticks_are_round_numbers_at_their_values() -> None:
     assert loss_panel(history([0.5] * 130)).lines[-1].split() == ["1", "50", "100"]
 
 
-def test_curves_thinned_keep_peaks() -> None:
+def test_curves_of_many_epochs_keep_peaks() -> None:
     values = [1.0] * 5000
     values[3210] = 2.0
     panel = loss_panel(history(values))
@@ -145,7 +145,7 @@ def test_curves_only_lines_are_coloured() -> None:
 @pytest.mark.parametrize(
     ("columns", "lines", "stacked"), [(59, 19, True), (59, 18, False), (60, 40, False)]
 )
-def test_curves_narrow_panels_are_stacked(columns: int, lines: int, stacked: bool) -> None:
+def test_curves_in_narrow_terminal_are_stacked(columns: int, lines: int, stacked: bool) -> None:
     first = curves(history([1.0, 0.9]), columns, lines).plain.splitlines()[0]
     assert ("accuracy" in first) != stacked
 
@@ -159,7 +159,7 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.floats(0, 3)
     st.integers(40, 200),
     st.integers(9, 50),
 )
-def test_curves_arbitrary_values_fit(
+def test_curves_of_arbitrary_values_fit(
     values: list[tuple[float, float | None, float]], columns: int, lines: int
 ) -> None:
     rows = [

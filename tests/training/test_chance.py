@@ -11,7 +11,7 @@ from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config
 from nnopt.training.chance import chance_level_warning
 
-TEN = np.arange(10_000) % 10  # each class has the fraction 0.1, with a standard error of 0.003
+TEN = np.arange(10_000) % 10  # each class has a fraction of 0.1; the standard error is 0.003
 SKEWED = np.array([0] * 9_500 + [1] * 500)
 
 
@@ -33,7 +33,7 @@ def row(accuracy: float, step: int = 500) -> EpochRow:
         (np.zeros(1000, np.int64), 1.0, False),
     ],
 )
-def test_chance_level_is_that_of_the_most_frequent_class(
+def test_chance_level_is_the_fraction_of_the_most_frequent_class(
     make_config: Callable[..., Config], labels: np.ndarray, accuracy: float, is_near: bool
 ) -> None:
     warning = chance_level_warning(make_config(), labels, row(accuracy), 100)

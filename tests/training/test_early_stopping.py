@@ -1,4 +1,4 @@
-"""Improvements, and the end of patience."""
+"""Early stopping: improvements of the best value, and the end of patience."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def test_monitored_value_depends_on_the_monitor() -> None:
     assert stopping(monitor="accuracy").monitored_value(0.3, 0.9) == -0.9
 
 
-def test_update_min_delta_is_measured_from_the_best() -> None:
+def test_update_min_delta_is_measured_from_the_best_value() -> None:
     follower = stopping(least=0.1)
-    # The best value is 1, then 0.89; an improvement must be below 0.9, then below 0.79.
+    # The best value is 1, and later 0.89. An improvement must be below 0.9, and later below 0.79.
     assert updates(follower, [1, 0.95, 0.91, 0.89, 0.8]) == [True, False, False, True, False]
 
 
@@ -52,7 +52,7 @@ def test_update_nan_is_no_improvement(values: list[float]) -> None:
     assert any(found)
 
 
-def test_should_stop_counts_nan() -> None:
+def test_should_stop_counts_nan_as_no_improvement() -> None:
     follower = stopping(patience=2)
     updates(follower, [1, math.nan, math.nan])
     assert follower.should_stop(3, 30)

@@ -64,7 +64,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_final_losses_equal_the_recorded_ones(name: str) -> None:
+def test_final_losses_equal_recorded_losses(name: str) -> None:
     overrides, expected = GOLDEN[name]
     last = train(*overrides)[-1]
     actual = (last.train_loss, last.validation_loss, last.gradient_norm)

@@ -1,4 +1,4 @@
-"""Statistics of layers, batch by batch, against those of all samples and hand calculations."""
+"""Statistics of layers over batches equal statistics of all samples and hand calculations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def dataset_of(train: Part, validation: Part | None) -> Dataset:
 
 
 @pytest.mark.parametrize("shape", [(70, 3), (70, 3, 4, 5)])
-def test_running_moments_of_batches_equal_those_of_all(shape: tuple[int, ...]) -> None:
+def test_running_moments_of_batches_equal_moments_of_all_samples(shape: tuple[int, ...]) -> None:
     """The mean is so large that E[y²] - E[y]² would lose every digit."""
     y = 1e8 + np.random.default_rng(0).standard_normal(shape)
     moments = RunningMoments()
@@ -49,7 +49,7 @@ def test_running_moments_of_batches_equal_those_of_all(shape: tuple[int, ...]) -
     assert moments.std == pytest.approx(y.std(), rel=1e-6)
 
 
-def test_running_moments_unit_is_dead_if_zero_in_every_batch() -> None:
+def test_running_moments_count_unit_as_dead_if_always_zero() -> None:
     moments = RunningMoments()
     moments.add(np.array([[0.0, 0.0, 1.0, 0.0]]))
     moments.add(np.array([[0.0, 2.0, 0.0, 0.0]]))
@@ -61,7 +61,7 @@ def test_running_moments_unit_is_dead_if_zero_in_every_batch() -> None:
     assert images.dead_fraction == 0.75
 
 
-def test_select_probe_is_a_fixed_part_of_the_validation_data() -> None:
+def test_select_probe_returns_a_fixed_part_of_the_validation_data() -> None:
     train, validation = part_of(10), part_of(1000)
     probe = select_probe(dataset_of(train, validation))
     assert len(probe) == MAX_PROBE_SAMPLES

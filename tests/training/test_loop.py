@@ -133,14 +133,12 @@ def stopping(**changes: Any) -> schema.EarlyStoppingConfig:
     return schema.EarlyStoppingConfig(**values | changes)
 
 
-def test_rows_count_steps_and_weight_batches_by_size(
-    make_config: MakeConfig,
-) -> None:
+def test_rows_count_steps_and_weight_batches_by_size(make_config: MakeConfig) -> None:
     loop, found = run(make_config(epochs=3, batch_size=BATCH), ScriptedNetwork([0.5]))
     rows = [row for row, _ in found]
     assert [row.epoch for row in rows] == [1, 2, 3]
     assert [row.step for row in rows] == [3, 6, 9]
-    # a batch's scripted loss is its size: the mean over samples is (4*4 + 4*4 + 2*2) / 10
+    # The scripted loss of a batch is the batch size, so the mean is (4*4 + 4*4 + 2*2) / 10.
     assert all(row.train_loss == pytest.approx(3.6) for row in rows)
     assert all(row.train_accuracy == 0.5 and row.gradient_norm == 0.5 for row in rows)
     assert all(row.validation_accuracy == 0.5 for row in rows)
@@ -148,7 +146,7 @@ def test_rows_count_steps_and_weight_batches_by_size(
     assert loop.training.history == rows
 
 
-def test_epochs_contain_each_sample_once_in_another_order(make_config: MakeConfig) -> None:
+def test_epochs_contain_each_sample_once_in_a_new_order(make_config: MakeConfig) -> None:
     network = ScriptedNetwork([0.5])
     run(make_config(epochs=2, batch_size=BATCH, seed=3), network)
     epochs = [np.concatenate(network.batches[i : i + 3]) for i in (0, 3)]
@@ -201,7 +199,7 @@ def test_plateau_reduces_the_rate_of_the_next_epoch(make_config: MakeConfig) -> 
     assert [lr for lr, _ in network.steps[::3]] == pytest.approx([0.01, 0.01, 0.01, 0.005, 0.005])
 
 
-def test_best_weights_are_those_of_the_best_epoch(make_config: MakeConfig) -> None:
+def test_best_weights_are_stored_after_the_best_epoch(make_config: MakeConfig) -> None:
     network = ScriptedNetwork([0.5, 0.9, 0.9, 0.2])
     loop, found = run(make_config(epochs=4, batch_size=BATCH), network)
     assert [best for _, best in found] == [True, True, False, False]
@@ -213,7 +211,7 @@ def test_best_weights_are_those_of_the_best_epoch(make_config: MakeConfig) -> No
 
 
 def test_monitor_decides_which_epoch_is_best(make_config: MakeConfig) -> None:
-    """Epoch 1 has less accurate, but less confident predictions, and thus the lower loss."""
+    """Predictions in epoch 1 are less accurate but also less confident, so the loss is lower."""
 
     class Unsure(ScriptedNetwork):
         def predict(self, x: Array) -> Array:
@@ -226,7 +224,7 @@ def test_monitor_decides_which_epoch_is_best(make_config: MakeConfig) -> None:
     assert run(by_loss, Unsure([0.4, 0.5]))[0].training.best_epoch == 1
 
 
-def test_best_weights_without_validation_data_are_the_last(make_config: MakeConfig) -> None:
+def test_best_weights_without_validation_data_are_the_last_weights(make_config: MakeConfig) -> None:
     config = make_config(
         epochs=2,
         batch_size=BATCH,
@@ -250,15 +248,15 @@ def test_patience_in_epochs_stops_training(make_config: MakeConfig) -> None:
 def test_patience_in_steps_stops_within_an_epoch(make_config: MakeConfig) -> None:
     early = stopping(patience=4, unit="steps", validate_every=2)
     config = make_config(epochs=9, batch_size=BATCH, early_stopping=early)
-    # validated after steps 2, 3 (end of epoch), 4, 6 (end of epoch, too), 8
+    # The network is validated after steps 2, 3 (end of epoch 1), 4, 6 (end of epoch 2) and 8.
     loop, found = run(config, ScriptedNetwork([0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]))
     assert loop.training.stopped_early
     assert loop.training.best["dense1.weight"] == 3
-    assert found[-1][0].step == 8  # the first evaluation at least 4 steps after the best step, 3
+    assert found[-1][0].step == 8  # the first validation at least 4 steps after the best step, 3
     assert len(loop.training.learning_rates) == 8
 
 
-def test_patience_counts_complete_epochs(make_config: MakeConfig) -> None:
+def test_patience_in_epochs_counts_only_complete_epochs(make_config: MakeConfig) -> None:
     early = stopping(patience=1, validate_every=1)
     config = make_config(epochs=9, batch_size=BATCH, early_stopping=early)
     loop, found = run(config, ScriptedNetwork([0.5]))
@@ -276,14 +274,14 @@ def test_validate_every_finds_the_best_weights_within_an_epoch(make_config: Make
 
 
 def test_swa_average_is_validated_only_after_epochs(make_config: MakeConfig) -> None:
-    """The average is constant within an epoch, so more evaluations only exhaust the patience."""
+    """The average is constant within an epoch, so more validations would only use up patience."""
     early = stopping(validate_every=1, patience=4, unit="steps")
     config = make_config(
         epochs=4, batch_size=BATCH, early_stopping=early, **{"regularizer.swa_start": 0.5}
     )
     network = AveragedNetwork([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
     loop, found = run(config, network)
-    assert network.evaluations == 3 + 3 + 1 + 1  # the average starts after the second epoch
+    assert network.evaluations == 3 + 3 + 1 + 1  # averaging starts after the second epoch
     assert [row.step for row, _ in found] == [3, 6, 9, 12]
     assert loop.training.last["dense1.weight"] == (6 + 9 + 12) / 3
     assert (loop.training.last_averaged, loop.training.best_averaged) == (3, 3)
@@ -317,7 +315,7 @@ def test_swa_skips_an_epoch_ended_by_max_steps(make_config: MakeConfig) -> None:
     assert loop.training.last_averaged == network.moves == 1
 
 
-def test_best_weights_never_have_nan_validation(make_config: MakeConfig) -> None:
+def test_best_weights_never_have_nan_validation_loss(make_config: MakeConfig) -> None:
     config = make_config(
         epochs=4, batch_size=BATCH, early_stopping=stopping(monitor="loss", patience=2)
     )
@@ -347,7 +345,7 @@ def test_divergence_in_the_first_epoch_keeps_the_initial_weights(make_config: Ma
     assert loop.training.best["dense1.weight"] == 0
 
 
-def test_divergence_by_weights_is_detected(make_config: MakeConfig) -> None:
+def test_divergence_of_weights_is_detected(make_config: MakeConfig) -> None:
     class Broken(ScriptedNetwork):
         def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
             super().train_step(x, y, lr, step)
@@ -381,7 +379,7 @@ def test_report_step_is_called_after_every_step(make_config: MakeConfig) -> None
     assert reported == [1, 2, 3, 4, 5, 6]
 
 
-def test_best_weights_without_finite_validation_are_the_last(
+def test_best_weights_without_finite_validation_are_the_last_weights(
     make_config: MakeConfig,
 ) -> None:
     network = ScriptedNetwork(accuracies=[math.nan])
@@ -401,9 +399,7 @@ def test_end_of_epoch_is_validated_once(make_config: MakeConfig) -> None:
     assert network.evaluations == 6  # after each of the three steps of two epochs
 
 
-def test_patience_ending_with_training_is_not_early_stopping(
-    make_config: MakeConfig,
-) -> None:
+def test_patience_ending_with_training_is_not_early_stopping(make_config: MakeConfig) -> None:
     config = make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(patience=1))
     loop, rows = run(config, ScriptedNetwork(accuracies=[0.5, 0.4]))
     assert len(rows) == 2
@@ -415,13 +411,13 @@ def test_divergence_ends_the_epoch_early(
 ) -> None:
     monkeypatch.setattr("nnopt.training.loop.READ_EVERY_STEPS", 2)
     network = ScriptedNetwork(accuracies=[0.5], losses={0: math.nan})
-    loop, rows = run(make_config(epochs=3, batch_size=1), network)  # ten steps per epoch
+    loop, rows = run(make_config(epochs=3, batch_size=1), network)  # an epoch has ten steps
     assert rows == []
     assert loop.training.diverged_at == 1
     assert len(network.steps) == 2
 
 
-def test_best_weights_never_have_logits_that_are_not_finite(make_config: MakeConfig) -> None:
+def test_best_weights_never_give_logits_that_are_not_finite(make_config: MakeConfig) -> None:
     network = ScriptedNetwork(accuracies=[math.nan])
     config = make_config(epochs=1, batch_size=BATCH, early_stopping=stopping(monitor="accuracy"))
     loop, _ = run(config, network)

@@ -83,7 +83,7 @@ def scripted(losses: Sequence[float]) -> LrSuggestion:
 @pytest.mark.parametrize("curvature", [3.0, 20.0, 100.0, 3e3])
 @pytest.mark.parametrize("others", [(), (0.5, 0.1)], ids=["round", "elongated"])
 def test_suggestion_for_a_quadratic_converges(curvature: float, others: Sequence[float]) -> None:
-    """Training with the suggestion converges; the best rate is at most five times larger.
+    """Training with the suggested rate converges. The best rate is at most five times larger.
 
     With the largest curvature h, descent converges below 2/h and diverges above; the best constant
     rate is between 1/h and 2/h (Nocedal and Wright 2006, section 3.3).
@@ -96,8 +96,8 @@ def test_suggestion_for_a_quadratic_converges(curvature: float, others: Sequence
 
 
 @pytest.mark.parametrize("curvature", [3.0, 20.0, 100.0, 3e3])
-def test_edge_with_noise_is_where_descent_diverges(curvature: float) -> None:
-    """Without noise, w would be so near 0 that the loss would rise only after many steps."""
+def test_edge_step_with_noise_is_where_descent_diverges(curvature: float) -> None:
+    """Without noise, w would be so near 0 that a divergence would be visible only much later."""
     noisy = Quadratic([curvature], noise=0.1)
     found = swept(noisy)
     assert found.edge_step is not None
@@ -113,7 +113,7 @@ def test_suggestion_scales_with_the_unit_of_the_loss() -> None:
     np.testing.assert_allclose(other.curve.losses, 100 * one.curve.losses, rtol=1e-6, atol=1e-12)
 
 
-def test_edge_is_the_end_of_a_plateau() -> None:
+def test_edge_step_is_the_end_of_a_plateau() -> None:
     """On the plateau, noise determines the position of the minimum."""
     steps = np.arange(300)
     fall = 2.0 - 1.5 * np.clip((steps - 60) / 60, 0, 1)  # constant from step 120 on
@@ -130,7 +130,7 @@ def test_edge_is_the_end_of_a_plateau() -> None:
 # the sweep --------------------------------------------------------------------------------------
 
 
-def test_range_test_rates_rise_and_average_is_corrected() -> None:
+def test_range_test_rates_rise_and_average_loss_is_unbiased() -> None:
     network = Recorded(lambda step, lr: 1.0 + 0.1 * (step % 3))
     curve = run_range_test(network, itertools.repeat((None, None)), LrRangeTest(1e-4, 1.0, 41))  # type: ignore[arg-type]
     rates, steps = zip(*network.steps, strict=True)
@@ -200,7 +200,7 @@ def test_rising_loss_advises_lower_rates(losses: list[float]) -> None:
     found = scripted([*losses, *[1.0] * (20 - len(losses))])
     assert found.lr is None
     last = found.curve.rates[-1]
-    # The default lowest rate, not that of this test, is divided by 1000.
+    # The default value of min_lr is divided by 1000, not the value in this test.
     lowest = last / 1e6 if last < 9 else LrRangeTest().min_lr / 1000
     assert found.proposed_range == f"lr_find.min_lr={lowest:.2g} lr_find.max_lr={last:.2g}"
     assert f"try {found.proposed_range}" in (found.advice or "")
@@ -240,7 +240,7 @@ def test_suggestion_below_the_range_is_none() -> None:
     assert f"try {found.proposed_range}" in (found.advice or "")
 
 
-def test_suggestion_at_the_end_of_the_range_advises_a_wider_one() -> None:
+def test_suggestion_at_the_end_of_the_range_advises_a_wider_range() -> None:
     found = swept(Quadratic([1.0]), LrRangeTest(max_lr=0.1))
     assert found.lr == pytest.approx(0.01)
     assert "lr_find.max_lr=10 may suggest a larger one" in (found.advice or "")
@@ -262,7 +262,7 @@ def configured(*overrides: str, sweep: LrRangeTest | None = None) -> LrCurve:
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_range_test_at_a_constant_rate_equals_training(backend: str) -> None:
-    """Weights, batches, mixing, masks, penalties and optimizer equal those of the training loop."""
+    """The losses depend on weights, batches, mixing, masks, penalties and the optimizer."""
     overrides = [
         f"backend={backend}",
         "optimizer=adam",

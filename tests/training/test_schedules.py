@@ -155,12 +155,12 @@ def factors(follower: Plateau, values: list[float]) -> list[float]:
     return found
 
 
-def test_plateau_reduces_after_patience_and_restarts() -> None:
+def test_plateau_reduces_rate_after_patience_and_restarts_count() -> None:
     assert factors(plateau(), [1, 1, 1, 1, 1, 1, 1]) == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
     assert factors(plateau(), [4, 3, 3, 3, 2, 2, 2, 2]) == [1] * 7 + [0.5]
 
 
-def test_plateau_patience_zero_reduces_immediately() -> None:
+def test_plateau_with_patience_zero_reduces_rate_immediately() -> None:
     assert factors(plateau(0), [1, 1, 0.5, 0.7]) == [1, 0.5, 0.5, 0.25]
 
 

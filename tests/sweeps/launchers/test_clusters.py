@@ -1,4 +1,4 @@
-"""The launchers ray and submitit: results equal the sequential ones, and every process ends."""
+"""The launchers ray and submitit: results equal sequential results, and every process ends."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def table_of(folder: Path) -> list[dict[str, str]]:
 
 
 def assert_same_table_as_sequentially(sweep: subprocess.Popen[str], nnopt: Run) -> None:
-    """Compare the sweep's table with the sequential launcher's.
+    """Compare the table of a sweep with the table of a sequential sweep.
 
-    Both sweeps fail, because some of their points diverge.
+    Both sweeps fail, because some of the points diverge.
     """
     out, err = sweep.communicate(timeout=240)
     assert sweep.returncode == 5, err
@@ -55,7 +55,7 @@ def assert_same_table_as_sequentially(sweep: subprocess.Popen[str], nnopt: Run) 
     assert rows == table_of(Path("here"))
 
 
-# The SLURM commands that submitit uses: a job starts at once, in the background.
+# Replacements of the SLURM commands that submitit uses. A job starts at once, in the background.
 COMMANDS = {
     "sbatch": """
         cp "$1" {folder}/$$.sh
@@ -82,18 +82,18 @@ class Cluster(NamedTuple):
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """Start a Ray cluster on free ports of the loopback device, with its own token.
+    """Start a Ray cluster on free ports of the loopback device, with a new token.
 
     The user's token in ~/.ray is not used.
     """
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    monkeypatch.setenv("RAY_NUM_REDIS_GET_RETRIES", "100")  # seconds for a slow start
+    monkeypatch.setenv("RAY_NUM_REDIS_GET_RETRIES", "100")  # about 100 s, for a slow start
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
         other.bind(("127.0.0.1", 0))
         port, agent_port = one.getsockname()[1], other.getsockname()[1]
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # paths of sockets must be short
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # because paths of sockets must be short
     log = Path(folder, "output")
     arguments = ["--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}"]
     arguments += ["--num-cpus=2", "--object-store-memory=100000000", "--include-dashboard=false"]
@@ -119,7 +119,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 @pytest.mark.ray
-def test_ray_cluster_gives_sequential_table(
+def test_ray_cluster_table_equals_sequential_table(
     start_nnopt: Start, nnopt: Run, cluster: Cluster
 ) -> None:
     overrides = ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}"]
@@ -128,8 +128,8 @@ def test_ray_cluster_gives_sequential_table(
 
 
 @pytest.mark.slurm
-def test_submitit_local_jobs_give_sequential_table(start_nnopt: Start, nnopt: Run) -> None:
-    """At most two jobs run at once; submitit's files are below the sweep's folder."""
+def test_submitit_table_equals_sequential_table(start_nnopt: Start, nnopt: Run) -> None:
+    """At most two jobs run at once, and submitit's files are in the sweep's folder."""
     overrides = [
         "hydra/launcher=submitit",
         "hydra.launcher.cluster=local",
@@ -150,7 +150,7 @@ def test_submitit_local_jobs_give_sequential_table(start_nnopt: Start, nnopt: Ru
 
 
 def command_line(process: int) -> str:
-    """Return the command line of a process, or an empty one if the process has ended."""
+    """Return the command line of a process, or an empty text if the process has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
     except OSError:
@@ -181,7 +181,7 @@ def test_slurm_jobs_get_configured_resources(
         "#SBATCH --partition=quick",
         "#SBATCH --mem=2GB",
         "#SBATCH --cpus-per-task=1",
-        "#SBATCH --time=3",  # 90 s and a minute to start, rounded up to minutes
+        "#SBATCH --time=3",  # 90 s plus 60 s for the start, rounded up to minutes
         "#SBATCH --qos=high",
         "#SBATCH --constraint=a100",
         "export OMP_NUM_THREADS=1",
@@ -194,7 +194,7 @@ def test_submitit_local_jobs_end_with_sweep(start_nnopt: Start, workplace: Path)
     sweep = start_nnopt("run", "-m", *overrides, "epochs=10000000", "plots=false", "seed=0,1")
     wait_until(lambda: len(list(workplace.glob("sweep/*/metrics.csv"))) == 2)
     jobs = descendants(sweep.pid)
-    assert len(jobs) == 4  # each has a supervising process
+    assert len(jobs) == 4  # two jobs, each with a supervising process
     sweep.send_signal(signal.SIGTERM)
     sweep.communicate(timeout=60)
     assert sweep.returncode == 143

@@ -1,4 +1,4 @@
-"""The choice of a launcher on the command line, refused before any folder exists."""
+"""Wrong choices of a launcher are refused before a folder is created."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Captured = pytest.CaptureFixture[str]
         ),
     ],
 )
-def test_launcher_contradictory_settings_are_refused(
+def test_launcher_wrong_settings_are_refused(
     nnopt: Run, workplace: Path, capsys: Captured, overrides: list[str], messages: list[str]
 ) -> None:
     assert nnopt("run", "-m", "seed=0,1", *overrides) == 2
@@ -47,7 +47,7 @@ def test_launcher_contradictory_settings_are_refused(
 @pytest.mark.parametrize(
     ("launcher", "package", "extra"), [("ray", "ray", "ray"), ("submitit", "submitit", "slurm")]
 )
-def test_launcher_missing_package_is_refused_before_start(
+def test_launcher_with_missing_package_is_refused_before_start(
     nnopt: Run,
     workplace: Path,
     capsys: Captured,

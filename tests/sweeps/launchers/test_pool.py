@@ -29,7 +29,7 @@ MakeTask = Callable[..., Task]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 # A worker whose behaviour depends on the seed: 1 hangs, 2 hangs and ignores SIGTERM, 3 kills
-# itself, 4 crashes in C, 5 starts a process and hangs; others report their id and environment.
+# itself, 4 crashes in C, 5 starts a process and hangs. Other seeds report process and environment.
 PROGRAM = """
 import os, signal, subprocess, sys, time
 sys.path = sys.argv[1:]
@@ -86,7 +86,7 @@ def config(
 
 
 def run_all(tasks: list[Task], settings: PoolConfig) -> dict[int, TaskResult]:
-    """Return the results by seed."""
+    """Run tasks, and return a map from the seed to the result."""
     with closing(run_in_pool(tasks, settings)) as outcomes:
         return {outcome.task.point.config.seed: outcome for outcome in outcomes}
 
@@ -102,12 +102,12 @@ def summary_of(task: Task) -> dict[str, Any]:
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """Return the rows of the epochs without their durations."""
+    """Return the rows of a metrics file without the durations of the epochs."""
     with path.open(newline="") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-def test_pool_results_equal_sequential_bits(make_task: MakeTask, tmp_path: Path) -> None:
+def test_pool_results_equal_sequential_results(make_task: MakeTask, tmp_path: Path) -> None:
     """Three points run on two workers, and the training of one point diverges."""
     lrs = {0: 0.1, 1: 1e20, 2: 0.05}
     tasks = [
@@ -133,7 +133,7 @@ def test_pool_results_equal_sequential_bits(make_task: MakeTask, tmp_path: Path)
 def test_pool_starts_at_most_configured_workers_and_threads(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Each worker uses its own device."""
+    """Each worker uses another device."""
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(
@@ -160,9 +160,7 @@ def test_pool_divides_cores_among_workers(
 
 
 @pytest.mark.usefixtures("scripted")
-def test_pool_requests_task_when_worker_is_idle(
-    make_task: MakeTask,
-) -> None:
+def test_pool_requests_task_only_when_worker_is_idle(make_task: MakeTask) -> None:
     tasks: list[Task] = []
 
     def asked() -> Iterator[Task]:
@@ -173,8 +171,8 @@ def test_pool_requests_task_when_worker_is_idle(
     with closing(run_in_pool(asked(), config(workers=2))) as outcomes:
         for number, outcome in enumerate(outcomes, start=1):
             assert outcome.status == "done"
-            assert any(outcome.task is task for task in tasks)  # not the worker's copy
-            # tasks are requested with knowledge of all outcomes yielded so far
+            assert any(outcome.task is task for task in tasks)  # not the worker's copy of the task
+            # A task is requested only after the result that made a worker idle was yielded.
             assert len(tasks) <= number + 1
     assert len(tasks) == 6
     assert len({report_of(task)[0] for task in tasks}) <= 2
@@ -203,7 +201,7 @@ def test_pool_worker_death_fails_one_point(make_task: MakeTask) -> None:
     log = (crash.folder / "run.log").read_text()
     assert "what went wrong" in log
     assert "Fatal Python error: Aborted" in log
-    assert "in run_task" in log  # faulthandler prints the location
+    assert "in run_task" in log  # faulthandler prints the location of the crash
 
 
 @pytest.mark.usefixtures("scripted")
@@ -216,10 +214,8 @@ def test_pool_processes_of_point_end_with_worker(make_task: MakeTask) -> None:
     outcomes.close()
 
 
-def test_pool_killed_point_is_interrupted(
-    make_task: MakeTask,
-) -> None:
-    """A bug fails only the point in which it occurs, and run.log has the traceback."""
+def test_pool_killed_point_is_failed(make_task: MakeTask) -> None:
+    """A bug also fails only the point in which the bug occurs, and run.log has the traceback."""
     killed, bug, after = make_task(0, epochs=10_000_000), make_task(2, epochs="2"), make_task(1)
     before = own_workers()
 
@@ -263,7 +259,7 @@ def test_pool_workers_end_with_sweep(
     assert sweep.returncode == 128 + end
     summaries = [json.loads(x.read_text()) for x in workplace.glob("sweep/*/summary.json")]
     assert [x["status"] for x in summaries] == ["interrupted"] * 2
-    assert len(list(workplace.glob("sweep/*/model_last.npz"))) == 2  # their rows are kept
+    assert len(list(workplace.glob("sweep/*/model_last.npz"))) == 2
     with (workplace / "sweep" / "results.csv").open() as file:
         states = [row["status"] for row in csv.DictReader(file)]
     assert states == ["interrupted", "interrupted", "pending"]

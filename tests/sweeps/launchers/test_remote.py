@@ -1,4 +1,4 @@
-"""Code shared by launchers: time limits, and outcomes of points whose process has died."""
+"""Code shared by launchers: time limits, and results of points whose process has died."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ MakeTask = Callable[..., Task]
 @pytest.fixture(autouse=True)
 def own_folder_and_much_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    # After the grace period, pytest itself would be killed.
+    # A task that does not end within the grace period would kill its process, pytest.
     monkeypatch.setattr(elsewhere, "GRACE_SECONDS", 600)
 
 
-def test_task_over_time_limit_keeps_its_results(make_task: MakeTask, tmp_path: Path) -> None:
+def test_task_over_time_limit_keeps_results(make_task: MakeTask, tmp_path: Path) -> None:
     task = make_task(0, epochs=10_000_000)
     handler = signal.getsignal(signal.SIGALRM)
     outcome = run_task_within(task, 1.5, str(tmp_path))
@@ -77,14 +77,14 @@ def test_task_relative_paths_refer_to_sweep_folder(make_task: MakeTask, tmp_path
 
 
 @pytest.mark.parametrize("status", ["done", "failed", "diverged", "pruned"])
-def test_record_lost_task_own_summary_is_kept(make_task: MakeTask, status: str) -> None:
+def test_record_lost_task_keeps_summary_of_ended_task(make_task: MakeTask, status: str) -> None:
     task = make_task(0)
     task.folder.mkdir()
     write_json(task.folder / "summary.json", summary_values(status=status, error="its own"))
     assert record_lost_task(task, "interrupted", "another") == TaskResult(task, status, "its own")
 
 
-def test_record_lost_task_earlier_summary_is_replaced(make_task: MakeTask) -> None:
+def test_record_lost_task_replaces_summary_of_earlier_attempt(make_task: MakeTask) -> None:
     """The process of a retried point dies before the point starts."""
     task = make_task(0)
     task.folder.mkdir()
@@ -107,7 +107,7 @@ def test_record_lost_task_locked_by_another_process_is_running(make_task: MakeTa
 @pytest.mark.parametrize(
     "before", [None, "{half", json.dumps(summary_values(status="interrupted", epochs=3))]
 )
-def test_record_lost_task_without_summary_writes_one(
+def test_record_lost_task_without_summary_writes_summary(
     make_task: MakeTask, before: str | None
 ) -> None:
     task = make_task(4)
@@ -120,7 +120,7 @@ def test_record_lost_task_without_summary_writes_one(
     assert summary["epochs"] == (3 if before and "epochs" in before else None)
 
 
-def test_require_package_missing_names_extra() -> None:
+def test_require_package_without_package_names_extra() -> None:
     with pytest.raises(ConfigError, match=r"no_such_package.*'\.\[ray\]'"):
         require_package("no_such_package", "ray", "ray")
     require_package("json", "ray", "ray")

@@ -34,14 +34,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "folder", ["~/linked", "home/linked", "home/linked/", "./home/../home/linked"]
 )
-def test_job_folder_link_is_refused(make_task: MakeTask, tmp_path: Path, folder: str) -> None:
+def test_job_folder_as_link_is_refused(make_task: MakeTask, tmp_path: Path, folder: str) -> None:
     with pytest.raises(OutputError, match=r"home/linked is a link"):
         _job_folder(config(folder), make_task(0))
     assert list((tmp_path / "outside").iterdir()) == []
 
 
 @pytest.mark.parametrize("folder", ["~/jobs", "home/jobs", "~/linked/jobs"])
-def test_job_folder_key_is_used(make_task: MakeTask, home: Path, folder: str) -> None:
+def test_job_folder_set_by_key_is_used(make_task: MakeTask, home: Path, folder: str) -> None:
     made = _job_folder(config(folder), make_task(0))
     assert made.is_dir()
     assert made.parent == home / folder.partition("/")[2]
@@ -59,7 +59,7 @@ def test_job_folder_link_below_sweep_is_refused(make_task: MakeTask, tmp_path: P
         _job_folder(config(None), task)
 
 
-def test_job_folder_unknown_user_is_refused(make_task: MakeTask, tmp_path: Path) -> None:
+def test_job_folder_of_unknown_user_is_refused(make_task: MakeTask, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.folder.*no user 'no-such-user'"):
         _job_folder(config("~no-such-user/jobs"), make_task(0))
     assert not (tmp_path / "~no-such-user").exists()

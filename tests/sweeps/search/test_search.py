@@ -61,7 +61,7 @@ def score(point: Point) -> float:
 
 
 def work(task: Task, score: Score = score, epochs: int = 0) -> TaskResult:
-    """Finish a task without training; report epochs whose values approach the score."""
+    """Finish a task without training. The reported values of the epochs approach the score."""
     task.folder.mkdir(exist_ok=True)
     value, status, error = score(task.point), "done", None
     try:
@@ -82,7 +82,7 @@ def work(task: Task, score: Score = score, epochs: int = 0) -> TaskResult:
 
 @contextmanager
 def another_process() -> Iterator[None]:
-    """Clear the cached journal, so that it is read from its file as in a new process."""
+    """Clear the cached journal, so that the journal file is read again as in a new process."""
     study._open_journal.cache_clear()
     yield
     study._open_journal.cache_clear()
@@ -96,7 +96,7 @@ def sweep_in(folder: Path, plan: Plan) -> Sweep:
 
 
 def search(plan: Plan, folder: Path, steps: int | None = None, **options: Any) -> SearchRun:
-    """Run the search, or kill it before it reports the outcome of task number ``steps``."""
+    """Run the search. If ``steps`` is given, stop before the result of this task is reported."""
     with another_process(), open_search(plan, sweep_in(folder, plan)) as run:
         for number, task in enumerate(run.tasks(), start=1):
             outcome = work(task, **options)
@@ -110,7 +110,7 @@ def trials_of(run: SearchRun) -> list[tuple[Any, ...]]:
     return [(t.number, t.params, t.value, t.state) for t in run.study.trials]
 
 
-def test_search_repeats_and_depends_on_seed(plan: Plan, tmp_path: Path) -> None:
+def test_search_trials_depend_only_on_seed(plan: Plan, tmp_path: Path) -> None:
     first = search(plan, tmp_path / "a")
     assert len(first.study.trials) == 10
     assert len({p.id for p in first.sweep.points}) == 10
@@ -125,7 +125,7 @@ def test_search_repeats_and_depends_on_seed(plan: Plan, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_search_draws_equal_optuna(plan: Plan, tmp_path: Path, sampler: str) -> None:
+def test_search_values_equal_optunas_values(plan: Plan, tmp_path: Path, sampler: str) -> None:
     run = search(with_settings(plan, sampler=sampler), tmp_path / "a")
     assert isinstance(run.settings, OptunaConfig)
     spaces: dict[str, Callable[[optuna.Trial], Any]] = {
@@ -143,7 +143,7 @@ def test_search_draws_equal_optuna(plan: Plan, tmp_path: Path, sampler: str) -> 
         )
         asked = alone.ask()
         for key, suggest in spaces.items():
-            if sampler == "random" or trial.number < 4:  # each key is drawn on its own
+            if sampler == "random" or trial.number < 4:  # each key is drawn alone
                 key_seed = study.sampler_seed(0, trial.number, key)
                 alone.sampler = optuna.samplers.RandomSampler(seed=key_seed)
             assert suggest(asked) == trial.params[key]
@@ -166,7 +166,7 @@ def test_tpe_beats_random_search(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("pruner", ["none", "median"])
-def test_search_killed_between_tasks_resumes_equal(plan: Plan, tmp_path: Path, pruner: str) -> None:
+def test_search_killed_and_resumed_equals_whole(plan: Plan, tmp_path: Path, pruner: str) -> None:
     plan = with_settings(plan, pruner=pruner, warmup_epochs=1, trials=8)
     whole = search(plan, tmp_path / "whole", epochs=3)
     folder = tmp_path / "killed"
@@ -175,7 +175,7 @@ def test_search_killed_between_tasks_resumes_equal(plan: Plan, tmp_path: Path, p
         with (folder / study.JOURNAL).open("ab") as file:
             file.write(b'{"op_code":4,"worker')  # an incomplete line
     newest = max(folder.glob("*/summary.json"), key=lambda path: path.stat().st_mtime_ns)
-    newest.unlink()  # its last task was running
+    newest.unlink()  # as if the last task had not ended before the kill
     resumed = search(plan, folder, epochs=3)
     assert trials_of(resumed) == trials_of(whole)
     assert resumed.sweep.points == whole.sweep.points
@@ -183,12 +183,12 @@ def test_search_killed_between_tasks_resumes_equal(plan: Plan, tmp_path: Path, p
 
 
 @pytest.mark.parametrize(("trials", "lines"), [(6, 3), (2, 2)])
-def test_search_killed_during_draw_resumes_equal(
+def test_search_killed_during_draw_equals_whole_search(
     plan: Plan, tmp_path: Path, trials: int, lines: int
 ) -> None:
     """The search is killed after it has stored one of several values of a trial.
 
-    Optuna draws the values of trial 6 together, and those of trial 2 one by one.
+    Optuna draws the values of trial 6 jointly, and the values of trial 2 one by one.
     """
     whole = trials_of(search(with_settings(plan, trials=trials + 1), tmp_path / "whole"))
     search(with_settings(plan, trials=trials), folder := tmp_path / "killed")
@@ -278,8 +278,8 @@ def test_search_repeated_configuration_runs_once(tmp_path: Path) -> None:
     assert len(best.best_trials(run)) == 4
 
 
-def test_search_parallel_tasks_finish_in_any_order(tmp_path: Path) -> None:
-    """Three tasks run at once, and a repeated configuration waits for the running one."""
+def test_search_tasks_may_finish_in_any_order(tmp_path: Path) -> None:
+    """Three tasks run at once. A repeated configuration waits for the task that runs it."""
     overrides = ["hydra/sweeper=optuna", "hydra.sweeper.trials=9", "epochs=1,2", "seed=0,1"]
     plan = make_plan(overrides, multirun=True)
     with open_search(plan, sweep_in(tmp_path / "s", plan)) as run:
@@ -305,12 +305,11 @@ def test_search_failed_trial_is_reported_and_not_repeated(plan: Plan, tmp_path: 
     }
     assert failed[0].user_attrs["error"] == "diverged: the loss is not finite"
     assert len(run.study.trials) == 10
-    assert trials_of(search(plan, tmp_path / "s", score=diverges)) == trials_of(
-        run
-    )  # and are not retried
+    # A resumed search does not run failed trials again.
+    assert trials_of(search(plan, tmp_path / "s", score=diverges)) == trials_of(run)
 
 
-def test_search_refused_draw_is_failed_trial(tmp_path: Path) -> None:
+def test_search_trial_with_refused_values_is_failed(tmp_path: Path) -> None:
     overrides = [
         "hydra.sweeper.trials=8",
         "optimizer.lr=interval(0.1,1)",
@@ -331,7 +330,7 @@ def test_search_refused_draw_is_failed_trial(tmp_path: Path) -> None:
     assert trials_of(search(plan, tmp_path / "s")) == trials_of(run)
 
 
-def test_search_value_is_mean_over_seeds_and_failure_skips_rest(tmp_path: Path) -> None:
+def test_search_value_is_mean_and_failure_skips_later_seeds(tmp_path: Path) -> None:
     overrides = [
         "hydra/sweeper=optuna",
         "hydra.sweeper.trials=6",
@@ -354,7 +353,7 @@ def test_search_value_is_mean_over_seeds_and_failure_skips_rest(tmp_path: Path) 
 
 def test_search_keeps_points_added_by_another_process(plan: Plan, tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    read_before = sweep_in(folder, plan)  # the process then waits for the data or for the lock
+    read_before = sweep_in(folder, plan)  # by a process that then waits for the lock
     run = search(plan, folder, steps=3)
     with another_process(), open_search(plan, read_before) as later:
         assert [p.id for p in later.sweep.points] == [p.id for p in run.sweep.points]
@@ -364,7 +363,7 @@ def test_search_keeps_points_added_by_another_process(plan: Plan, tmp_path: Path
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_pruner_saves_epochs_and_keeps_best(plan: Plan, tmp_path: Path, pruner: str) -> None:
+def test_pruner_saves_epochs_and_keeps_best_trial(plan: Plan, tmp_path: Path, pruner: str) -> None:
     plan = with_settings(plan, pruner=pruner, warmup_epochs=2, trials=16, sampler="random")
     run = search(plan, tmp_path / pruner, epochs=9)
     trials = run.study.trials
@@ -390,14 +389,14 @@ def test_pruner_works_in_another_process(plan: Plan, tmp_path: Path) -> None:
                 outcome = work(pickle.loads(sent), epochs=3)
             finally:
                 study._open_journal = kept
-            outcome = pickle.loads(pickle.dumps(outcome))  # without its open files
+            outcome = pickle.loads(pickle.dumps(outcome))  # the copy has no open files
             statuses.add(outcome.status)
             run.report(replace(outcome, task=task))
     assert statuses == {"done", "pruned"}
     assert trials_of(run) == trials_of(search(plan, tmp_path / "here", epochs=3))
 
 
-def test_search_timeout_ends_search(
+def test_search_ends_after_timeout(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(100))
@@ -406,7 +405,7 @@ def test_search_timeout_ends_search(
     assert len(run.study.trials) == 4
 
 
-def test_rerun_command_gives_same_point(
+def test_rerun_command_of_best_trial_selects_same_point(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extra = [

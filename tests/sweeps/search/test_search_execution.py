@@ -46,7 +46,7 @@ def without_times(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k not in times} for row in table_of(folder)]
 
 
-def test_search_verb_prunes_and_resumes(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_search_command_prunes_and_resumes(nnopt: Run, workplace: Path, capsys: Captured) -> None:
     assert nnopt("run", *SMALL, "hydra.sweeper.trials=6") == 0
     before = {p: p.read_bytes() for p in workplace.glob("s/*/*.*")}
     capsys.readouterr()
@@ -82,13 +82,13 @@ def test_search_verb_prunes_and_resumes(nnopt: Run, workplace: Path, capsys: Cap
     assert "hydra.sweeper.trials" in capsys.readouterr().err
 
 
-def test_resume_search_from_another_folder_finds_its_files(
+def test_resume_search_from_another_folder_finds_data_files(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     def write(slope: int) -> None:
         rows = [f"{slope * row % 7},{row % 2}" for row in range(40)]
         (workplace / "here/rows.csv").write_text("\n".join(["x,label", *rows, ""]))
-        _decode.cache_clear()  # as in another process
+        _decode.cache_clear()  # a new process would start with an empty cache
 
     mine = workplace / "here/conf/experiment/mine.yaml"
     mine.parent.mkdir(parents=True)
@@ -123,7 +123,7 @@ def test_search_failed_trial_sets_exit_code(nnopt: Run, workplace: Path, capsys:
 
 
 @pytest.mark.slow
-def test_search_killed_and_resumed_gives_equal_table(
+def test_search_killed_and_resumed_writes_same_table(
     start_nnopt: Callable[..., subprocess.Popen[str]], nnopt: Run, workplace: Path
 ) -> None:
     overrides = [*SMALL, "hydra.sweeper.trials=12", "hydra.sweeper.startup_trials=4"]
@@ -187,7 +187,7 @@ def test_resume_search_missing_or_damaged_results_run_again(
     assert "1 point whose results are lost runs again" in capfd.readouterr().out.splitlines()
 
 
-def test_resume_search_pruned_trial_with_damaged_summary_stays(
+def test_resume_search_pruned_trial_with_damaged_summary_is_not_run(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     assert nnopt("run", *SMALL, "hydra.sweeper.trials=9") == 0
