@@ -44,7 +44,7 @@ class Postponed:
 
     Attributes:
         pending: The interruption that has been requested first, or None.
-        was_raised: Whether ``raise_pending`` has raised it, so that the state is consistent.
+        was_raised: Whether it was raised at a point at which the state is consistent.
     """
 
     def __init__(self) -> None:
@@ -81,8 +81,8 @@ def postpone_interruptions() -> Iterator[Postponed]:
         pending, _postponed = _postponed, outer
         if replaces_default:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-    if pending.pending is not None and not pending.was_raised:
-        raise pending.pending
+    if not pending.was_raised:
+        pending.raise_pending()
 
 
 def interrupt(error: BaseException) -> None:
