@@ -4,7 +4,7 @@
 
 A sweep runs once without interruption, and once with ``kill -9`` at random times, each followed by
 ``nnopt resume``. Both must have the same ``results.csv`` except for times and memory, and the same
-weights in every bit. A finished point must never change, and no temporary file may remain. Exits
+weights in every bit. A finished run must never change, and no temporary file may remain. Exits
 with 1 if a condition is violated.
 """
 
@@ -31,7 +31,7 @@ def main() -> int:
     """Print each kill and the comparison; return 1 if the results differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the times of the kills")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the times of the kills")
     options = parser.parse_args()
     random.seed(options.seed)
     with tempfile.TemporaryDirectory() as name:
@@ -77,7 +77,7 @@ def kill_often(folder: Path, ready: float, longest: float, kills: int) -> None:
 
 
 def check_finished(done: dict[Path, str], folder: Path) -> dict[Path, str]:
-    """Check that finished points are unchanged; return digest and time of all summaries."""
+    """Check that finished runs are unchanged; return digest and time of all summaries."""
     found = {
         path: f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_mtime_ns}"
         for path in folder.glob("*/summary.json")
