@@ -110,10 +110,12 @@ class NumpyNetwork:
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore the arrays that ``state`` has returned."""
-        has_average = any(name.startswith("average/") for name in state)
-        views = self._state_views(has_average)
+        views = self._state_views(with_average=False)
+        if has_average := any(name.startswith("average/") for name in state):
+            weights = {name: view for name, view in views.items() if name.startswith("weights/")}
+            views |= {name.replace("weights/", "average/", 1): x for name, x in weights.items()}
         check_state(views | {"optimizer/steps": np.array(0)}, state)
-        for name, view in views.items():
+        for name, view in self._state_views(has_average).items():
             np.copyto(view, state[name])
         self._optimizer.steps = int(state["optimizer/steps"])
 

@@ -149,12 +149,14 @@ class TorchNetwork:
         gradients = {name: torch.zeros_like(p) for name, p in self._named.items()}
         targets = {f"weights/{name}": tensor for name, tensor in tensors.items()}
         targets |= {f"gradients/{name}": gradient for name, gradient in gradients.items()}
-        if any(name.startswith("average/") for name in state):
-            averages = zip(tensors, self._average.averages, strict=True)
-            targets |= {f"average/{name}": average for name, average in averages}
         expected = {name: tensor.cpu().numpy() for name, tensor in targets.items()}
+        if has_average := any(name.startswith("average/") for name in state):
+            expected |= {f"average/{name}": expected[f"weights/{name}"] for name in tensors}
         expected |= expected_state(self._optimizer, self._named, state)
         check_state(expected | self._precision.state(), state)
+        if has_average:
+            averages = zip(tensors, self._average.averages, strict=True)
+            targets |= {f"average/{name}": average for name, average in averages}
         for name, tensor in targets.items():
             tensor.copy_(torch.from_numpy(state[name]))
         for name, gradient in gradients.items():

@@ -11,9 +11,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
 from nnopt.backends.torch.muon import Muon
+from nnopt.backends.torch.schedule_free import ScheduleFree
 
 GROUP_NUMBERS = ("k", "weight_sum", "lr_max")
 """Keys of parameter groups that a step of Schedule-Free changes. All are numbers."""
+
+STATE_KEYS = {
+    "SGD": ("momentum_buffer",),
+    "RMSprop": ("step", "square_avg"),
+    "Adagrad": ("step", "sum"),
+    "Adam": ("step", "exp_avg", "exp_avg_sq"),
+    "Lion": ("m",),
+    "Muon": ("m",),
+    "SGDScheduleFree": ("z",),
+    "AdamWScheduleFree": ("z", "exp_avg_sq"),
+}
+"""Class of an optimizer -> keys of the state of a parameter after the first step."""
 
 Named = Mapping[str, nn.Parameter]
 """Full name -> parameter."""
@@ -23,7 +36,7 @@ def optimizer_state(optimizer: optim.Optimizer, named: Named) -> dict[str, Tenso
     """Return the tensors ("optimizer/KEY/NAME") and the numbers of groups ("optimizer/KEY/0")."""
     tensors = {
         f"optimizer/{key}/{name}": value
-        for state, _ in _states(optimizer)
+        for _, state, _ in _states(optimizer)
         for name, parameter in named.items()
         for key, value in state.get(parameter, {}).items()
         if isinstance(value, Tensor)
@@ -42,13 +55,14 @@ def expected_state(
 ) -> dict[str, NDArray[Any]]:
     """Return arrays with the names, shapes and types of a valid state.
 
-    PyTorch creates the state of a parameter at the first step. Therefore, the keys are those of the
-    names ``found`` in a checkpoint. All parameters of an optimizer have the same keys.
+    PyTorch creates the state of a parameter at the first step. Therefore, no state is expected if
+    ``found``, the names in a checkpoint, have none.
     """
     expected: dict[str, NDArray[Any]] = {}
-    for _, groups in _states(optimizer):
+    for kind, _, groups in _states(optimizer):
         own = _own_parameters(groups, named)
-        for key in dict.fromkeys(key for key, name in map(_parse, found) if name in own):
+        has_state = any(name in own for _, name in map(_parse, found))
+        for key in STATE_KEYS[kind] if has_state else ():
             for name, parameter in own.items():
                 shape = () if key == "step" else tuple(parameter.shape)
                 dtype = "float32" if key == "step" else str(parameter.dtype).removeprefix("torch.")
@@ -63,7 +77,7 @@ def load_optimizer_state(
     optimizer: optim.Optimizer, named: Named, arrays: Mapping[str, NDArray[Any]]
 ) -> None:
     """Restore a state that has the names, shapes and types of ``expected_state``."""
-    for state, groups in _states(optimizer):
+    for _, state, groups in _states(optimizer):
         own = _own_parameters(groups, named)
         is_fused = any(group.get("fused") for group in groups)
         state.clear()
@@ -77,12 +91,13 @@ def load_optimizer_state(
                 group[key] = type(group[key])(arrays[f"optimizer/{key}/{index}"])
 
 
-def _states(optimizer: optim.Optimizer) -> list[tuple[dict[Any, Any], list[dict[str, Any]]]]:
-    """Return each state with its parameter groups. Muon has a second state, that of Adam."""
+def _states(optimizer: optim.Optimizer) -> list[tuple[str, dict[Any, Any], list[dict[str, Any]]]]:
+    """Return the class, the state and the groups of each optimizer. Muon includes Adam."""
     if isinstance(optimizer, Muon):
-        adam = optimizer.adam
-        return [(optimizer.state, optimizer.param_groups[:1]), (adam.state, adam.param_groups)]
-    return [(optimizer.state, optimizer.param_groups)]
+        groups, adam = optimizer.param_groups[:1], optimizer.adam
+        return [("Muon", optimizer.state, groups), ("Adam", adam.state, adam.param_groups)]
+    inner = optimizer.inner if isinstance(optimizer, ScheduleFree) else optimizer
+    return [(type(inner).__name__, optimizer.state, optimizer.param_groups)]
 
 
 def _own_parameters(groups: list[dict[str, Any]], named: Named) -> Named:

@@ -43,12 +43,12 @@ class ScheduleFree(optim.Optimizer):
         ]
         self._parameters: list[Tensor] = list(parameters)
         if isinstance(config, ScheduleFreeSgdConfig):
-            self._inner = schedulefree.SGDScheduleFree(groups, momentum=config.momentum)
+            self.inner = schedulefree.SGDScheduleFree(groups, momentum=config.momentum)
         else:
             betas = (config.beta1, config.beta2)
-            self._inner = schedulefree.AdamWScheduleFree(groups, betas=betas, eps=config.epsilon)
+            self.inner = schedulefree.AdamWScheduleFree(groups, betas=betas, eps=config.epsilon)
         super().__init__(parameters, {})
-        self.param_groups, self.state = self._inner.param_groups, self._inner.state
+        self.param_groups, self.state = self.inner.param_groups, self.inner.state
         self._y: list[Tensor] | None = None  # saved while the parameters are x
         self.train()
 
@@ -57,14 +57,14 @@ class ScheduleFree(optim.Optimizer):
         gradients = [p.grad for p in self._parameters]
         for p in self._parameters:
             p.grad = None if p.grad is None else p.grad.clone()
-        self._inner.step()
+        self.inner.step()
         for p, gradient in zip(self._parameters, gradients, strict=True):
             p.grad = gradient
 
     @torch.no_grad()
     def train(self) -> None:
         """Set the parameters to y as it was after the last step."""
-        self._inner.train()
+        self.inner.train()
         if self._y is not None:
             torch._foreach_copy_(self._parameters, self._y)
             self._y = None
@@ -75,7 +75,7 @@ class ScheduleFree(optim.Optimizer):
         """Set the parameters to x."""
         if self._y is None:
             self._y = [p.detach().clone() for p in self._parameters]
-            self._inner.eval()
+            self.inner.eval()
 
     def reset(self) -> None:
         """Reset the state, so that x, y and z are the current parameters."""
