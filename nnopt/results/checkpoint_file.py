@@ -60,7 +60,7 @@ class Checkpoint:
     @property
     def step(self) -> int:
         """The number of steps of the training so far."""
-        return len(self.training.arrays.get("learning_rates", ()))
+        return self.training.arrays.get("learning_rates", np.zeros(0)).size
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -111,13 +111,18 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
 
 
 def typed(values: object, types: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a map of JSON that has exactly these keys and types. Raises ValueError."""
+    """Return a map of JSON that has exactly these keys and types. Raises ValueError.
+
+    All whole numbers of a checkpoint count something, so they are not negative.
+    """
     if not isinstance(values, dict) or values.keys() != types.keys():
         raise ValueError(f"it has other keys than {', '.join(types)}")
     for key, kind in types.items():
         value = values[key]
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             raise ValueError(f"{key} has a wrong type")
+        if type(value) is int and not 0 <= value < 2**63:
+            raise ValueError(f"{key} is out of range")
     return {key: values[key] for key in types}
 
 

@@ -255,11 +255,14 @@ class TrainingState:
         best = _with_prefix(arrays, "best/") or last
         for found in (last, best):
             check_state(self.last, found)
+        history = read_records(EpochRow, values["history"])
+        if not self._is_position(history, len(rates), sizes, len(losses)):
+            raise ValueError("its numbers of steps and epochs contradict each other")
         self._network.load_state(_with_prefix(arrays, "network/"))
         self.last, self.best = last, best
         for name, value in typed(values["numbers"], NUMBERS).items():
             setattr(self, name, value)
-        self.history = read_records(EpochRow, values["history"])
+        self.history = history
         self.learning_rates = rates.tolist()
         for rule in ("stopping", "averaging", "plateau"):
             getattr(self, rule).load_state(values[rule])
@@ -267,6 +270,22 @@ class TrainingState:
         self.epoch = UnfinishedEpoch(sizes.tolist(), [], epoch.pop("seconds"))
         if sizes.size:
             self.epoch.records.append(StepRecord(losses, count=int(sizes.sum()), **epoch))
+
+    def _is_position(
+        self, history: list[EpochRow], step: int, sizes: NDArray[np.int64], losses: int
+    ) -> bool:
+        """Return whether a training can be at this step after these epochs and batches.
+
+        The last epoch can be shorter than the others, because max_steps or early stopping ended it.
+        """
+        per_epoch, epochs = self.length.steps_per_epoch, len(history)
+        rows = [(row.epoch, row.step) for row in history]
+        return (
+            rows == [(epoch, min(epoch * per_epoch, step)) for epoch in range(1, epochs + 1)]
+            and (epochs - 1) * per_epoch < step <= self.length.steps
+            and max(step - epochs * per_epoch, 0) == len(sizes) == losses <= per_epoch
+            and bool(np.all(sizes > 0))
+        )
 
 
 def _with_prefix(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,180 @@
+"""Checkpoints: round trip, and the refusal of files that are damaged or not of this format."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nnopt.errors import ResumeError
+from nnopt.results import checkpoint_file
+from nnopt.results.checkpoint_file import Checkpoint, Content, read_checkpoint, write_checkpoint
+from nnopt.results.metrics_file import LayerRow
+
+VALUES = {"loss": math.nan, "best": -math.inf, "rate": 0.1 + 0.2, "n": 3, "none": None, "x": ["ä"]}
+ARRAYS = {
+    "learning_rates": np.array([0.1, 0.2]),
+    "network/a": np.array([[math.nan, -0.0, 1e-45]], np.float32),
+    "steps": np.array(7),
+    "empty": np.zeros((0, 3)),
+    "column": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+}
+LAYERS = [LayerRow(1, "dense1", 0.5, math.nan, None, math.inf, 1e-320)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the path of a checkpoint."""
+    path = tmp_path / "checkpoint_a.npz"
+    write_checkpoint(path, Checkpoint(Content(VALUES, ARRAYS), {"status": "running"}, LAYERS))
+    return path
+
+
+def sign(path: Path, arrays: dict[str, Any]) -> None:
+    """Write the arrays of a checkpoint with a correct checksum."""
+    arrays = {name: array for name, array in arrays.items() if name != "sha256"}
+    with path.open("wb") as file:
+        np.savez(file, sha256=checkpoint_file._digest(arrays), **arrays)
+
+
+def stored(path: Path) -> dict[str, Any]:
+    with np.load(path) as file:
+        return dict(file)
+
+
+def test_checkpoint_round_trip_keeps_all_bits(path: Path) -> None:
+    found = read_checkpoint(path)
+    assert repr(found.training.values) == repr(VALUES)
+    assert (found.summary, repr(found.layers), found.step) == (
+        {"status": "running"},
+        repr(LAYERS),
+        2,
+    )
+    assert found.training.arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        other = found.training.arrays[name]
+        assert (array.dtype, array.shape) == (other.dtype, other.shape)
+        assert array.tobytes() == other.tobytes()
+    assert found.path == path
+
+
+def test_checkpoint_signed_by_the_test_accepted(path: Path) -> None:
+    """The tests below change files that ``sign`` writes; without a change they are valid."""
+    sign(path, stored(path))
+    assert read_checkpoint(path).step == 2
+
+
+@pytest.mark.parametrize("size", [0, 10, 0.5, -1], ids=["empty", "10 bytes", "half", "last byte"])
+def test_checkpoint_truncated_refused(path: Path, size: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(size * len(data)) if size == 0.5 else int(size)])
+    with pytest.raises(ResumeError, match=r"checkpoint_a\.npz is damaged"):
+        read_checkpoint(path)
+
+
+def test_checkpoint_missing_refused(path: Path) -> None:
+    path.unlink()
+    with pytest.raises(ResumeError, match="does not exist"):
+        read_checkpoint(path)
+
+
+def test_checkpoint_with_any_bit_flipped_refused_or_unchanged(path: Path) -> None:
+    """Some bits of the archive, such as the times of its members, have no meaning."""
+    data, whole = path.read_bytes(), read_checkpoint(path)
+    accepted, messages = 0, []
+    for place in range(0, 8 * len(data), 101):
+        damaged = bytearray(data)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            found = read_checkpoint(path)
+        except ResumeError as error:
+            messages.append(str(error))
+            continue
+        accepted += 1
+        assert repr(found) == repr(whole)
+    assert accepted < len(messages)
+    assert [x for x in messages if "checkpoint_a.npz" not in x or "\n" in x] == []
+
+
+@pytest.mark.parametrize("name", ["network/a", "steps", "values"])
+def test_checkpoint_with_a_changed_array_refused(path: Path, name: str) -> None:
+    """The CRC of the archive is correct, and the SHA-256 is not."""
+    arrays = stored(path)
+    arrays[name] = arrays[name] + np.ones((), arrays[name].dtype)
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    with pytest.raises(ResumeError, match="is damaged: its SHA-256 does not match"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: arrays | {"steps": arrays["steps"].astype(np.int32)},
+        lambda arrays: arrays | {"network/a": arrays["network/a"].reshape(3)},
+        lambda arrays: {name.replace("network", "last"): x for name, x in arrays.items()},
+        lambda arrays: arrays | {"new": np.zeros(0)},
+    ],
+    ids=["type", "shape", "name", "number"],
+)
+def test_digest_depends_on_names_types_and_shapes(path: Path, change: Any) -> None:
+    np.savez(path, **change(stored(path)))
+    with pytest.raises(ResumeError, match="SHA-256"):
+        read_checkpoint(path)
+
+
+CONTENTS: dict[str, tuple[Any, str]] = {
+    "no JSON": (b"{", "is not a checkpoint of nnopt"),
+    "no UTF-8": (b"\xff\xfe\x80", "is not a checkpoint of nnopt"),
+    "a list": ([], "is not a checkpoint of nnopt"),
+    "nested deeply": (b"[" * 100_000, "is not a checkpoint of nnopt"),
+    "a huge number": (b"9" * 10_000, "is not a checkpoint of nnopt"),
+    "a newer format": ({"format": 2, "anything": 1}, "has the format 2, but this nnopt reads 1"),
+    "an older format": ({"format": 0}, "is not a checkpoint of nnopt"),
+    "a format in words": ({"format": "1"}, "is not a checkpoint of nnopt"),
+    "no layers": (
+        {"format": 1, "training": {}, "summary": {}},
+        "is not a checkpoint of nnopt: it has other keys than format, training, summary, layers",
+    ),
+    "layers that are a map": (
+        {"format": 1, "training": {}, "summary": {}, "layers": {}},
+        "layers has a wrong type",
+    ),
+    "a layer that is short": (
+        {"format": 1, "training": {}, "summary": {}, "layers": [[1]]},
+        "a row has 1 values",
+    ),
+    "a negative epoch": (
+        {
+            "format": 1,
+            "training": {},
+            "summary": {},
+            "layers": [[-1, "a", 0.0, 0.0, None, None, None]],
+        },
+        "epoch is out of range",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "fragment"), CONTENTS.values(), ids=CONTENTS)
+def test_checkpoint_with_wrong_values_and_correct_checksum_refused(
+    path: Path, content: Any, fragment: str
+) -> None:
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
+    sign(path, stored(path) | {"values": np.frombuffer(text, np.uint8)})
+    with pytest.raises(ResumeError, match=fragment) as error:
+        read_checkpoint(path)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["values", "sha256"])
+def test_checkpoint_without_an_array_refused(path: Path, name: str) -> None:
+    arrays = {key: array for key, array in stored(path).items() if key != name}
+    np.savez(path, **arrays) if name == "sha256" else sign(path, arrays)
+    with pytest.raises(ResumeError, match=r"is damaged|is not a checkpoint"):
+        read_checkpoint(path)
