@@ -63,21 +63,22 @@ class CheckpointWriter:
         Within the context, an interruption waits until the current step, or the current batch of an
         evaluation, is complete.
         """
-        interval = self._config.checkpoint.interval
-        self._loop, self._saved_step = loop, loop.training.step
-        self._due = time.monotonic() + (math.inf if interval is None else interval)
+        self._loop = loop
+        self._saved_step, self._wait = loop.training.step, self._config.checkpoint.interval or 0.0
+        self._due = time.monotonic() + self._wait
         loop.between_steps, loop.between_batches = self._between_steps, self._raise_pending
-        try:
-            with postpone_interruptions() as self._postponed:
+        with postpone_interruptions() as self._postponed:
+            try:
                 yield
-                if interval is not None:
+                if self._config.checkpoint.interval is not None:
                     self._final = loop.save()
-                if self._config.checkpoint.keep:
-                    self._write(self._final)
-        except (KeyboardInterrupt, SystemExit, TimeLimitError):
-            if self._postponed.was_raised:  # else it was raised within a step
-                self._try_to_write(None)
-            raise
+                self._postponed.raise_pending()
+            except (KeyboardInterrupt, SystemExit, TimeLimitError):
+                if self._postponed.was_raised:  # else it was raised within a step
+                    self._try_to_write(self._final)
+                raise
+            if self._config.checkpoint.keep:
+                self._write(self._final)
 
     @contextmanager
     def after(self) -> Iterator[None]:
@@ -91,11 +92,12 @@ class CheckpointWriter:
 
     def _between_steps(self) -> None:
         self._raise_pending()
-        if time.monotonic() < self._due:
+        training, interval = self._loop.training, self._config.checkpoint.interval
+        if interval is None:
             return
-        training = self._loop.training
-        is_boundary = not training.epoch.sizes and training.step > self._saved_step
-        if self._config.checkpoint.interval or is_boundary:  # 0: only between two epochs
+        if interval == 0 and (training.epoch.sizes or training.step == self._saved_step):
+            return
+        if time.monotonic() >= self._due:
             self._write(None)
 
     def _raise_pending(self) -> None:
@@ -112,8 +114,7 @@ class CheckpointWriter:
         self._paths.reverse()
         self._saved_step, ended = self._loop.training.step, time.monotonic()
         self._recorder.summary["checkpoint_seconds"] += ended - started
-        if interval := self._config.checkpoint.interval:
-            self._due = ended + max(interval, (ended - started) / MAX_COST)
+        self._due = ended + max(self._wait, (ended - started) / MAX_COST)
 
     def _try_to_write(self, content: Content | None) -> None:
         """Write a checkpoint unless they are turned off. Report a failure as a warning."""

@@ -44,7 +44,7 @@ class Postponed:
 
     Attributes:
         pending: The interruption that has been requested first, or None.
-        was_raised: Whether it was raised at a point at which the state is consistent.
+        was_raised: Whether ``raise_pending`` has raised it, so that the state is consistent.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,151 @@
+"""Interruptions by signals, and their postponement to consistent points."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from nnopt.errors import TimeLimitError
+from nnopt.terminal.interruption import (
+    Interruption,
+    Postponed,
+    code_of,
+    interrupt,
+    message_of,
+    postpone_interruptions,
+    stop_on_signals,
+)
+
+REQUESTS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+NUMBERS = (signal.SIGINT, *REQUESTS)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Restore the handlers of all signals after the test."""
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", REQUESTS)
+def test_signal_without_postponement_raised_at_once(number: signal.Signals) -> None:
+    stop_on_signals()
+    with pytest.raises(Interruption) as error:
+        signal.raise_signal(number)
+    assert message_of(error.value) == f"interrupted by {number.name}"
+    assert code_of(error.value) == 143
+
+
+def postponed_signals(
+    *numbers: signal.Signals, with_point: bool = False, error: Exception | None = None
+) -> Postponed:
+    """Send signals within a context. Then raise what is pending, or the error, if any."""
+    with postpone_interruptions() as postponed:
+        LATEST[:] = [postponed]
+        postponed.raise_pending()
+        for number in numbers:
+            signal.raise_signal(number)
+        assert not postponed.was_raised
+        LATEST.append("all signals sent")
+        if error is not None:
+            raise error
+        if with_point:
+            postponed.raise_pending()
+            pytest.fail("nothing was raised")
+    return postponed
+
+
+LATEST: list[Any] = []
+"""The context of the latest call of ``postponed_signals``, and its progress."""
+
+
+@pytest.mark.parametrize("with_point", [True, False], ids=["at a point", "at the end"])
+@pytest.mark.parametrize("number", NUMBERS)
+def test_signal_postponed_raised_at_the_next_point(
+    number: signal.Signals, with_point: bool
+) -> None:
+    stop_on_signals()
+    kind = KeyboardInterrupt if number == signal.SIGINT else Interruption
+    with pytest.raises(kind) as error:
+        postponed_signals(number, with_point=with_point)
+    assert code_of(error.value) == (130 if number == signal.SIGINT else 143)
+    assert LATEST[1:] == ["all signals sent"]
+    assert LATEST[0].was_raised
+
+
+def test_context_without_a_signal_raises_nothing() -> None:
+    stop_on_signals()
+    assert not postponed_signals().was_raised
+
+
+def test_error_in_the_context_hides_a_postponed_signal() -> None:
+    stop_on_signals()
+    with pytest.raises(ValueError, match="of the step"):
+        postponed_signals(signal.SIGTERM, error=ValueError("of the step"))
+    assert not LATEST[0].was_raised
+
+
+def test_first_of_several_signals_raised() -> None:
+    stop_on_signals()
+    with pytest.raises(Interruption, match="SIGHUP"):
+        postponed_signals(signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
+
+
+def test_ctrl_c_twice_in_a_program_without_handlers_raised_at_once() -> None:
+    """A program that calls nnopt as a library has Python's handler of Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        postponed_signals(signal.SIGINT, signal.SIGINT)
+    assert LATEST[1:] == []
+    assert not LATEST[0].was_raised
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_signal_in_a_nested_context_raised_there() -> None:
+    stop_on_signals()
+    with postpone_interruptions() as outer:
+        with pytest.raises(Interruption):
+            postponed_signals(signal.SIGTERM)
+        outer.raise_pending()
+
+
+def postponed_limit(limit: TimeLimitError) -> None:
+    with postpone_interruptions():
+        interrupt(limit)
+        LATEST[:] = ["reached"]
+
+
+def test_time_limit_postponed_like_a_signal() -> None:
+    limit = TimeLimitError(3, "max_time")
+    with pytest.raises(TimeLimitError):
+        postponed_limit(limit)
+    assert LATEST == ["reached"]
+    with pytest.raises(TimeLimitError):
+        interrupt(limit)
+    assert (code_of(limit), message_of(limit)) == (5, "took longer than max_time = 3 s")
+
+
+def test_context_in_another_thread_keeps_the_handlers() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    found: list[object] = []
+
+    def work() -> None:
+        with postpone_interruptions():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [signal.default_int_handler]
+
+
+def test_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop_on_signals()
+    signal.raise_signal(signal.SIGHUP)
