@@ -22,6 +22,9 @@ MakeConfig = Callable[..., Config]
 
 COUNT, BATCH = 31, 8
 
+ALL = {"crop": 2, "flip": True, "cutout": 4, "mixup": 1.0, "cutmix": 1.0}
+"""All augmentations that both backends have."""
+
 
 def make_dataset(shape: tuple[int, ...]) -> Dataset:
     rng = np.random.default_rng(0)
@@ -63,7 +66,7 @@ def whole_epoch(loader: Loader, augmentation: Augmentation) -> tuple[np.ndarray,
         ({"cutout": 3}, (3, 6, 5)),
         ({"mixup": 0.4}, (3, 6, 5)),
         ({"cutmix": 1.0}, (3, 6, 5)),
-        ({"crop": 2, "flip": True, "cutout": 4, "mixup": 1.0, "cutmix": 1.0}, (3, 6, 5)),
+        (ALL, (3, 6, 5)),
         ({}, (3,)),
         ({"mixup": 0.4}, (3,)),
     ],
@@ -99,6 +102,48 @@ def drawn(make_config: MakeConfig, dataset: Dataset, **chosen: Any) -> Augmentat
     changes = {f"regularizer.augmentation.{key}": value for key, value in chosen.items()}
     config = make_config(batch_size=BATCH, **changes)
     return draw_augmentation(config, dataset, 1, COUNT)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("batches_per_chunk", [1, 2, 99])
+@pytest.mark.parametrize(
+    ("backend", "chosen", "shape"),
+    [
+        *((backend, {}, (3,)) for backend in ("numpy", "torch")),
+        *((backend, ALL, (3, 6, 5)) for backend in ("numpy", "torch")),
+        ("torch", ALL | {"policy": "rand_augment"}, (3, 6, 5)),
+    ],
+    ids=["numpy", "torch", "numpy-augmented", "torch-augmented", "torch-policy"],
+)
+def test_batches_from_a_later_batch_equal_those_of_the_whole_epoch(
+    make_config: MakeConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    chosen: dict[str, Any],
+    shape: tuple[int, ...],
+    batches_per_chunk: int,
+    first: int,
+) -> None:
+    for name in ("CPU_CHUNK_BYTES", "CPU_POLICY_CHUNK_BYTES"):
+        monkeypatch.setattr(
+            torch_loader_file, name, batches_per_chunk * BATCH * int(np.prod(shape)) * 4
+        )
+    changes = {f"regularizer.augmentation.{key}": value for key, value in chosen.items()}
+    config = make_config(backend=backend, batch_size=BATCH, **changes)
+    dataset = make_dataset(shape)
+    build = load_backend(backend).build_loader
+    augmentation, order = draw_augmentation(config, dataset, 1, COUNT), epoch_order(0, 1, COUNT)
+
+    def batches(first: int) -> list[tuple[Any, Any]]:
+        loader = build(dataset.train, dataset.normalization, config)
+        found = loader.train_batches(order, BATCH, augmentation, first)
+        return [(np.asarray(x).copy(), np.asarray(y).copy()) for x, y in found]
+
+    whole, later = batches(0), batches(first)
+    assert len(later) == 4 - first
+    for pair, expected in zip(later, whole[first:], strict=True):
+        assert_array_equal(pair[0], expected[0], strict=True)
+        assert_array_equal(pair[1], expected[1], strict=True)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
