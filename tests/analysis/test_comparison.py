@@ -59,7 +59,7 @@ def verdicts(comparison: Comparison) -> list[str]:
 BASE = [0.80, 0.85, 0.90]
 
 
-def test_verdict_of_every_kind() -> None:
+def test_verdict_describes_every_kind_of_difference() -> None:
     runs = [
         *runs_of(BASE, optimizer="a-baseline"),
         *runs_of([0.9, 0.952, 1.0], optimizer="b-better"),
@@ -97,7 +97,7 @@ def test_verdict_depends_on_the_direction_of_the_metric(metric: str, expected: s
 
 
 def test_compare_runs_more_comparisons_raise_p() -> None:
-    """Compare the same two rows alone, and among more rows that do not differ."""
+    """Compare two settings alone, and together with settings that do not differ."""
     strong = runs_of([0.9, 0.97, 0.98], lr=1) + runs_of(BASE, lr=0)
     alone = compared(strong, "lr=0")
     others = [run for k in range(2, 9) for run in runs_of([0.81, 0.83, 0.92], lr=k)]
@@ -122,10 +122,10 @@ def test_baseline_of_several_settings_matches_the_other_keys() -> None:
         difference = found[lr, 1e-3].difference
         assert difference is not None
         assert difference.change is not None
-        assert difference.change.mean == pytest.approx(1.5e-3)  # 0.1 against the other lr
+        assert difference.change.mean == pytest.approx(1.5e-3)  # 0.1 more with the other lr
 
 
-def test_baseline_applies_to_the_same_test_set_only() -> None:
+def test_baseline_applies_only_to_settings_with_the_same_test_set() -> None:
     runs = [
         *runs_of(BASE, dataset="mnist", optimizer="sgd"),
         *runs_of([0.9, 0.952, 1.0], dataset="mnist", optimizer="adam"),
@@ -141,7 +141,7 @@ def test_baseline_applies_to_the_same_test_set_only() -> None:
     assert "worse" in verdicts(across)
 
 
-def test_test_set_without_its_validation_samples_is_a_different_one() -> None:
+def test_test_set_that_lends_validation_samples_is_a_different_one() -> None:
     runs = [
         *runs_of(BASE, lr=1, dataset__validation__source="none"),
         *runs_of([0.9, 0.952, 1.0], lr=1, dataset__validation__source="train"),
@@ -249,7 +249,7 @@ def test_check_same_data_different_files_are_refused() -> None:
     assert split_by_data_files(runs[:1]) == runs[:1]
 
 
-def test_check_same_data_different_training_file_is_noted() -> None:
+def test_check_same_data_notes_different_training_files() -> None:
     def trained_on(train: str, accuracy: float) -> list[Run]:
         found = runs_of([accuracy], frozenset({train, "test"}), **{"dataset.train": train})
         return [replace(run, named_files={"dataset.test": "test"}) for run in found]
@@ -299,7 +299,7 @@ def csv_runs(path: str, digest: str | None, accuracies: Sequence[float | None]) 
         ),
     ],
 )
-def test_unify_file_names_paths_of_one_file_are_one_setting(
+def test_unify_file_names_different_paths_of_a_file_are_one_setting(
     files: list[tuple[str, str | None]], names: list[str]
 ) -> None:
     runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5])]

@@ -43,7 +43,7 @@ def test_format_mean_has_two_digits_of_the_deviation(
     assert format_mean(Estimate(5, mean, std, None)) == text
 
 
-def test_format_interval_has_its_own_digits() -> None:
+def test_format_interval_width_determines_the_digits() -> None:
     assert format_interval(Estimate(5, 0.99166, 0.0032, (0.98769, 0.99563))) == "[0.9877, 0.9956]"
     assert format_interval(Estimate(2, 0.9, 0.1, (0.0011, 1.7989))) == "[0.00, 1.80]"
     assert format_interval(Estimate(2, 3e-8, 1e-8, (2e-8, 4e-8))) == "[2.0, 4.0]e-08"

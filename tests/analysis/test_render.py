@@ -128,7 +128,7 @@ FORMULAS = ("=1+1", "+cmd|x", "-2+3", "@SUM(A1)", " =1", "\t=1", "-", "-a")
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_to_csv_formula_becomes_text_unless_kept(text: str) -> None:
+def test_to_csv_formula_becomes_text_unless_formulas_are_kept(text: str) -> None:
     rows: list[Record] = [{text: text, "mean": -0.5}]
     header, row = csv.reader(io.StringIO(to_csv(rows)))
     assert (header[0], row) == (f"'{text}", [f"'{text}", "-0.5"])
@@ -139,7 +139,7 @@ def test_to_csv_formula_becomes_text_unless_kept(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["-0.1", "+3", "-1e-05", "-inf", "[-1, 2]", "a=b", "null", ""])
-def test_to_csv_number_or_plain_text_kept(text: str) -> None:
+def test_to_csv_number_or_plain_text_is_kept(text: str) -> None:
     assert list(csv.reader(io.StringIO(to_csv([{"a": text, "b": 1}]))))[1] == [text, "1"]
 
 

@@ -151,15 +151,15 @@ def test_condition_on_missing_key_holds_only_for_unequal() -> None:
         ("optimizer.lr<high", "'high' is no number"),
     ],
 )
-def test_read_condition_malformed_is_refused(word: str, message: str) -> None:
+def test_read_condition_malformed_text_is_refused(word: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_condition(word, KNOWN)
 
 
-def test_read_condition_baseline_accepts_only_equality() -> None:
+def test_read_condition_for_a_baseline_accepts_only_equality() -> None:
     with pytest.raises(ConfigError, match=r"write KEY=VALUE$"):
         read_condition("optimizer!=sgd", KNOWN, operators=("=",))
 
 
-def test_unknown_name_without_a_similar_one_lists_all_names() -> None:
+def test_unknown_name_without_a_similar_name_lists_all_names() -> None:
     assert str(unknown_name("metric", "zzz", ["a", "b"])) == "unknown metric 'zzz'; allowed: a, b"

@@ -51,7 +51,7 @@ def test_estimate_single_and_huge_values_have_no_interval() -> None:
     one = estimate([0.5])
     assert (one.n, one.mean, one.std, one.interval) == (1, 0.5, None, None)
     assert estimate([1.5e308, 1.7e308]).mean == pytest.approx(1.6e308)
-    assert estimate([0.1 + 0.2, 0.3, 0.3]).std == 0  # differ only by rounding
+    assert estimate([0.1 + 0.2, 0.3, 0.3]).std == 0  # the values differ only by rounding
 
 
 @settings(max_examples=25)
@@ -67,7 +67,7 @@ def test_paired_difference_equals_scipy(pairs: list[tuple[float, float]]) -> Non
         assert spread <= 1e-9 * max(map(abs, (*ours, *theirs, 1)))
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # nearly equal differences
+        warnings.simplefilter("ignore", RuntimeWarning)  # SciPy warns of nearly equal differences
         expected = stats.ttest_rel(ours, theirs)
     assert actual.p == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
 
@@ -147,7 +147,7 @@ def test_corrected_differences_without_p_are_unchanged() -> None:
 
 COMPARISONS = 200
 LIMIT = 18
-"""If each of 200 comparisons errs with probability 5 %, more than 18 err with less than 1 %."""
+"""If each of 200 comparisons errs with probability 5 %, P(more than 18 errors) is below 1 %."""
 
 
 def test_simulation_limit_equals_scipy() -> None:
@@ -163,7 +163,7 @@ def test_simulation_limit_equals_scipy() -> None:
 def accuracies(rows: int, seeds: int, samples: int, draw: np.random.Generator) -> np.ndarray:
     """Return test accuracies (rows, seeds) of equally good settings.
 
-    The seed shifts all settings, and the test set has few samples, so some accuracies are equal.
+    The seed shifts all settings. The test set has few samples, so some accuracies are equal.
     """
     seed_effect = draw.normal(0, 0.02, seeds)
     skill = 0.9 + seed_effect + draw.normal(0, 0.01, (rows, seeds))
@@ -185,7 +185,7 @@ def test_corrected_equal_settings_rarely_differ(rows: int, seeds: int, samples: 
 
 
 def test_uncorrected_equal_settings_often_differ() -> None:
-    """The simulation detects missing correction: more than 5 % of comparisons are significant."""
+    """Without the correction, more than 5 % of the comparisons are significant."""
     draw = np.random.default_rng(605)
     errors = 0
     for _ in range(COMPARISONS):
@@ -196,7 +196,7 @@ def test_uncorrected_equal_settings_often_differ() -> None:
 
 
 def test_corrected_real_difference_is_found() -> None:
-    """The difference is four percentage points; the seeds' standard deviation is one."""
+    """The difference is 4 percentage points; the standard deviation over seeds is 1 point."""
     draw = np.random.default_rng(1)
     found = 0
     for _ in range(50):

@@ -53,7 +53,7 @@ def test_batch_parts_cover_the_batch(count: int, batch_size: int, accumulation_s
     assert max(sizes) - min(sizes) <= 1
     assert (len(parts) - 1) * largest < count  # no more parts than necessary
     if count <= batch_size:
-        assert len(parts) <= accumulation_steps  # so their numbers are distinct
+        assert len(parts) <= accumulation_steps  # no more parts than configured
     if batch_size % accumulation_steps == 0 == count - batch_size:
         assert sizes == [batch_size // accumulation_steps] * accumulation_steps
 
@@ -114,7 +114,7 @@ def test_draw_crops_uses_the_whole_range_and_flips_half() -> None:
     assert abs(np.corrcoef(crops.top, crops.left)[0, 1]) < 0.05
 
 
-def test_draw_crops_crop_and_flip_are_independent() -> None:
+def test_draw_crops_offsets_and_flips_are_independent() -> None:
     both, crop, flip = (
         draw_crops(1, 2, 50, *options) for options in ((2, True), (2, False), (0, True))
     )
@@ -130,7 +130,7 @@ def test_draw_crops_crop_and_flip_are_independent() -> None:
     assert not np.array_equal(both.top, other.top)
 
 
-def test_draw_crops_off_returns_none() -> None:
+def test_draw_crops_without_crop_and_flip_returns_none() -> None:
     assert draw_crops(0, 0, 10, crop=0, flip=False) is None
 
 
@@ -186,7 +186,7 @@ def test_draw_mixup_permutes_batches_and_weights_sum_to_one(
         assert sorted(partner) == list(range(len(partner)))
     assert (mixing.weight >= 0).all()
     assert (mixing.weight <= 1).all()
-    for dtype in (np.float32, np.float64):  # both exact
+    for dtype in (np.float32, np.float64):  # λ and 1 - λ are exact in both types
         weight, other = mixing.weight.astype(dtype), (1 - mixing.weight).astype(dtype)
         assert (weight == mixing.weight).all()
         assert (weight + other == 1).all()
@@ -236,12 +236,11 @@ def test_draw_cutmix_weight_is_the_area_outside_of_the_box(
 
 
 @pytest.mark.parametrize(("alpha", "side"), [(1.0, 2 / 3), (1000.0, 0.5**0.5)])
-def test_draw_cutmix_boxes_equal_the_paper(alpha: float, side: float) -> None:
-    """Let ``side`` be the mean of √(1 - λ).
+def test_draw_cutmix_boxes_have_the_distribution_of_the_paper(alpha: float, side: float) -> None:
+    """Compare with expected values; ``side`` is the mean of the side s = √(1 - λ).
 
-    A box of side s whose centre c is uniform in 0..1 touches an edge with probability P(c < s / 2),
-    whose mean is half of the mean side. On average it begins at E[max(c - s / 2, 0)] = E[(1 - s /
-    2)²] / 2.
+    The centre c of a box is uniform in 0..1. The box touches an edge if c < s / 2, with the mean
+    probability side / 2. On average it begins at E[max(c - s / 2, 0)] = E[(1 - s / 2)²] / 2.
     """
     mixing = draw_cutmix(0, 0, 20_000, 1, alpha, 2, 1000, 500)
     edges = np.array([(b[0].start, b[0].stop, b[1].start, b[1].stop) for b in mixing.boxes if b])
@@ -249,10 +248,10 @@ def test_draw_cutmix_boxes_equal_the_paper(alpha: float, side: float) -> None:
     for start, stop in ((top, bottom), (left, right)):
         assert np.mean(start == 0) == pytest.approx(side / 2, abs=0.015)
         assert np.mean(stop == 1) == pytest.approx(side / 2, abs=0.015)
-        begins = (1 - side + 0.5 / 4) / 2  # the mean of s² is that of 1 - λ
+        begins = (1 - side + 0.5 / 4) / 2  # E[s²] = E[1 - λ] = 0.5
         assert start.mean() == pytest.approx(begins, abs=0.01)
     whole = (edges > 0).all(axis=1) & (edges < (1000, 1000, 500, 500)).all(axis=1)
-    assert abs((bottom - top) - (right - left))[whole].max() <= 0.0016  # to the nearest pixel
+    assert abs((bottom - top) - (right - left))[whole].max() <= 0.0016  # rounding to pixels
     assert abs(np.corrcoef(top + bottom, left + right)[0, 1]) < 0.03
 
 
@@ -264,7 +263,7 @@ def test_draw_cutmix_partners_and_centres_do_not_depend_on_alpha() -> None:
     assert not np.array_equal(first.partner, partners)
 
 
-def test_draw_either_each_batch_has_one_kind() -> None:
+def test_draw_either_gives_each_batch_mixup_or_cutmix() -> None:
     """10,000 draws with probability ½ are within four standard deviations of 5,000."""
     mixup = draw_mixup(0, 0, 29_999, 3, 1.0, 2)
     cutmix = draw_cutmix(0, 0, 29_999, 3, 1.0, 2, 6, 5)
@@ -285,13 +284,15 @@ def images() -> Dataset:
     return Dataset("test", ("a", "b", "c"), part, None, part, Normalization(*np.ones((2, 1))), {})
 
 
-def test_draw_augmentation_off_is_plain(make_config: Callable[..., Config]) -> None:
+def test_draw_augmentation_none_is_plain(
+    make_config: Callable[..., Config],
+) -> None:
     assert draw_augmentation(make_config(), images(), 1, 30) == Augmentation()
 
 
 @given(seed=st.integers(0, 99), epoch=st.integers(1, 99))
 @settings(max_examples=20)
-def test_draw_augmentation_is_deterministic_and_kinds_are_independent(
+def test_draw_augmentation_is_deterministic_and_its_kinds_are_independent(
     make_config: Callable[..., Config], seed: int, epoch: int
 ) -> None:
     def draw(**chosen: Any) -> Augmentation:

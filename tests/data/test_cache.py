@@ -52,7 +52,7 @@ def entry(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("is_copied", [True, False])
-def test_cached_second_time_decodes_nothing(
+def test_cached_second_call_decodes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_copied: bool
 ) -> None:
     if not is_copied:
@@ -84,7 +84,7 @@ def test_cached_key_depends_on_the_contents(tmp_path: Path) -> None:
     cached(counted.source, tmp_path / "cache")
     assert counted.times == 2
     assert entry(tmp_path / "cache") == first
-    # Other bytes of the same size: another key.
+    # Other bytes of the same size give another key.
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     decoded = cached(counted.source, tmp_path / "cache")
     assert counted.times == 3
@@ -262,7 +262,7 @@ def test_cached_hostile_array_file_is_replaced(tmp_path: Path, kind: str) -> Non
     assert path.read_bytes() == original
 
 
-def test_part_truncated_mapped_file_is_refused(
+def test_part_with_truncated_mapped_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_config: Callable[..., Config]
 ) -> None:
     monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
@@ -278,7 +278,7 @@ def test_part_truncated_mapped_file_is_refused(
         next(batches.train_batches(np.arange(40), 8, PLAIN))
 
 
-def test_part_mapped_file_deleted_is_still_read(
+def test_part_with_deleted_mapped_file_is_still_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
@@ -289,7 +289,7 @@ def test_part_mapped_file_deleted_is_still_read(
     assert np.array_equal(inputs, before)
 
 
-def test_damaged_flipped_bit_is_found(tmp_path: Path) -> None:
+def test_damaged_finds_a_flipped_bit(tmp_path: Path) -> None:
     cached(Counted(tmp_path).source, tmp_path / "cache")
     assert damaged(tmp_path / "cache", "mnist") == []
     path = entry(tmp_path / "cache") / "train_inputs.npy"
@@ -320,7 +320,7 @@ def csv_facts(decoded: Decoded) -> object:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_csv_options_never_share_an_entry(tmp_path: Path, order: int) -> None:
+def test_csv_different_options_never_share_an_entry(tmp_path: Path, order: int) -> None:
     (tmp_path / "train.csv").write_text("label,b,c\n0,1,2\n1,0,3\n1,1,4\n")
     (tmp_path / "test.csv").write_text("label,b,c\n1,0,5\n0,1,6\n")
     for changes in CHANGES[::order]:
@@ -333,7 +333,7 @@ def test_csv_options_never_share_an_entry(tmp_path: Path, order: int) -> None:
     assert len(list((tmp_path / "cache").glob("csv-*"))) == len(CHANGES)
 
 
-def test_csv_selection_of_rows_shares_an_entry(tmp_path: Path) -> None:
+def test_csv_sources_with_different_row_selections_share_an_entry(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("label,b\n0,1\n1,0\n1,1\n")
     for changes in ({}, {"subset": 2}, {"classes": ("1",)}, {"normalization": "unit"}):
         config = csv_config("train.csv", **changes)
@@ -341,7 +341,7 @@ def test_csv_selection_of_rows_shares_an_entry(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").glob("csv-*"))) == 1
 
 
-def test_csv_swapped_contents_are_decoded_again(tmp_path: Path) -> None:
+def test_csv_files_with_swapped_contents_are_decoded_again(tmp_path: Path) -> None:
     one, other = "label,b\n0,1\n1,2\n", "label,b\n0,3\n1,4\n"
     for first, second in ((one, other), (other, one)):
         (tmp_path / "train.csv").write_text(first)
@@ -361,7 +361,7 @@ def test_cached_key_depends_on_the_settings(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").glob("mnist-*"))) == 2
 
 
-def test_cached_damaged_entry_is_replaced_under_a_mapping(
+def test_cached_damaged_entry_is_replaced_while_mapped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files that another process has mapped are deleted and never overwritten."""

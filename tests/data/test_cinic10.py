@@ -137,7 +137,7 @@ def test_decode_bad_image_is_named(tmp_path: Path, content: bytes, message: str)
         decode(tmp_path)
 
 
-def test_png_problem_every_truncation_and_flipped_byte_is_found() -> None:
+def test_png_problem_finds_every_truncation_and_flipped_byte() -> None:
     content = png_bytes(PIXELS)
     for end in range(len(content)):
         assert cinic10.png_problem(content[:end]), end
@@ -148,7 +148,7 @@ def test_png_problem_every_truncation_and_flipped_byte_is_found() -> None:
     assert cinic10.png_problem(content) is None
 
 
-def test_decode_png_gray_palette_and_transparent_become_rgb() -> None:
+def test_decode_png_gray_palette_and_transparent_images_become_rgb() -> None:
     gray = np.asarray(Image.fromarray(PIXELS).convert("L"))
     assert np.array_equal(cinic10.decode_png(png_bytes(gray), HERE), np.stack([gray] * 3, axis=2))
     opaque = np.concatenate([PIXELS, np.full((32, 32, 1), 7, np.uint8)], axis=2)
@@ -216,13 +216,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("content", "message"), HOSTILE.values(), ids=HOSTILE)
-def test_decode_png_hostile_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_decode_png_hostile_image_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         cinic10.decode_png(content, tmp_path / "bad.png")
     assert str(tmp_path / "bad.png") in str(caught.value)
 
 
-def test_decode_png_interlaced_is_read(tmp_path: Path) -> None:
+def test_decode_png_interlaced_image_is_read(tmp_path: Path) -> None:
     assert cinic10.decode_png(
         png(chunk(b"IDAT", zlib.compress(bytes(4000))), interlaced=1), tmp_path
     ).shape

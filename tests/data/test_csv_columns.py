@@ -24,7 +24,7 @@ SHAPE = (1, 2, 2)
         ("pixel_a2 pixel_a1 pixel_b2 pixel_b1", None),
     ],
 )
-def test_pixels_ordered_by_number_else_as_in_file(names: str, ordered: str | None) -> None:
+def test_pixels_are_ordered_by_number_or_as_in_file(names: str, ordered: str | None) -> None:
     found = find_columns(["label", *names.split()], csv_config(train="a"), Path("a.csv"))
     assert found.shape == SHAPE
     assert " ".join(found.feature_names) == (ordered or names)
@@ -38,12 +38,12 @@ def test_names_of_rows_and_columns_give_image_shape() -> None:
 
 
 @pytest.mark.parametrize("names", ["v2 v1 v4 v3", "pixels pixelated x y", "x1 1 2 3"])
-def test_other_names_are_features_in_order_of_file(names: str) -> None:
+def test_columns_with_other_names_are_features_in_the_order_of_the_file(names: str) -> None:
     found = find_columns(["label", *names.split()], csv_config(train="a"), Path("a.csv"))
     assert (found.shape, found.feature_names) == ((), names.split())
 
 
 @pytest.mark.parametrize("names", ["pixel5 pixel1 pixel2 pixel3", "px1 px2 px2_ px3"])
-def test_gap_or_different_name_among_pixels_refused(names: str) -> None:
+def test_gap_or_different_name_among_pixels_is_refused(names: str) -> None:
     with pytest.raises(DataError, match=r"gaps or repeat|and also"):
         find_columns(["label", *names.split()], csv_config(train="a"), Path("a.csv"))

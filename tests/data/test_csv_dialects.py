@@ -61,7 +61,7 @@ def test_decode_table_of_pandas_equals_pandas(
         drop_columns=(0,) if options["index"] else (),
     )
     inputs, numbers = found.parts["train"]
-    assert inputs.tolist() == values.tolist()  # to the last bit
+    assert inputs.tolist() == values.tolist()  # equal to the last bit
     assert [found.classes[number] for number in numbers] == labels
     assert list(found.features) == names
 

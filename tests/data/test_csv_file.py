@@ -21,12 +21,12 @@ def decode(root: Path, text: str, **changes: object) -> Decoded:
     return csv_file.locate(csv_config("train.csv", **changes), root, root).decode()
 
 
-def test_decode_features_and_whole_number_labels(tmp_path: Path) -> None:
+def test_decode_features_and_whole_number_labels_are_read(tmp_path: Path) -> None:
     decoded = decode(tmp_path, "x,label,y\n1,5,2.5\n-3e2,1,0\n7,9,.5\n8,10,1\n")
     inputs, labels = decoded.parts["train"]
     assert inputs.dtype == np.float64
     assert inputs.tolist() == [[1, 2.5], [-300, 0], [7, 0.5], [8, 1]]
-    assert decoded.classes == ("1", "5", "9", "10")  # by value, not by spelling
+    assert decoded.classes == ("1", "5", "9", "10")  # sorted by value, not by spelling
     assert labels.tolist() == [1, 0, 2, 3]
     assert list(decoded.sources) == ["train.csv"]
 
@@ -241,7 +241,7 @@ REMEDIES = {
 
 
 @pytest.mark.parametrize("texts", MERGED.values(), ids=MERGED)
-def test_decode_different_numbers_equal_in_float64_reported(
+def test_decode_different_numbers_equal_in_float64_are_reported(
     tmp_path: Path, texts: tuple[str, str]
 ) -> None:
     one, other = texts
@@ -257,7 +257,7 @@ def test_decode_different_numbers_equal_in_float64_reported(
 @pytest.mark.parametrize(
     ("remedy", "texts"), [(remedy, pair) for remedy, pairs in REMEDIES.items() for pair in pairs]
 )
-def test_decode_numbers_equal_in_float64_remedy_depends_on_numbers(
+def test_decode_remedy_for_numbers_equal_in_float64_depends_on_the_numbers(
     tmp_path: Path, remedy: str, texts: tuple[str, str]
 ) -> None:
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))
@@ -300,20 +300,20 @@ EQUAL = {
 
 
 @pytest.mark.parametrize("texts", EQUAL.values(), ids=EQUAL)
-def test_decode_numbers_distinct_in_float64_not_reported(
+def test_decode_numbers_distinct_in_float64_are_not_reported(
     tmp_path: Path, texts: tuple[str, str]
 ) -> None:
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))
     assert decode(tmp_path, "label,x\n" + text).notes == ()
 
 
-def test_decode_decimal_commas_equal_in_float64_reported(tmp_path: Path) -> None:
+def test_decode_decimal_commas_equal_in_float64_are_reported(tmp_path: Path) -> None:
     text = "label;x\n0;0,12345678901234567890\n1;0,12345678901234567891\n0;1\n"
     (note,) = decode(tmp_path, text, decimal="comma").notes
     assert "column 'x' has different numbers" in note
 
 
-def test_decode_floats_written_by_numpy_not_reported(tmp_path: Path) -> None:
+def test_decode_floats_written_by_numpy_are_not_reported(tmp_path: Path) -> None:
     values = np.random.default_rng(0).standard_normal(400).repeat(2)
     for form in ("%.18e", "%.17g", "%.25f"):
         text = "".join(f"{k % 2},{form % value}\n" for k, value in enumerate(values))

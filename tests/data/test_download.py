@@ -150,7 +150,7 @@ def test_fetch_failed_download_leaves_no_file(
     assert not list((tmp_path / "root/MNIST").rglob("*.*"))
 
 
-def test_fetch_no_answer_is_refused(tmp_path: Path) -> None:
+def test_fetch_without_answer_is_refused(tmp_path: Path) -> None:
     nobody = Download(f"MNIST/raw/{FILE}.gz", ("http://127.0.0.1:9/x.gz",), f"sha256:{'0' * 64}")
     with pytest.raises(DataError, match=r"cannot fetch train-images.*127\.0\.0\.1:9.*refused"):
         fetch_dataset(replace(MNIST, downloads=(nobody,)), tmp_path, lambda _: None)
@@ -299,7 +299,7 @@ def test_unpack_hostile_entry_is_refused(
     assert sorted(one.name for one in tmp_path.iterdir()) == ["evil.tar.gz", "inside"]
 
 
-def test_unpack_absolute_name_stays_inside(tmp_path: Path) -> None:
+def test_unpack_absolute_name_stays_inside_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "evil.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         plain("/tmp/nnopt-absolute-name")(tar)

@@ -16,7 +16,7 @@ from nnopt.data.duplicates import groups_among, repeated_rows, row_hashes
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("width", [1, 3, 8, 9])
-def test_row_hashes_equal_only_for_equal_rows(dtype: str, width: int) -> None:
+def test_row_hashes_are_equal_only_for_equal_rows(dtype: str, width: int) -> None:
     rows = np.unique(np.random.default_rng(0).integers(0, 7, (3000, width)), axis=0).astype(dtype)
     assert len(np.unique(row_hashes(rows))) == len(rows)
     assert np.array_equal(row_hashes(rows[::-1])[::-1], row_hashes(rows))
@@ -26,7 +26,7 @@ def test_row_hashes_depend_on_the_column() -> None:
     assert len(set(row_hashes(np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])))) == 3
 
 
-def test_repeated_rows_equal_in_every_process() -> None:
+def test_repeated_rows_are_equal_in_every_process() -> None:
     program = (
         "import numpy as np; from nnopt.data.duplicates import repeated_rows; "
         "rows = np.random.default_rng(0).integers(0, 9, (40, 1)); "
@@ -50,7 +50,7 @@ def test_row_hashes_negative_zero_equals_zero() -> None:
 
 
 @given(st.lists(st.integers(0, 5)), st.lists(st.integers(0, 5)))
-def test_repeated_rows_equal_comparison(train: list[int], test: list[int]) -> None:
+def test_repeated_rows_equal_a_comparison_of_all_values(train: list[int], test: list[int]) -> None:
     parts = {
         name: (np.array(values, dtype=np.float64)[:, None], None)
         for name, values in (("train", train), ("test", test))

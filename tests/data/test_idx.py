@@ -27,7 +27,7 @@ def decode(root: Path) -> Decoded:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_decode_images_and_labels(tmp_path: Path, packed: bool) -> None:
+def test_decode_images_and_labels_are_read(tmp_path: Path, packed: bool) -> None:
     arrays = write_idx(tmp_path, packed=packed)
     decoded = decode(tmp_path)
     images, labels = decoded.parts["train"]
@@ -39,7 +39,7 @@ def test_decode_images_and_labels(tmp_path: Path, packed: bool) -> None:
     assert np.array_equal(decoded.parts["test"][1], arrays["t10k-labels-idx1-ubyte"])
     assert decoded.mean[0] == pytest.approx(arrays[IMAGES].mean(), rel=1e-15)
     assert decoded.std[0] == pytest.approx(arrays[IMAGES].std(), rel=1e-12)
-    # Checksums are those of the uncompressed contents, here not the published ones.
+    # Checksums are computed from uncompressed contents. These differ from the published checksums.
     assert decoded.sources[f"MNIST/raw/{LABELS}"] == sha256(idx_bytes(arrays[LABELS]))
     assert len(decoded.notes) == 4
     assert "not the published file" in decoded.notes[0]
@@ -97,7 +97,7 @@ def test_read_giant_file_is_refused(tmp_path: Path) -> None:
         decode(tmp_path)
 
 
-def test_decode_no_images_is_refused(tmp_path: Path) -> None:
+def test_decode_file_without_images_is_refused(tmp_path: Path) -> None:
     write_idx(tmp_path)
     for file, shape in ((IMAGES, (0, 4, 4)), (LABELS, (0,))):
         (tmp_path / "MNIST/raw" / file).write_bytes(idx_bytes(np.zeros(shape)))
@@ -164,7 +164,7 @@ def test_decode_file_of_another_dataset_is_refused(
 
 
 def test_read_gzip_longer_than_its_header_is_not_unpacked(tmp_path: Path) -> None:
-    """The header has 40 images of 4x4, and 100 MB of zeros follow; one byte more is unpacked."""
+    """The header claims 40 images of 4x4, but 100 MB of zeros follow; one zero is unpacked."""
     write_idx(tmp_path, packed=True)
     path = tmp_path / f"MNIST/raw/{IMAGES}.gz"
     path.write_bytes(gzip.compress(idx_bytes(np.zeros((40, 4, 4))) + bytes(10**8)))

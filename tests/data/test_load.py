@@ -86,7 +86,7 @@ def test_load_validation_is_split_off_test() -> None:
     assert dataset.validation.inputs is dataset.test.inputs
 
 
-def test_load_validation_none_has_no_part() -> None:
+def test_load_validation_none_gives_no_validation_part() -> None:
     dataset = load(spiral_config(validation=Validation("none", 0.4)), NO_DATA, seed=0)
     assert dataset.validation is None
     assert (len(dataset.train), len(dataset.test)) == (150, 150)
@@ -125,7 +125,7 @@ def test_load_images_are_uint8(tmp_path: Path, name: str) -> None:
     assert seen(dataset, dataset.train).max() <= 1
 
 
-def test_load_next_start_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_next_process_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("decoded a second time")
 
@@ -162,7 +162,7 @@ def test_load_subset_changes_training_rows_only(tmp_path: Path) -> None:
         load(image_config("mnist", subset=33), data_config(tmp_path), seed=3)
 
 
-def test_load_cinic10_own_validation_part(tmp_path: Path) -> None:
+def test_load_cinic10_own_validation_part_is_used(tmp_path: Path) -> None:
     arrays = write_cinic(tmp_path)
     own = Validation("own", 0.1)
     dataset = load(image_config("cinic10", validation=own), data_config(tmp_path), seed=0)
@@ -174,7 +174,7 @@ def test_load_cinic10_own_validation_part(tmp_path: Path) -> None:
         load(image_config("mnist", validation=own), data_config(tmp_path), seed=0)
 
 
-def test_load_standard_normalization_of_images(tmp_path: Path) -> None:
+def test_load_standard_normalization_of_images_uses_all_training_images(tmp_path: Path) -> None:
     write_cinic(tmp_path)
     config = image_config(
         "cinic10", normalization="standard", validation=Validation("none", 0.1), subset=None
@@ -183,7 +183,7 @@ def test_load_standard_normalization_of_images(tmp_path: Path) -> None:
     values = seen(dataset, dataset.train)
     assert np.abs(values.mean(axis=(0, 2, 3))).max() < 1e-12
     assert np.abs(values.var(axis=(0, 2, 3)) - 1).max() < 1e-12
-    # The statistics are those of all training images: subset and classes do not change them.
+    # The statistics cover all training images: subset and classes do not change them.
     small = load(replace(config, subset=3, classes=(0, 1)), data_config(tmp_path), seed=0)
     assert np.array_equal(small.normalization.scale, dataset.normalization.scale)
 
@@ -195,7 +195,7 @@ def test_load_normalization_of_features_uses_training_rows(tmp_path: Path) -> No
     values = seen(dataset, dataset.train)
     assert np.abs(values.mean(axis=0)).max() < 1e-12
     assert np.abs(values[:, :2].var(axis=0) - 1).max() < 1e-12
-    assert not values[:, 2].any()  # a constant feature: finite, and zero
+    assert not values[:, 2].any()  # a constant feature becomes zero
     values = seen(
         load(replace(config, normalization="unit"), data_config(tmp_path), 0), dataset.train
     )
@@ -214,7 +214,7 @@ def test_load_single_csv_file_is_split(tmp_path: Path) -> None:
     assert [len(rows(part)) for part in (one.train, one.validation, one.test)] == [24, 6, 10]
     assert rows(one.train) | rows(one.validation) | rows(one.test) == set(range(40))
     assert rows(one.test) != rows(other.test)
-    assert len(list((tmp_path / "cache").glob("csv-*"))) == 1  # all seeds share it
+    assert len(list((tmp_path / "cache").glob("csv-*"))) == 1  # all seeds share one entry
 
 
 def test_load_pixel_normalization_excludes_test_rows(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_load_unusual_paths_are_read(tmp_path: Path, name: str) -> None:
     assert len(load(image_config("mnist"), data_config(root), seed=0).train) == 32
 
 
-def test_load_path_not_utf8_is_read(tmp_path: Path) -> None:
+def test_load_path_that_is_not_utf8_is_read(tmp_path: Path) -> None:
     root = tmp_path / "\udcff"
     root.mkdir()
     write_csv(root)
@@ -291,7 +291,7 @@ def test_load_path_not_utf8_is_read(tmp_path: Path) -> None:
     assert len(dataset.train) == 30
 
 
-# a mapped file that is cut short ------------------------------------------------------------------
+# a memory-mapped file that is truncated -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("normalization", ["standard", "unit", "none"])

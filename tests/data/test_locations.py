@@ -81,7 +81,7 @@ def test_locate_folder_of_another_dataset_is_skipped(
     assert owner("0" * 64) is None
 
 
-def test_locate_nearest_folder_is_named(tmp_path: Path) -> None:
+def test_locate_most_complete_folder_is_named_in_the_message(tmp_path: Path) -> None:
     write_idx(tmp_path, "mnist")
     (tmp_path / "mnist" / IDX_FILES[2]).unlink()
     (tmp_path / "mnist" / IDX_FILES[3]).unlink()

@@ -1,4 +1,4 @@
-"""The distribution of the operations of a policy, and its independence of other keys."""
+"""The distribution of a policy's operations, and the independence of the draws of other keys."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def drawn(
 
 
 def assert_likely(counts: np.ndarray, expected: np.ndarray) -> None:
-    """Check that Pearson's statistic is within five standard deviations of its mean."""
+    """Check that Pearson's statistic is within five standard deviations of the expected value."""
     freedom = counts.size - 1
     statistic = ((counts - expected) ** 2 / expected).sum()
     assert abs(statistic - freedom) < 5 * math.sqrt(2 * freedom)
@@ -83,7 +83,7 @@ def test_draw_policy_depends_on_seed_and_epoch_only(policy: str) -> None:
     assert (again.operation == expected.operation).all()
     assert (again.level == expected.level).all()
     for other in (drawn(policy, seed=1), drawn(policy, epoch=2)):
-        assert np.mean(other.operation == expected.operation) < 0.1  # 1/14 by chance
+        assert np.mean(other.operation == expected.operation) < 0.1  # 1/14 are equal by chance
 
 
 def test_draw_policy_operations_do_not_depend_on_magnitude_or_number() -> None:

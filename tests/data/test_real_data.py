@@ -60,7 +60,7 @@ def test_published_datasets_have_the_published_contents(
         assert counts.tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
-def test_published_first_images_have_their_labels(tmp_path: Path) -> None:
+def test_published_first_images_of_cifar10_have_the_known_labels(tmp_path: Path) -> None:
     dataset = load_real("cifar10", tmp_path, "none")
     names = [dataset.classes[label] for label in dataset.train.labels[:3]]
     assert names == ["frog", "truck", "truck"]

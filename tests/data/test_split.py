@@ -76,7 +76,7 @@ def test_subset_is_stratified_and_limited() -> None:
         subset(labels, rows, 81, np.random.default_rng(0))
 
 
-def test_chosen_classes_name_precedes_number() -> None:
+def test_chosen_classes_name_takes_precedence_over_number() -> None:
     names = ("airplane", "bird", "cat", "dog")
     assert chosen_classes(names, None) == [0, 1, 2, 3]
     assert chosen_classes(names, ["dog", 0]) == [3, 0]
@@ -110,7 +110,7 @@ def test_chosen_classes_message_lists_at_most_20_names() -> None:
 @pytest.mark.parametrize("source", ["train", "test", "own", "none"])
 @pytest.mark.parametrize("count", [None, 7])
 @pytest.mark.parametrize("fraction", [0.1, 0.25])
-def test_training_samples_equals_the_size_after_the_split(
+def test_training_samples_is_the_size_of_the_training_part_after_the_split(
     source: Literal["train", "test", "own", "none"], count: int | None, fraction: float
 ) -> None:
     sizes = {"train": 30, "valid": 12, "test": 20}

@@ -114,7 +114,7 @@ def test_load_features_that_repeat_the_label_are_all_named(
 def test_load_features_without_stored_names_are_reported_by_number(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A feature's number differs from its column's number, so it cannot name a column."""
+    """The number of a feature is not the number of its column, so no column can be named."""
     monkeypatch.setattr(csv_file, "MAX_NAMES_LENGTH", 3)
     features = {"x": noise(60), "target": [float(k % 3) for k in range(60)]}
     (message,) = labels_among(tmp_path, caplog, features, 3)

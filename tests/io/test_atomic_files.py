@@ -100,7 +100,7 @@ def test_write_text_interrupted_leaves_no_file(
 
 
 def test_write_arrays_larger_than_the_file_size_limit_are_refused(tmp_path: Path) -> None:
-    """The limit is that of the operating system (RLIMIT_FSIZE)."""
+    """The operating system sets the limit (RLIMIT_FSIZE)."""
     program = (
         "import numpy as np, sys; from pathlib import Path\n"
         "from nnopt.io.atomic_files import write_arrays\n"
@@ -202,7 +202,7 @@ def test_write_json_any_text_is_kept(text: str, tmp_path_factory: pytest.TempPat
     assert json.loads(path.read_text(encoding="utf-8")) == {"text": text}
 
 
-def test_write_json_name_not_utf8_is_escaped(tmp_path: Path) -> None:
+def test_write_json_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     write_json(tmp_path / "a.json", name)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == name
@@ -252,7 +252,7 @@ def test_link_latest_is_relative_and_replaced(tmp_path: Path) -> None:
     assert names(tmp_path / "moved") == ["latest", "runs"]
 
 
-def test_link_latest_outputs_folder_is_a_link(tmp_path: Path) -> None:
+def test_link_latest_in_a_linked_outputs_folder_leads_to_the_run(tmp_path: Path) -> None:
     (tmp_path / "disk" / "deep").mkdir(parents=True)
     (tmp_path / "outputs").symlink_to(tmp_path / "disk" / "deep")
     target = fresh_folder(tmp_path / "elsewhere", "run")

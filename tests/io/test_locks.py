@@ -1,4 +1,4 @@
-"""Locks on folders, also on network file systems, whose locks differ from those of a disk."""
+"""Locks on folders of disks and of network file systems, where locks behave differently."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ fcntl = pytest.importorskip("fcntl")
 def _with_and_without_flock(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run each test with flock, and with its replacement on Windows."""
+    """Run each test with flock, and with the package that replaces flock on Windows."""
     monkeypatch.setattr("nnopt.io.locks.HAS_FLOCK", request.param)
 
 
@@ -43,7 +43,7 @@ def test_is_held_concurrent_calls_do_not_conflict(tmp_path: Path) -> None:
     with hold(tmp_path):
         pass
     with (tmp_path / "lock").open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # ``is_held`` of a second process
+        fcntl.flock(file, fcntl.LOCK_SH)  # as ``is_held`` of a second process
         assert not is_held(tmp_path)
 
 
@@ -103,7 +103,7 @@ def holding_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.usefixtures("_with_and_without_flock")
-def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
+def test_hold_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
     with holding_process(tmp_path) as process:
         assert is_held(tmp_path)
         with hold(tmp_path) as is_mine:
@@ -125,7 +125,7 @@ def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
         ("folder", "is a directory"),
     ],
 )
-def test_lock_other_than_a_regular_file_is_refused(tmp_path: Path, kind: str, why: str) -> None:
+def test_lock_file_that_is_not_regular_is_refused(tmp_path: Path, kind: str, why: str) -> None:
     lock, outside = tmp_path / "lock", tmp_path / "outside"
     if kind == "pipe":
         os.mkfifo(lock)
@@ -149,7 +149,7 @@ def test_lock_other_than_a_regular_file_is_refused(tmp_path: Path, kind: str, wh
     assert outside.exists() == (kind in {"link", "hard link"})
 
 
-def test_lock_named_pipe_with_a_reader_refused(tmp_path: Path) -> None:
+def test_lock_named_pipe_with_a_reader_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lock")
     reader = os.open(tmp_path / "lock", os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -179,7 +179,7 @@ def test_exclusive_waits_for_the_holder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_exclusive_without_locks_raises(
+def test_exclusive_on_file_system_without_locks_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(file: int, operation: int) -> None:

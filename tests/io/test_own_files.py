@@ -80,7 +80,7 @@ def test_log_file_full_disk_drops_the_line(
     assert capsys.readouterr().err == ""
 
 
-def test_irregular_entries_named_and_other_names_ignored(tmp_path: Path) -> None:
+def test_irregular_entries_reports_own_names_and_ignores_others(tmp_path: Path) -> None:
     (tmp_path / "run.log").symlink_to("nowhere")
     (tmp_path / "mine").symlink_to("nowhere")
     os.mkfifo(tmp_path / "metrics.csv")
@@ -99,7 +99,7 @@ def test_check_writable_creates_nothing(tmp_path: Path) -> None:
             check_writable(folder)
 
 
-def test_check_writable_full_disk_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_writable_refuses_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space = os.statvfs(tmp_path)
     full = os.statvfs_result((*space[:3], 0, 0, *space[5:]))
     monkeypatch.setattr(os, "statvfs", lambda _: full)

@@ -12,12 +12,12 @@ from nnopt.io.paths import absolute_folder, environment, given_path
 
 
 @pytest.mark.parametrize("value", ["", " ", "\t\n"])
-def test_environment_blank_is_unset(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_environment_blank_value_is_unset(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("NNOPT_DATA_DIR", value)
     assert environment("NNOPT_DATA_DIR", "data") == "data"
 
 
-def test_environment_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_set_variable_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNOPT_DATA_DIR", " a b")
     assert environment("NNOPT_DATA_DIR", "data") == " a b"
 
@@ -28,24 +28,24 @@ def test_absolute_folder_home_is_expanded(tmp_path: Path, monkeypatch: pytest.Mo
     assert absolute_folder("~", "data.root") == str(tmp_path)
 
 
-def test_absolute_folder_relative_starts_at_current_folder() -> None:
+def test_absolute_folder_relative_path_starts_at_the_current_folder() -> None:
     assert absolute_folder("a/../b", "data.root") == os.path.join(os.getcwd(), "b")
     assert absolute_folder("./~x", "data.root") == os.path.join(os.getcwd(), "~x")
 
 
 @pytest.mark.parametrize("text", ["", "  ", "a\0b", "~no-such-user/x"])
-def test_absolute_folder_impossible_name_refused(text: str) -> None:
+def test_absolute_folder_impossible_name_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^data\.root = "):
         absolute_folder(text, "data.root")
 
 
 @pytest.mark.parametrize("text", ["", "  ", "a\0b", "~no-such-user/x"])
-def test_given_path_impossible_name_refused(text: str) -> None:
+def test_given_path_impossible_name_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^--out '"):
         given_path(text, "--out")
 
 
-def test_absolute_folder_empty_home_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absolute_folder_tilde_with_empty_home_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "")
     with pytest.raises(ConfigError, match="HOME is empty"):
         absolute_folder("~/x", "data.root")

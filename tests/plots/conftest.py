@@ -1,4 +1,4 @@
-"""Checks of the PNG on the disk, and of the figure that was written to it."""
+"""Checks of a PNG file, and of the figure that was written to the file."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_matplotlib_unwritable_home_is_accepted(tmp_path: Path) -> None:
         ("\U000f0000", "\\U000f0000"),  # private use area: no font has this character
     ],
 )
-def test_readable_missing_glyphs_become_codes(text: str, expected: str) -> None:
+def test_readable_replaces_missing_glyphs_by_codes(text: str, expected: str) -> None:
     assert style.readable(text) == expected
 
 
@@ -100,7 +100,7 @@ def test_readable_long_text_is_cut() -> None:
         (1e-40, 1e20, ["10⁻⁴⁰", "10⁻²⁸", "10⁻¹⁶", "10⁻⁴", "10⁸", "10²⁰"]),
     ],
 )
-def test_log_ticks_number_and_texts(low: float, high: float, expected: list[str]) -> None:
+def test_log_ticks_have_number_and_texts(low: float, high: float, expected: list[str]) -> None:
     figure = matplotlib.figure.Figure()
     axes = figure.add_subplot()
     axes.set_ylim(low, high)

@@ -1,4 +1,4 @@
-"""A sweep with every status, and a browser that opens its page."""
+"""A sweep with a point of every status, and a browser that opens the report of the sweep."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EPOCHS = 30
 
 
 def _write_metrics(folder: Path, level: float, epochs: int = EPOCHS) -> None:
-    """Write validation losses level / epoch, half as large training losses, and accuracies."""
+    """Write validation losses level / epoch, training losses half as large, and accuracies."""
     rows = []
     for epoch in range(1, epochs + 1):
         loss = level / epoch
@@ -97,7 +97,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iter
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[WebDriver]:
-    """Start a headless Chromium of 1400 by 1000 pixels, with its own profile."""
+    """Start a headless Chromium with a window of 1400 by 1000 pixels and a new profile."""
     if not (CHROMIUM.exists() and DRIVER.exists()):
         pytest.skip(f"no browser: {CHROMIUM} and {DRIVER} are not both there")
     from selenium import webdriver

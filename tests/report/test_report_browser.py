@@ -33,7 +33,7 @@ def page(sweep: Path) -> Path:
 def open_page(browser: WebDriver, page: Path) -> Open:
     """Return ``open_page(path, width=400, scheme="dark")``, which waits until the page is painted.
 
-    The default path is that of the sweep.
+    The default path is the report of ``sweep``.
     """
 
     def open_it(path: Path = page, width: int = 1400, scheme: str = "light") -> None:
@@ -102,7 +102,7 @@ def drag(browser: WebDriver, start: tuple[float, float], end: tuple[float, float
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
     width, height = chart.size["width"], chart.size["height"]
 
-    def offset(place: tuple[float, float]) -> tuple[int, int]:  # from the centre
+    def offset(place: tuple[float, float]) -> tuple[int, int]:  # from the centre of the chart
         return round((place[0] - 0.5) * width), round((place[1] - 0.5) * height)
 
     actions = ActionChains(browser, duration=0).move_to_element_with_offset(chart, *offset(start))
@@ -229,7 +229,7 @@ def test_chart_zooms_pans_and_resets(browser: WebDriver, open_page: Open) -> Non
     open_page()
     whole = ticks(browser, "x")
     assert (whole[0], whole[-1]) == (5, 30)
-    drag(browser, (0.5, 0.5), (0.8, 0.5))  # a flat drag keeps the vertical axis
+    drag(browser, (0.5, 0.5), (0.8, 0.5))  # a horizontal drag keeps the vertical axis
     zoomed = ticks(browser, "x")
     assert 12 < zoomed[0] < zoomed[-1] < 26
     drag(browser, (0.3, 0.3), (0.7, 0.7))
@@ -288,7 +288,7 @@ def test_chart_shows_values_under_the_cursor(browser: WebDriver, open_page: Open
     assert texts(browser, ".tip strong") == ["epochs: 2"]
 
 
-def test_points_open_to_details(browser: WebDriver, open_page: Open) -> None:
+def test_points_open_and_show_details(browser: WebDriver, open_page: Open) -> None:
     open_page()
     assert texts(browser, ".details") == []
     opener = browser.find_element("css selector", "[aria-label='details of sgd-3']")
@@ -317,7 +317,7 @@ def test_points_open_to_details(browser: WebDriver, open_page: Open) -> None:
     assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
-def test_plots_linked_are_shown_from_files(
+def test_plots_that_are_linked_are_shown_from_files(
     browser: WebDriver,
     open_page: Open,
     sweep: Path,

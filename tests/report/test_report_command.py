@@ -1,4 +1,4 @@
-"""The verb ``report``: files, messages and refusals."""
+"""The command ``nnopt report``: files, messages and refusals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 class Page(HTMLParser):
-    """The elements of a page, and its records, as a browser reads them."""
+    """The elements and the JSON data of a page, as a browser reads them."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def points_of(page: Page) -> dict[str, dict[str, Any]]:
     return {point["name"]: point for point in page.records["points"]}
 
 
-def test_page_sweep_is_complete(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_page_of_a_sweep_is_complete(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert nnopt("report", str(sweep)) == 3
     captured = capsys.readouterr()
     assert "adam-4/summary.json is damaged" in captured.err
@@ -118,10 +118,10 @@ def test_page_makes_no_requests(nnopt: Run, sweep: Path) -> None:
     assert policy.startswith("default-src 'none'; img-src data: 'self' file:; style-src 'sha256-")
 
 
-def test_page_sweep_shows_command_and_pending_points(
+def test_page_of_a_sweep_shows_command_and_pending_points(
     nnopt: Run, sweep: Path, workplace: Path
 ) -> None:
-    """The file contains the complete configuration of a pending point, not only varied keys."""
+    """The page contains the complete configuration of a pending point, not only varied keys."""
     folder = shutil.copytree(sweep, workplace / "planned")
     config = json.loads((folder / "adam-0" / "summary.json").read_text())["config"]
     config["optimizer"]["name"], config["epochs"] = "lion", 99
@@ -140,7 +140,7 @@ def test_page_sweep_shows_command_and_pending_points(
     assert nnopt("report", "planned") == 3
 
 
-def test_page_damaged_curves_are_named(nnopt: Run, sweep: Path, workplace: Path) -> None:
+def test_page_names_runs_with_damaged_curves(nnopt: Run, sweep: Path, workplace: Path) -> None:
     folder = shutil.copytree(sweep / "sgd-0", workplace / "run")
     (folder / "metrics.csv").write_text("epoch,loss\n1,2\n")
     assert nnopt("report", "run") == 0
@@ -149,7 +149,7 @@ def test_page_damaged_curves_are_named(nnopt: Run, sweep: Path, workplace: Path)
     assert "grid" not in point
 
 
-def test_page_single_run_is_complete(nnopt: Run, sweep: Path) -> None:
+def test_page_of_a_single_run_is_complete(nnopt: Run, sweep: Path) -> None:
     assert nnopt("report", str(sweep / "sgd-0")) == 0
     page = Page(sweep / "sgd-0" / "report.html")
     (sweep / "sgd-0" / "report.html").unlink()
@@ -169,7 +169,7 @@ def test_page_single_run_is_complete(nnopt: Run, sweep: Path) -> None:
     assert point["log"].endswith("last line\n")
 
 
-def test_page_edited_config_file_shows_summary(nnopt: Run, sweep: Path, workplace: Path) -> None:
+def test_page_of_edited_config_file_shows_summary(nnopt: Run, sweep: Path, workplace: Path) -> None:
     folder = shutil.copytree(sweep / "sgd-0", workplace / "run")
     before = "  name: sgd\n"
     (folder / "config.yaml").write_text(f"optimizer:\n{before.replace('sgd', 'adam')}")
@@ -181,7 +181,7 @@ def test_page_edited_config_file_shows_summary(nnopt: Run, sweep: Path, workplac
     assert "  name: adam" not in lines
 
 
-def test_page_unfinished_run_shows_config_file(nnopt: Run, sweep: Path, workplace: Path) -> None:
+def test_page_of_unfinished_run_shows_config_file(nnopt: Run, sweep: Path, workplace: Path) -> None:
     folder = shutil.copytree(sweep / "sgd-0", workplace / "run")
     (folder / "summary.json").unlink()
     (folder / "config.yaml").write_text("seed: 7\n")
@@ -191,7 +191,7 @@ def test_page_unfinished_run_shows_config_file(nnopt: Run, sweep: Path, workplac
     assert [page.records["lines"][place] for place in point["config"]] == ["seed: 7"]
 
 
-def test_page_folder_of_many_sweeps_has_scopes(
+def test_page_of_many_sweeps_has_scopes(
     nnopt: Run, sweep: Path, leave_run: LeaveRun, workplace: Path
 ) -> None:
     for name in ("one", "two"):

@@ -32,7 +32,7 @@ def test_short_rounds_to_digits(value: float, expected: float | None) -> None:
     assert (actual, type(actual)) == (expected, type(expected))
 
 
-def test_curves_runs_of_similar_length_keep_the_same_epochs(
+def test_curves_of_runs_of_similar_length_keep_the_same_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_metrics: Write
 ) -> None:
     monkeypatch.setattr("nnopt.report.curves.MAX_PAGE_VALUES", 0)  # MIN_EPOCHS epochs remain
@@ -57,8 +57,8 @@ def test_curves_runs_of_similar_length_keep_the_same_epochs(
     assert many.columns["validation_loss"] == [short(1 / epoch, 5) for epoch in many.epochs]
 
 
-def test_plots_are_embedded_by_kind_or_linked(tmp_path: Path, write_plot: Write) -> None:
-    """The large plots of all points are linked, although those of one point would fit."""
+def test_plots_of_one_kind_are_embedded_or_linked(tmp_path: Path, write_plot: Write) -> None:
+    """The large plots of all points are linked, although the plots of one point would fit."""
     for point in ("a #1", "b"):
         write_plot(tmp_path / point / "plots" / "confusion.png", 16)
         write_plot(tmp_path / point / "plots" / "weights.png", 256)
@@ -85,7 +85,7 @@ def test_plots_are_embedded_by_kind_or_linked(tmp_path: Path, write_plot: Write)
             assert Image.open(io.BytesIO(picture)).size == (16, 16)
 
 
-def test_plots_damaged_are_left_out(tmp_path: Path, write_plot: Write) -> None:
+def test_plots_that_are_damaged_are_left_out(tmp_path: Path, write_plot: Write) -> None:
     write_plot(tmp_path / "plots" / "good.png")
     (tmp_path / "plots" / "bad.png").write_bytes(b"\x89PNG half of it")
     found = embed_or_link([], plots_of(tmp_path), tmp_path / "page.html", 10**6)
@@ -108,4 +108,4 @@ def test_about_machine_includes_accelerator() -> None:
         summary = {"machine": machine | {"accelerator": accelerator}}
         assert _machine(cast(Point, SimpleNamespace(summary=summary))) == message
     before = cast(Point, SimpleNamespace(summary={"machine": machine}))
-    assert _machine(before) == plain  # of a run from before accelerators were recorded
+    assert _machine(before) == plain  # a run of a version without accelerator

@@ -1,4 +1,4 @@
-"""Finding runs below a folder: finished, unfinished and damaged ones."""
+"""Search for finished, unfinished and damaged runs below a folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nnopt.schema import WITHOUT_EFFECT
 LeaveRun = Callable[..., Path]
 
 
-def test_find_runs_at_any_depth_are_found_once(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_find_runs_finds_runs_at_any_depth_once(tmp_path: Path, leave_run: LeaveRun) -> None:
     leave_run(tmp_path / "runs" / "b", seed=1)
     inner = leave_run(tmp_path / "sweeps" / "s" / "a", seed=2)
     leave_run(inner / "plots" / "not-a-run", seed=3)
@@ -116,7 +116,7 @@ def test_find_runs_damaged_summary_is_named(
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "1" + "0" * 400])
-def test_read_run_number_not_finite_is_damaged(
+def test_read_run_infinite_number_is_damaged(
     tmp_path: Path, leave_run: LeaveRun, number: str
 ) -> None:
     folder = leave_run(tmp_path / "a", test_loss=0.25)
@@ -126,7 +126,7 @@ def test_read_run_number_not_finite_is_damaged(
         read_run(folder)
 
 
-def test_find_runs_without_runs_is_refused(tmp_path: Path) -> None:
+def test_find_runs_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run in or below"):
         find_runs([tmp_path])
     with pytest.raises(ConfigError) as caught:

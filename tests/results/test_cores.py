@@ -1,4 +1,4 @@
-"""The usable cores, and their use by other processes."""
+"""The usable cores, and how much other processes use them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def place(root: Path, files: dict[str, str]) -> Path:
         ("\n:\n", {}, None),
     ],
 )
-def test_cpu_quota_smallest_of_a_group_and_its_parents(
+def test_cpu_quota_is_the_smallest_of_a_group_and_its_parents(
     tmp_path: Path, membership: str, files: dict[str, str], quota: float | None
 ) -> None:
     root = place(tmp_path / "cgroup", files)
@@ -103,13 +103,13 @@ def test_ticks_of_all_count_the_allowed_cores(allowed: frozenset[int] | None, ti
     [
         (ProcessorTimes(10, 100, 5), ProcessorTimes(12, 104, 6), 1.5),
         (ProcessorTimes(10, 100, 5), ProcessorTimes(12, 102, 7), 0.0),
-        (ProcessorTimes(10, 100, 5), ProcessorTimes(12, 101.99, 7), 0.0),  # counted in ticks
+        (ProcessorTimes(10, 100, 5), ProcessorTimes(12, 101.99, 7), 0.0),  # rounding to ticks
         (ProcessorTimes(10, 100, 5), ProcessorTimes(10.01, 100, 5), None),
         (None, ProcessorTimes(10, 100, 5), None),
         (ProcessorTimes(10, 100, 5), None, None),
     ],
 )
-def test_busy_cores_are_those_of_other_processes(
+def test_busy_cores_exclude_the_cores_of_this_process(
     start: ProcessorTimes | None, end: ProcessorTimes | None, busy: float | None
 ) -> None:
     assert busy_cores(start, end) == (None if busy is None else pytest.approx(busy))
@@ -129,14 +129,16 @@ def test_processor_times_count_this_process() -> None:
     assert after.clock > before.clock
 
 
-def test_thread_pools_listed_again_only_after_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thread_pools_are_relisted_only_after_import(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     first = thread_pools()
     assert thread_pools() is first
     monkeypatch.setitem(sys.modules, "module_with_threads", types.ModuleType("module_with_threads"))
     assert thread_pools() is not first
 
 
-def test_thread_pools_kept_controller_reports_current_number() -> None:
+def test_thread_pools_cached_controller_reports_the_current_number_of_threads() -> None:
     a = np.eye(2)
     assert (a @ a == a).all()  # NumPy has loaded its matrix library
     thread_pools()

@@ -19,7 +19,7 @@ import nnopt
 from nnopt.results import environment
 
 
-def test_versions_are_those_of_the_packages() -> None:
+def test_versions_equal_the_versions_of_the_installed_packages() -> None:
     found = environment.versions()
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["numpy"] == np.__version__
@@ -62,7 +62,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_git_state_is_commit_and_changes(repository: Path) -> None:
+def test_git_state_contains_commit_and_changes(repository: Path) -> None:
     commit = git(repository, "rev-parse", "HEAD")
     assert environment.git_state() == {"commit": commit, "dirty": False}
     (repository / "outputs").mkdir()
@@ -145,7 +145,7 @@ def test_peak_memory_excludes_the_parent() -> None:
     assert float(answer.stdout) < 200
 
 
-def test_threads_of_blas_are_the_current_ones() -> None:
+def test_threads_blas_is_the_current_number_of_threads() -> None:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas"):

@@ -37,7 +37,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def groups(folder: Path) -> list[Any]:
-    """Return the rows of the tab HParams of all runs below a folder."""
+    """Return the rows of the tab HParams for all runs below a folder."""
     runs = EventMultiplexer().AddRunsFromDirectory(str(folder))
     runs.Reload()
     provider = MultiplexerDataProvider(runs, str(folder))
@@ -60,7 +60,7 @@ def test_event_file_equals_metrics_csv(nnopt: Run, workplace: Path) -> None:
     assert not actual
 
 
-def test_event_files_of_a_sweep_list_its_settings(nnopt: Run, workplace: Path) -> None:
+def test_event_files_of_a_sweep_list_the_settings(nnopt: Run, workplace: Path) -> None:
     swept = [
         "-m",
         "optimizer.lr=0.1,1e6",
@@ -103,7 +103,7 @@ def test_event_file_contains_each_epoch_immediately(tmp_path: Path) -> None:
     assert groups(tmp_path)[0].sessions[0].status == api_pb2.STATUS_FAILURE
 
 
-def test_event_file_existing_is_not_overwritten(tmp_path: Path) -> None:
+def test_event_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"")
     with pytest.raises(OutputError, match=FILE_NAME):
         EventFile(tmp_path, "point", {})
@@ -115,7 +115,7 @@ def test_event_file_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.Mo
         EventFile(tmp_path, "point", {"seed": 0})
 
 
-def test_event_file_missing_package_is_refused_first(
+def test_event_file_without_tensorboard_is_refused_before_the_run(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("nnopt.recipe.prepare.find_spec", lambda name: None)

@@ -34,7 +34,7 @@ def test_cross_entropy_equals_pytorch(case: Case) -> None:
 
 
 @given(case=cases())
-def test_hinge_equals_pytorch_times_the_classes(case: Case) -> None:
+def test_hinge_equals_pytorch_times_the_number_of_classes(case: Case) -> None:
     """PyTorch divides the sum over the wrong classes by K."""
     torch = pytest.importorskip("torch")
     logits, labels = map(torch.from_numpy, case)

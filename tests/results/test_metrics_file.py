@@ -80,7 +80,7 @@ def test_read_metrics_rows_equal_bit_by_bit(
     assert [bits(row) for row in read_metrics(path)] == [bits(row) for row in history]
 
 
-def test_metrics_file_numpy_scalars_are_plain_numbers(tmp_path: Path) -> None:
+def test_metrics_file_numpy_scalars_are_written_as_plain_numbers(tmp_path: Path) -> None:
     import numpy as np
 
     row = dataclasses.replace(ROW, train_loss=np.float64(0.1), lr=np.float32(0.5))
@@ -89,7 +89,7 @@ def test_metrics_file_numpy_scalars_are_plain_numbers(tmp_path: Path) -> None:
     assert read_metrics(tmp_path / "m.csv") == [dataclasses.replace(ROW, train_loss=0.1, lr=0.5)]
 
 
-def test_metrics_file_existing_is_not_overwritten(tmp_path: Path) -> None:
+def test_metrics_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("mine")
     with pytest.raises(OutputError, match="file exists"):
         MetricsFile(tmp_path / "m.csv")
@@ -167,7 +167,7 @@ def test_read_metrics_incomplete_row_is_ignored(tmp_path: Path) -> None:
         (",".join(METRICS_COLUMNS) + "\n1,2,1,,1,1,1,1,1,1\n", "line 2: train_loss is ''"),
     ],
 )
-def test_read_metrics_other_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_read_metrics_of_wrong_form_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_metrics(tmp_path / "m.csv")
@@ -197,7 +197,7 @@ GOOD = "1,20,0.1,1.0,0.5,1.25,0.4,0.0,2.5,0.125"
     ],
     ids=lambda text: text[:20],
 )
-def test_read_metrics_cell_never_written_refused(tmp_path: Path, row: str, reason: str) -> None:
+def test_read_metrics_impossible_cell_is_refused(tmp_path: Path, row: str, reason: str) -> None:
     (tmp_path / "m.csv").write_text(f"{','.join(METRICS_COLUMNS)}\n{row}\n")
     with pytest.raises(DataError) as caught:
         read_metrics(tmp_path / "m.csv")
@@ -205,7 +205,7 @@ def test_read_metrics_cell_never_written_refused(tmp_path: Path, row: str, reaso
     assert len(str(caught.value)) < 400
 
 
-def test_read_metrics_changed_after_run_refused(tmp_path: Path) -> None:
+def test_read_metrics_file_changed_after_the_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text(f"{','.join(METRICS_COLUMNS)}\n{GOOD}\n")
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""``summary.json``: the checksum detects every change, and the rules every wrong type."""
+"""``summary.json``: the checksum detects changes, and the schema detects wrong types."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VALUES: dict[str, Any] = {
 }
 
 
-def test_read_summary_written_values_returned(tmp_path: Path) -> None:
+def test_read_summary_returns_the_written_values(tmp_path: Path) -> None:
     write_summary(tmp_path, VALUES)
     found = dict(read_summary(tmp_path).values)
     assert len(found.pop(CHECKSUM)) == 64
@@ -54,14 +54,14 @@ def test_read_summary_flipped_bit_never_changes_a_value(tmp_path: Path) -> None:
     assert refused > 300
 
 
-def test_read_summary_reformatted_accepted(tmp_path: Path) -> None:
+def test_read_summary_reformatted_file_is_accepted(tmp_path: Path) -> None:
     write_summary(tmp_path, VALUES)
     path = tmp_path / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
     assert read_summary(tmp_path).values["test_loss"] == VALUES["test_loss"]
 
 
-def test_read_summary_edited_refused_until_checksum_deleted(tmp_path: Path) -> None:
+def test_read_summary_edited_file_is_refused_until_its_checksum_is_deleted(tmp_path: Path) -> None:
     write_summary(tmp_path, VALUES)
     path = tmp_path / "summary.json"
     edited = json.loads(path.read_text()) | {"test_accuracy": 0.99}
@@ -89,7 +89,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "config": ([], "config is [], expected a map"),
     "test_loss": ("0.1", "expected a number"),
     "test_accuracy": ([0.5], "expected a number"),
-    "found_lr": ("0.1", "expected a number"),  # of version 0.1.0
+    "found_lr": ("0.1", "expected a number"),  # a key of version 0.1.0
     "finished": ("yesterday", "expected a time"),
     "started": ("2026-11-20T10:00:00", "expected a time"),
     "versions": ({"numpy": 2}, "expected a map of texts"),
@@ -104,7 +104,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("key", WRONG)
-def test_read_summary_wrong_type_refused(tmp_path: Path, key: str) -> None:
+def test_read_summary_value_of_wrong_type_is_refused(tmp_path: Path, key: str) -> None:
     value, reason = WRONG[key]
     write_summary(tmp_path, VALUES | {key: value})
     with pytest.raises(DataError) as caught:
@@ -115,7 +115,7 @@ def test_read_summary_wrong_type_refused(tmp_path: Path, key: str) -> None:
 
 @pytest.mark.parametrize("status", ["done", "failed", "interrupted"])
 @pytest.mark.parametrize("key", RUN_KEYS)
-def test_read_summary_missing_key_refused(tmp_path: Path, key: str, status: str) -> None:
+def test_read_summary_missing_key_is_refused(tmp_path: Path, key: str, status: str) -> None:
     values = VALUES | {"status": status}
     write_summary(tmp_path, {name: value for name, value in values.items() if name != key})
     with pytest.raises(DataError, match=f"is damaged: it has no '{key}'"):
@@ -132,7 +132,7 @@ DATA: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("data", DATA.values(), ids=DATA)
-def test_read_summary_wrong_data_refused(tmp_path: Path, data: Any) -> None:
+def test_read_summary_wrong_value_of_data_is_refused(tmp_path: Path, data: Any) -> None:
     write_summary(tmp_path, VALUES | {"data": data})
     with pytest.raises(DataError, match="data is "):
         read_summary(tmp_path)

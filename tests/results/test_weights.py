@@ -19,13 +19,13 @@ def test_array_differences_equal_hand_calculation() -> None:
     first, second = array_differences(a, b)
     assert (first.name, first.shape) == ("w", (2, 2))
     assert first.norms == (5.0, 8.0)
-    assert first.distance == 5.0  # 3-4-5 again
+    assert first.distance == 5.0  # √(3² + 4²)
     assert first.cosine == pytest.approx(32 / 40)
     assert (second.norms[0], second.cosine) == (0.0, None)
     assert second.distance == pytest.approx(math.sqrt(2))
 
 
-def test_array_differences_other_shapes_are_left_out() -> None:
+def test_array_differences_arrays_of_different_shapes_are_left_out() -> None:
     a = {"w": np.ones((2, 3)), "b": np.ones(3), "only": np.ones(1)}
     b = {"w": np.ones((3, 2)), "b": np.ones(3), "other": np.ones(1)}
     assert [row.name for row in array_differences(a, b)] == ["b"]
@@ -64,7 +64,7 @@ def test_read_weights_damaged_entry_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     write_arrays(path, {"w": np.arange(1000.0)})
     data = bytearray(path.read_bytes())
-    data[4000] ^= 0xFF  # its checksum is wrong now
+    data[4000] ^= 0xFF  # the CRC of the entry is now wrong
     path.write_bytes(data)
     with pytest.raises(DataError, match="damaged"):
         read_weights(path)

@@ -56,10 +56,10 @@ def test_filters_are_drawn_as_a_grid(
     assert f"{channels}×3×3" in title
 
 
-def test_filters_are_scaled_about_grey_with_their_colours(
+def test_filters_are_scaled_about_grey_and_keep_their_colours(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
-    """Two filters that differ by a factor have equal images; 0 is mid-grey."""
+    """Filters that differ by a positive factor have equal images; a weight of 0 is mid-grey."""
     weight = np.zeros((3, 3, 2, 2))
     weight[0, 0, 0, 1] = 0.1  # red, upper right
     weight[0, 2, 1, 0] = -0.05  # less blue, lower left
@@ -72,7 +72,7 @@ def test_filters_are_scaled_about_grey_with_their_colours(
     assert_allclose(nothing, 0.5)
 
 
-def test_filters_many_channels_show_the_mean(tmp_path: Path, figures: list[Figure]) -> None:
+def test_filters_of_many_channels_show_the_mean(tmp_path: Path, figures: list[Figure]) -> None:
     weight = np.array([1.0, 3.0])[None, :, None, None] * [[1.0, -2.0], [0.0, np.nan]]
     plot_filters(weight, "conv2d1", tmp_path / "a.png")
     assert_allclose(drawn(figures[0].axes[0])[0], [[0.75, 0], [0.5, 0.5]])
@@ -85,14 +85,14 @@ def crossed_out(axes: Axes) -> list[tuple[float, float]]:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_filters_dead_are_marked(tmp_path: Path, figures: list[Figure], channels: int) -> None:
-    """A filter is dead if its norm, not its mean, is under 1 % of the largest."""
+def test_dead_filters_are_marked(tmp_path: Path, figures: list[Figure], channels: int) -> None:
+    """A filter is dead if its norm, not its mean, is below 1 % of the largest norm."""
     weight = np.ones((12, channels, 3, 3))
     weight[:, :, 1, 1] = -1
     weight[2] *= 0.009
     weight[5] *= 0.011
     weight[9] = 0
-    weight[11, channels // 2 :] *= -1  # two channels, whose mean is 0
+    weight[11, channels // 2 :] *= -1  # the mean over the channels is 0
     plot_filters(weight, "conv2d1", tmp_path / "a.png")
     axes = figures[0].axes[0]
     marked = crossed_out(axes)
@@ -102,19 +102,19 @@ def test_filters_dead_are_marked(tmp_path: Path, figures: list[Figure], channels
     assert any("2 of 12 dead" in labels for labels in texts_of(axes))
 
 
-def test_filters_without_dead_have_no_mark(tmp_path: Path, figures: list[Figure]) -> None:
+def test_live_filters_have_no_mark(tmp_path: Path, figures: list[Figure]) -> None:
     plot_filters(np.eye(9).reshape(9, 1, 3, 3), "conv2d1", tmp_path / "a.png")
     axes = figures[0].axes[0]
     assert not crossed_out(axes)
     assert not any("dead" in labels for labels in texts_of(axes))
 
 
-def test_filters_all_zero_are_dead(tmp_path: Path, figures: list[Figure]) -> None:
+def test_zero_filters_are_dead(tmp_path: Path, figures: list[Figure]) -> None:
     plot_filters(np.zeros((3, 1, 3, 3)), "conv2d1", tmp_path / "a.png")
     assert len(crossed_out(figures[0].axes[0])) == 3
 
 
-def test_filters_bars_show_norms(tmp_path: Path, figures: list[Figure]) -> None:
+def test_filter_bars_show_norms(tmp_path: Path, figures: list[Figure]) -> None:
     weight = np.array([1.0, 4.0, 2.0])[:, None, None, None] * np.ones((3, 1, 2, 2))
     plot_filters(weight, "conv2d1", tmp_path / "a.png")
     full, bars = (
@@ -125,7 +125,7 @@ def test_filters_bars_show_norms(tmp_path: Path, figures: list[Figure]) -> None:
 
 
 @pytest.mark.parametrize(("channels", "bars"), [(1, 1), (3, 0), (4, 1)])
-def test_filters_single_channel_have_a_colour_bar(
+def test_filters_of_one_channel_have_a_colour_bar(
     tmp_path: Path, figures: list[Figure], channels: int, bars: int
 ) -> None:
     plot_filters(np.ones((2, channels, 3, 3)), "conv2d1", tmp_path / "a.png")
@@ -135,7 +135,7 @@ def test_filters_single_channel_have_a_colour_bar(
 
 
 def test_colour_map_signs_differ_in_grey() -> None:
-    """The lightness of the colours increases; that of 0 is neutral."""
+    """The lightness of the colours increases with the weight; the colour of 0 is grey."""
     colours = signed_colours()(np.linspace(0, 1, 101))[:, :3]
     luminance = colours @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) > 0).all()
@@ -191,7 +191,7 @@ def test_feature_maps_are_drawn_for_each_image(
 
 
 @pytest.mark.parametrize(("stages", "each"), [(1, 8), (2, 8), (3, 6), (4, 4)])
-def test_feature_maps_many_stages_have_fewer_channels_each(
+def test_feature_maps_of_many_stages_have_fewer_channels_each(
     tmp_path: Path, figures: list[Figure], stages: int, each: int
 ) -> None:
     maps = np.random.default_rng(0).standard_normal((2, 32, 4, 4))
@@ -201,7 +201,7 @@ def test_feature_maps_many_stages_have_fewer_channels_each(
     assert len(drawn(figures[0].axes[0])) == 2 * (1 + stages * each)
 
 
-def test_channels_duplicates_are_chosen_once() -> None:
+def test_select_channels_chooses_duplicates_once() -> None:
     """Channels 3, 4 and 6 are scaled, shifted, negated or noisy copies of channel 1."""
     rng = np.random.default_rng(0)
     maps = rng.standard_normal((6, 8, 5, 5))
@@ -211,7 +211,7 @@ def test_channels_duplicates_are_chosen_once() -> None:
     maps[:, 6] = 0.95 * maps[:, 1] + 0.5 * maps[:, 0]
     maps[:, 5] *= 20
     maps[:, 7] *= 10
-    maps[:, 0] = 0.4 * maps[:, 5] + 2 * maps[:, 2]  # strong, yet 94 % of it is channel 5
+    maps[:, 0] = 0.4 * maps[:, 5] + 2 * maps[:, 2]  # large variance, 94 % of it from channel 5
     channels, explained = select_channels(maps, 8)
     assert channels.tolist() == [1, 5, 7]
     assert 0.99 < explained < 1
@@ -221,7 +221,7 @@ def test_channels_duplicates_are_chosen_once() -> None:
     )
 
 
-def test_channels_equal_pivoted_qr() -> None:
+def test_select_channels_equals_pivoted_qr() -> None:
     """SciPy's QR decomposition with pivoting of the centred maps chooses the same channels."""
     linalg = pytest.importorskip("scipy.linalg")
     rng = np.random.default_rng(1)
@@ -235,7 +235,7 @@ def test_channels_equal_pivoted_qr() -> None:
     assert_allclose(explained, (factor[:6] ** 2).sum() / (columns**2).sum())
 
 
-def test_feature_maps_dead_or_not_finite_are_drawn(tmp_path: Path, figures: list[Figure]) -> None:
+def test_feature_maps_that_are_dead_or_nan_are_drawn(tmp_path: Path, figures: list[Figure]) -> None:
     maps = np.zeros((1, 3, 4, 4))
     maps[:, 1] = np.nan
     plot_feature_maps(np.zeros((1, 1, 4, 4), np.uint8), ["a"], {"relu1": maps}, tmp_path / "a.png")
@@ -285,7 +285,7 @@ def ticks_of(axes: Axes) -> list[str]:
     return [text.get_text() for value, text in ticks if low <= value <= high]
 
 
-def test_layer_statistics_few_layers_are_lines(
+def test_layer_statistics_of_few_layers_are_lines(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     outputs, gradients, dead, bar = plot(statistics(4, 2), tmp_path, figures)
@@ -320,7 +320,7 @@ def test_layer_statistics_over_a_decade_have_a_log_scale(
 def test_layer_statistics_zero_gradient_is_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, layers: int
 ) -> None:
-    """Zeros of few layers are lines in a row below the plot; those of many are circles."""
+    """Zeros of few layers are lines in a row below the plot; zeros of many layers are circles."""
     rows = statistics(4, layers)
     for k, row in enumerate(rows):
         if row.epoch >= 3 and row.layer in ("conv2d1", "conv2d2"):
@@ -374,7 +374,7 @@ def test_layer_statistics_not_finite_outputs_are_drawn(
     assert strip.get_position().y0 > outputs.get_position().y1
 
 
-def test_layer_statistics_many_layers_are_maps(
+def test_layer_statistics_of_many_layers_are_maps(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     outputs, _, gradients, bar, dead, _ = plot(statistics(3, 20, spread=1e4), tmp_path, figures)
@@ -387,7 +387,7 @@ def test_layer_statistics_many_layers_are_maps(
     assert len(ticks_of(dead)) == 20
 
 
-def test_layer_maps_very_many_layers_name_every_second(
+def test_layer_maps_of_very_many_layers_name_every_second_layer(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
     outputs, *_ = plot(statistics(1, 60), tmp_path, figures)

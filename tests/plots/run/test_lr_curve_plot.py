@@ -55,7 +55,7 @@ def test_lr_curve_contains_losses_and_marks(
     assert shown == [name for name in lines if not name.startswith("_")]
 
 
-def test_lr_curve_diverging_losses_are_cut_off(tmp_path: Path, figures: list[Figure]) -> None:
+def test_lr_curve_omits_diverging_losses(tmp_path: Path, figures: list[Figure]) -> None:
     outcome = usual()
     plot_lr_find(outcome, tmp_path / "a.png", "mnist_mlp")
     (axes,) = figures[0].axes

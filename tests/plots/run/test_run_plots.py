@@ -80,14 +80,14 @@ def test_curves_contain_losses_and_accuracies(
 
 
 @pytest.mark.parametrize(("final", "scale"), [(0.013, "linear"), (0.009, "log")])
-def test_curves_losses_over_two_decades_have_a_log_scale(
+def test_curves_of_losses_over_two_decades_have_a_log_scale(
     tmp_path: Path, figures: list[Figure], final: float, scale: str
 ) -> None:
     plot_curves(history(30, final), tmp_path / "a.png", "t")
     assert figures[0].axes[0].get_yscale() == scale
 
 
-def test_curves_one_epoch_without_validation_are_drawn(
+def test_curves_of_one_epoch_without_validation_are_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     row = replace(history(2)[0], validation_loss=None, validation_accuracy=None)
@@ -100,7 +100,7 @@ def test_curves_one_epoch_without_validation_are_drawn(
     assert [tick for tick in loss.get_xticks() if 0.5 <= tick <= 1.5] == [1]
 
 
-def test_curves_diverged_run_has_a_gap(
+def test_curves_of_a_diverged_run_have_a_gap(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     rows = history(8)
@@ -162,7 +162,7 @@ def test_schedule_contains_learning_rates(
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), rates)
 
 
-def test_schedule_long_is_thinned_with_both_ends(tmp_path: Path, figures: list[Figure]) -> None:
+def test_schedule_if_long_is_thinned_with_both_ends(tmp_path: Path, figures: list[Figure]) -> None:
     plot_schedule(np.linspace(1, 0.5, 1_000_000), 1000, tmp_path / "a.png", "t")
     line = figures[0].axes[0].lines[0]
     assert len(np.asarray(line.get_xdata())) <= 2000
@@ -218,7 +218,7 @@ def test_confusion_large_counts_are_percentages(tmp_path: Path, figures: list[Fi
 
 
 @pytest.mark.parametrize("size", [2, 6, 20, 21, 100])
-def test_confusion_few_and_many_classes_are_drawn(
+def test_confusion_of_few_or_many_classes_is_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, size: int
 ) -> None:
     draw = generator(0, "test")
@@ -297,7 +297,7 @@ def test_samples_dark_grey_image_stays_dark(tmp_path: Path, check_png: CheckPng)
 
 
 def right_of_zero(points: np.ndarray) -> np.ndarray:
-    """Return logits of class 1 where the first feature is positive, larger further away."""
+    """Return logits that predict class 1 where the first feature is positive."""
     assert points.dtype == np.float32  # the dtype of the samples
     assert points.ndim == 2
     assert points.shape[1] == 2
@@ -346,7 +346,7 @@ def test_decision_boundary_is_upright(tmp_path: Path, figures: list[Figure]) -> 
     assert pixels[-1, 0, 0] > pixels[-1, 0, 2]
 
 
-def test_decision_boundary_many_classes_and_points_are_drawn(
+def test_decision_boundary_of_many_classes_and_points_is_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     draw = generator(0, "test")
@@ -367,7 +367,7 @@ def test_decision_boundary_many_classes_and_points_are_drawn(
     assert len(styles) == 88
 
 
-def test_decision_boundary_one_point_is_drawn(tmp_path: Path, check_png: CheckPng) -> None:
+def test_decision_boundary_of_one_point_is_drawn(tmp_path: Path, check_png: CheckPng) -> None:
     path = tmp_path / "a.png"
     plot_decision_boundary(
         right_of_zero, np.ones((1, 2), np.float32), np.array([1]), ["a", "b"], path, "t"
@@ -405,7 +405,7 @@ def test_weights_contain_initial_and_trained_histograms(
     assert widths[0] > 1.5 * widths[1]
 
 
-def test_weights_more_than_12_tensors_are_thinned_evenly(
+def test_weights_of_more_than_12_tensors_are_thinned_evenly(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     plot_weight_histograms(weights(23, 1.0), weights(23, 2.0), tmp_path / "a.png")
@@ -417,7 +417,7 @@ def test_weights_more_than_12_tensors_are_thinned_evenly(
     assert all(not a.overlaps(b) for a, b in pairwise(boxes))
 
 
-def test_weights_constant_new_or_not_finite_are_drawn(
+def test_weights_that_are_constant_new_or_not_finite_are_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     final = {
@@ -436,6 +436,6 @@ def test_weights_constant_new_or_not_finite_are_drawn(
     assert "2×3×3×3" in titles[3]
 
 
-def test_weights_empty_are_drawn(tmp_path: Path) -> None:
+def test_weights_of_no_tensor_are_drawn(tmp_path: Path) -> None:
     plot_weight_histograms({}, {"dense.bias": np.zeros(3)}, tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()

@@ -52,7 +52,7 @@ def test_weight_difference_svg_is_deterministic(tmp_path: Path) -> None:
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
-def test_weight_difference_many_layers_and_none_are_drawn(
+def test_weight_difference_of_many_layers_or_none_is_drawn(
     tmp_path: Path, check_png: CheckPng, figures: Figures
 ) -> None:
     plot_weight_difference(*two_runs(9), ("a", "b"), tmp_path / "w.png")
@@ -62,13 +62,13 @@ def test_weight_difference_many_layers_and_none_are_drawn(
     plot_weight_difference({}, {}, ("a", "b"), tmp_path / "none.png")
 
 
-def test_weight_difference_equal_constant_or_not_finite_is_drawn(tmp_path: Path) -> None:
+def test_weight_difference_of_equal_constant_or_nan_weights_is_drawn(tmp_path: Path) -> None:
     a = {"x.weight": np.zeros((2, 2)), "y.weight": np.full((2, 2), np.nan)}
     plot_weight_difference(a, a, ("a", "b"), tmp_path / "w.png")
     assert (tmp_path / "w.png").stat().st_size > 1000
 
 
-def test_weight_difference_single_changed_weight_is_visible() -> None:
+def test_weight_difference_of_one_changed_weight_is_visible() -> None:
     matrix = np.zeros((1000, 301))
     matrix[777, 300] = -0.5
     matrix[778, 299] = 0.25

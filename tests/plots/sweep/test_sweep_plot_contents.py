@@ -34,7 +34,7 @@ T_2 = 4.302652729911275  # 97.5 % quantile of Student's t with two degrees of fr
 
 
 def run_of(settings: Mapping[str, Value], seed: int = 0, **metrics: float | str) -> Run:
-    """Return a run that is done, or has another ``status``."""
+    """Return a run with these settings, which is done unless ``status`` is given."""
     status = str(metrics.pop("status", "done"))
     numbers = {key: float(value) for key, value in metrics.items()} if status == "done" else {}
     return Run(Path("x"), seed, status, None, {**settings}, numbers, frozenset(), float(seed))
@@ -78,7 +78,7 @@ def texts(figure: Figure) -> list[str]:
 
 
 def note_of(figure: Figure) -> str:
-    """Return the footnote, whose lines are the last texts, from below."""
+    """Return the footnote. Its lines are the last texts of the figure, the lowest line first."""
     faint = [text for text in figure.texts if text.get_fontsize() == 8.5]
     return " ".join(text.get_text() for text in reversed(faint))
 
@@ -94,7 +94,7 @@ def lines_of(axes: Axes, colour: str) -> list[tuple[list[float], list[float]]]:
 # curves -------------------------------------------------------------------------------------------
 
 
-def test_line_of_mean_and_band_over_seeds() -> None:
+def test_line_of_computes_mean_and_band_over_seeds() -> None:
     values = np.array([[4.0, 3, 2, np.nan], [2, 2, np.nan, np.nan], [3, 1, 6, 5]])
     line = line_of(values, logarithmic=False)
     np.testing.assert_allclose(line.centre, [3, 2, 4, 5])
@@ -109,7 +109,7 @@ def test_line_of_mean_and_band_over_seeds() -> None:
     assert np.isnan([*alone.low, *alone.high]).all()
 
 
-def test_values_of_different_lengths_are_padded() -> None:
+def test_values_of_histories_of_different_lengths_are_padded() -> None:
     seeds = [history([1.0, 0.5]), history([1.0]), history([1e200, 0.5])]
     found = values_of(seeds, "train_loss")
     np.testing.assert_array_equal(found, [[1, 0.5], [1, np.nan], [np.nan, 0.5]])
@@ -117,7 +117,7 @@ def test_values_of_different_lengths_are_padded() -> None:
 
 
 def curves_of(comparison: Comparison, *losses: Sequence[Sequence[float]]) -> list[LearningCurves]:
-    """Return learning curves of rows from their seeds' losses."""
+    """Return learning curves of a comparison's rows; ``losses`` has the losses of each seed."""
     return [
         LearningCurves(row, tuple(map(history, seeds)), diverged=not row.setting.runs)
         for row, seeds in zip(comparison.rows, losses, strict=True)
@@ -157,7 +157,7 @@ def test_sweep_curves_contain_mean_and_band(
     assert "thin: the mean of the seeds that have not stopped; ✗ diverged" in note
 
 
-def test_sweep_curves_many_settings_name_the_best(tmp_path: Path, figures: Figures) -> None:
+def test_sweep_curves_of_many_settings_name_the_best(tmp_path: Path, figures: Figures) -> None:
     runs = [run_of({"batch_size": n}, test_loss=n / 100) for n in range(1, 13)]
     comparison = compared(runs, "test_loss")
     losses = [[[1.0, n / 1000]] for n in range(1, 13)]
@@ -226,7 +226,7 @@ def test_means_contain_mean_interval_and_seeds(
     )
 
 
-def test_means_many_settings_show_the_best(tmp_path: Path, figures: Figures) -> None:
+def test_means_of_many_settings_show_the_best(tmp_path: Path, figures: Figures) -> None:
     runs = [run_of({"batch_size": n}, test_loss=n / 100) for n in range(100, 141)]
     runs.append(run_of({"batch_size": 1}, status="failed"))
     plot_means(compared(runs, "test_loss"), [tmp_path / "a.png"])
@@ -273,7 +273,7 @@ def test_axis_limits_ignore_outliers(
 # labels -------------------------------------------------------------------------------------------
 
 
-def test_labels_of_keys_and_values() -> None:
+def test_labels_of_keys_and_values_are_short_and_distinct() -> None:
     assert key_labels(["optimizer", "optimizer.lr"]) == ("optimizer", "lr")
     assert key_labels(["a.name", "b.name", "c.x"]) == ("a.name", "b.name", "x")
     layers = tuple(f"{{dense: {n}}}" for n in range(30))
@@ -295,7 +295,7 @@ def test_labels_of_keys_and_values() -> None:
 
 
 def images(figure: Figure) -> list[np.ndarray]:
-    """Return the values (Y, X) of the maps, y upwards."""
+    """Return the values (Y, X) of the maps, the lowest row first."""
     return [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes if axes.images]
 
 
@@ -321,7 +321,7 @@ def test_heat_map_contains_means(tmp_path: Path, figures: Figures, check_png: Ch
     assert note_of(figures[0]) == "1 seed; darker is better; frame: best; hatched: no run finished"
 
 
-def test_heat_map_other_keys_are_facets(tmp_path: Path, figures: Figures) -> None:
+def test_heat_map_values_of_other_keys_are_facets(tmp_path: Path, figures: Figures) -> None:
     def runs_of(others: Sequence[Any]) -> list[Run]:
         return [
             run_of({**run.settings, "batch_size": other}, test_loss=run.metrics["test_loss"] + k)
@@ -358,7 +358,7 @@ def test_heat_map_keys_are_the_best_filled_pair() -> None:
 # parallel coordinates -----------------------------------------------------------------------------
 
 
-def test_parallel_contains_an_axis_per_key(
+def test_parallel_plot_contains_an_axis_for_each_key(
     tmp_path: Path, figures: Figures, check_png: CheckPng
 ) -> None:
     runs = [
@@ -386,7 +386,7 @@ def test_parallel_contains_an_axis_per_key(
     assert note_of(figures[0]) == "1 seed; darker is better; broad: the best 3"
 
 
-def test_parallel_random_numbers_are_to_scale(tmp_path: Path, figures: Figures) -> None:
+def test_parallel_plot_of_random_numbers_is_to_scale(tmp_path: Path, figures: Figures) -> None:
     draw = np.random.default_rng(0)
     runs = [
         run_of(
@@ -409,7 +409,7 @@ def test_parallel_random_numbers_are_to_scale(tmp_path: Path, figures: Figures) 
 # learning rates -----------------------------------------------------------------------------------
 
 
-def test_learning_rates_contain_a_line_per_setting(
+def test_learning_rate_plot_contains_a_line_for_each_setting(
     tmp_path: Path, figures: Figures, check_png: CheckPng
 ) -> None:
     runs = [
@@ -436,7 +436,7 @@ def test_learning_rates_contain_a_line_per_setting(
     assert "best rate" in texts(figures[0])
 
 
-def test_learning_rates_random_search_is_dots(tmp_path: Path, figures: Figures) -> None:
+def test_learning_rates_of_random_search_are_dots(tmp_path: Path, figures: Figures) -> None:
     rates = np.geomspace(1e-5, 1, 30)
     runs = [
         run_of({"optimizer.lr": float(lr), "batch_size": n}, test_loss=float(1 / lr))
@@ -451,7 +451,7 @@ def test_learning_rates_random_search_is_dots(tmp_path: Path, figures: Figures) 
     assert note_of(figures[0]) == "1 seed a setting; every dot a setting; ★ best mean"
 
 
-def test_learning_rates_outlier_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
+def test_learning_rates_outlier_does_not_stretch_axis(tmp_path: Path, figures: Figures) -> None:
     accuracies = {0.001: 0.98, 0.01: 0.982, 0.1: 0.984, 1.0: 0.981, 10.0: 0.1}
     runs = [
         run_of({"optimizer.lr": lr, "batch_size": n}, test_accuracy=value)

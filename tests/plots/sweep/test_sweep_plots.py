@@ -46,7 +46,7 @@ def leave_epochs(folder: Path, epochs: int) -> None:
 
 
 def names_of(sweep: Path) -> list[str]:
-    """Return the names of the plots of a comparison of these runs."""
+    """Return the names of the plots for a comparison of these runs."""
     runs = find_runs([sweep]).runs
     paths = plot_comparison(compare_runs(runs, ["test_accuracy"]), runs, sweep / "plots")
     return list(dict.fromkeys(path.stem for path in paths))
@@ -112,7 +112,7 @@ def test_sweep_curves_prefer_finished_runs(
     assert drawn == [(1, [2], False), (2, [4], False), (3, [5], True)]
 
 
-def test_plot_sweep_failed_plot_is_a_warning(
+def test_plot_sweep_failed_plot_gives_a_warning(
     tmp_path: Path,
     leave_run: LeaveRun,
     quick: list[str],
@@ -147,7 +147,7 @@ def test_plot_sweep_without_results_draws_nothing(
     tmp_path: Path, leave_run: LeaveRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "nnopt")
-    assert plot_sweep(tmp_path) == []  # no run at all
+    assert plot_sweep(tmp_path) == []  # the folder contains no run
     leave_run(tmp_path / "a", status="failed", test_accuracy=None)
     assert plot_sweep(tmp_path) == []
     assert plot_sweep(tmp_path, "final_train_loss") == []
@@ -189,7 +189,7 @@ def test_compare_plots_are_written(
     output = capsys.readouterr().out.splitlines()
     assert output[-1] == "wrote to some/where, as PNG and SVG: means, learning_rate"
     assert nnopt("compare", "sweep", "--format", "csv", "--plots", "p") == 0
-    assert "wrote" not in capsys.readouterr().out  # machine-readable output
+    assert "wrote" not in capsys.readouterr().out  # the output must be machine-readable
     assert nnopt("compare", "sweep", "--where", "optimizer.lr=0.1", "--plots", "p") == 0
     assert "no figure was drawn" in capsys.readouterr().out
     assert nnopt("compare", "sweep", "--metric", "test_loss,epochs", "--plots", "p") == 2
