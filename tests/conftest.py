@@ -20,8 +20,8 @@ from nnopt import schema
 from nnopt.config.set_aside import Composed
 from nnopt.schema import Config
 
-# The time of an example depends on the machine more than on the code. The suite tries
-# the same examples in every run.
+# No deadline, because the time of an example depends on the machine more than on the code.
+# Every run of the suite tries the same examples.
 settings.register_profile(
     "nnopt", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -110,7 +110,7 @@ def plain_config() -> Config:
 def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
     """Return a copy of the configuration with new values by dotted key.
 
-    ``optimizer`` and ``backend`` may be names, which select the default configuration of that name.
+    A name as ``optimizer`` or ``backend`` selects the default configuration of this name.
     """
     for key, value in overrides.items():
         group, _, inner = key.partition(".")
@@ -140,8 +140,9 @@ def _replaced(record: Any, key: str, value: Any) -> Any:
 def compose_once() -> Iterator[None]:
     """Cache the configurations composed from nnopt's own YAML files.
 
-    Hydra needs a third of a second for each, and the suite composes hundreds. Nothing is cached if
-    a user's folder is searched, or for interpolations, which may depend on the working directory.
+    Hydra needs a third of a second for a configuration, and the suite composes hundreds of them.
+    Configurations with a user's files or with interpolations are not cached, because they depend on
+    the working directory.
     """
     from nnopt.config import hydra as hydra_config
 
@@ -203,7 +204,7 @@ def leave_run() -> Callable[..., Path]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Change to an empty folder without the user's data, and restore signal handlers afterwards."""
+    """Change to an empty folder, hide the user's data, and restore signal handlers afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NNOPT_DATA_DIR", raising=False)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""The documents in docs/ against the code: keys, columns, files and links."""
+"""Keys, columns, files and links in docs/, compared with the code."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Row = tuple[str, ...]
 
 
 def rows_of(document: Path, *header: str) -> list[Row]:
-    """Return the cells of each row of the tables with this header."""
+    """Return the cells of each row of all tables with the same header."""
     rows: list[Row] = []
     for table in re.findall(r"(?:^\|.*\n)+", document.read_text("utf-8"), re.M):
         head, _, *lines = [
@@ -57,14 +57,14 @@ def rows_of(document: Path, *header: str) -> list[Row]:
 
 
 def allowed_text(kind: Any) -> str:
-    """Return the allowed values of a key, as in documents and error messages."""
+    """Return the allowed values of a key as text, as in documents and error messages."""
     bounds = ""
     if get_origin(kind) is Annotated:
         kind, *metadata = get_args(kind)
         (limits,) = metadata
         if isinstance(limits, Range):
             bounds = range_text(limits)
-        else:  # launchers.md describes the allowed texts of a pattern
+        else:  # for a pattern, launchers.md describes the allowed texts
             assert isinstance(limits, Text | Entries)
     alternatives = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
     plain, *words = [x for x in alternatives if x is not NoneType]
@@ -96,7 +96,7 @@ def number(value: float) -> str:
 
 
 def keys_of(record: type, container: Any, prefix: str) -> Iterator[tuple[str, str, Any]]:
-    """Yield (dotted key, type as text, value in the YAML) for every key of a dataclass."""
+    """Yield (dotted key, type as text, value in the YAML file) for every key of a dataclass."""
     hints = typing.get_type_hints(record, include_extras=True)
     for field in fields(record):
         key, value = f"{prefix}{field.name}", container[field.name]
@@ -123,7 +123,7 @@ def load(path: Path) -> dict[str, Any]:
 def documented_keys() -> set[Row]:
     """Return key, allowed values and default of every key except group names.
 
-    A default that differs between files is "its own".
+    The default is the text "its own" if the default differs between files.
     """
     top = load(CONF / "config.yaml")
     groups = {"regularizer": "none", "initializer": "he"}
@@ -144,7 +144,7 @@ def documented_keys() -> set[Row]:
     }
 
 
-def test_configuration_keys_documented_match_schema() -> None:
+def test_documented_configuration_keys_match_schema() -> None:
     rows = rows_of(DOCS / "configuration.md", "Key", "Allowed", "Default", "Meaning")
     assert all(row[3] for row in rows)
     documented = [row[:3] for row in rows]
@@ -152,7 +152,7 @@ def test_configuration_keys_documented_match_schema() -> None:
     assert set(documented) == documented_keys()
 
 
-def test_launcher_keys_documented_match_schema() -> None:
+def test_documented_launcher_keys_match_schema() -> None:
     rows = rows_of(DOCS / "launchers.md", "Launcher", "Key", "Allowed", "Default", "Meaning")
     assert all(row[4] for row in rows)
     expected = set[Row]()
@@ -165,7 +165,7 @@ def test_launcher_keys_documented_match_schema() -> None:
 
 
 @pytest.mark.parametrize("group", sorted({path.parent.name for path in CONF.glob("*/*.yaml")}))
-def test_group_files_documented_completely(group: str) -> None:
+def test_group_files_are_documented_completely(group: str) -> None:
     text = (DOCS / "configuration.md").read_text("utf-8")
     section = re.search(rf"^## `{group}`\n.*?(?=^## |\Z)", text, re.M | re.S)
     assert section, f"configuration.md has no section on {group}"
@@ -173,7 +173,7 @@ def test_group_files_documented_completely(group: str) -> None:
         assert f"`{path.stem}`" in section[0], f"{group}/{path.stem} is not documented"
 
 
-def test_layers_documented_with_all_arguments() -> None:
+def test_layers_are_documented_with_all_arguments() -> None:
     rows = rows_of(DOCS / "configuration.md", "Layer", "Arguments, the main one first", "Output")
     arguments = {name: names_in(row[1]) for row in rows for name in names_in(row[0])}
     assert set(arguments) == set(LAYERS)
@@ -200,7 +200,7 @@ def names_in(cell: str) -> set[str]:
     return set(re.findall(r"`([^`]+)`", cell))
 
 
-def test_run_files_documented_completely(finished_run: Path) -> None:
+def test_run_files_are_documented_completely(finished_run: Path) -> None:
     rows = rows_of(DOCS / "results.md", "File", "Content")
     written = {
         path.relative_to(finished_run).as_posix()
@@ -214,17 +214,17 @@ def test_run_files_documented_completely(finished_run: Path) -> None:
     assert documented == sorted([*written, *of_images, *on_demand])
 
 
-def test_metrics_columns_documented_completely() -> None:
+def test_metrics_columns_are_documented_completely() -> None:
     rows = rows_of(DOCS / "results.md", "Column", "Unit", "Definition")
     assert [row[0] for row in rows] == [f"`{column}`" for column in METRICS_COLUMNS]
 
 
-def test_layer_columns_documented_completely() -> None:
+def test_layer_columns_are_documented_completely() -> None:
     rows = rows_of(DOCS / "results.md", "Column of a layer", "Unit", "Definition")
     assert [row[0] for row in rows] == [f"`{field.name}`" for field in fields(LayerRow)]
 
 
-def test_summary_keys_documented_completely(finished_run: Path) -> None:
+def test_summary_keys_are_documented_completely(finished_run: Path) -> None:
     summary = json.loads((finished_run / "summary.json").read_text("utf-8"))
     rows = {
         row[0].strip("`"): row[2]
@@ -236,7 +236,7 @@ def test_summary_keys_documented_completely(finished_run: Path) -> None:
             assert set(summary[key]) <= names_in(rows[key]), key
 
 
-def test_results_table_columns_documented_completely() -> None:
+def test_results_table_columns_are_documented_completely() -> None:
     rows = rows_of(DOCS / "results.md", "Column", "Definition")
     first = [row[0] for row in rows]
     assert first[:6] == [
@@ -250,7 +250,7 @@ def test_results_table_columns_documented_completely() -> None:
     assert first[6] == ", ".join(f"`{name}`" for name in METRICS)
 
 
-def test_grid_settings_documented_completely() -> None:
+def test_grid_settings_are_documented_completely() -> None:
     rows = rows_of(DOCS / "sweeps.md", "`hydra.sweeper.`", "Allowed", "Default", "Meaning")
     defaults = load(CONF / "hydra" / "sweeper" / "grid.yaml")
     hints = typing.get_type_hints(GridConfig)
@@ -260,7 +260,7 @@ def test_grid_settings_documented_completely() -> None:
     assert rows[0][1] == modes
 
 
-def test_point_statuses_documented_completely() -> None:
+def test_point_statuses_are_documented_completely() -> None:
     rows = rows_of(DOCS / "sweeps.md", "Status", "Meaning")
     known = {*ENDED, PENDING.status, RUNNING.status, INTERRUPTED.status}
     assert set().union(*(names_in(row[0]) for row in rows)) == known
@@ -269,7 +269,7 @@ def test_point_statuses_documented_completely() -> None:
 # search.md ----------------------------------------------------------------------------------------
 
 
-def test_search_settings_documented_completely() -> None:
+def test_search_settings_are_documented_completely() -> None:
     shown_rows = {
         r[0]: r[1:3] for r in rows_of(DOCS / "search.md", "Key", "Allowed", "Default", "Meaning")
     }
@@ -298,7 +298,7 @@ def test_links_of_documents_have_targets(document: Path) -> None:
 # backends.md --------------------------------------------------------------------------------------
 
 
-def test_backend_protocol_methods_documented_completely() -> None:
+def test_backend_protocol_methods_are_documented_completely() -> None:
     rows = rows_of(DOCS / "backends.md", "Method", "Effect or result")
     shown = {row[0].strip("`").partition("(")[0] for row in rows}
     methods = {
@@ -310,7 +310,7 @@ def test_backend_protocol_methods_documented_completely() -> None:
     assert shown == methods
 
 
-def test_random_streams_documented_completely() -> None:
+def test_random_streams_are_documented_completely() -> None:
     """In the code, the name of a stream is the second argument of ``generator`` or ``*_key``."""
     (text,) = re.findall(
         r"^## Randomness.*", (DOCS / "backends.md").read_text("utf-8"), re.M | re.S

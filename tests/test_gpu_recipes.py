@@ -24,7 +24,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def write_point(
     folder: Path, accuracy: float, seconds: list[float], seed: int = 0, validated: int = 0
 ) -> None:
-    """Write a point of 100 steps with 10 samples and 2·10¹² FLOPs forward each."""
+    """Write a point of 100 steps of 10 samples. A forward pass of a sample takes 2·10¹² FLOPs."""
     folder.mkdir(parents=True)
     summary: dict[str, Any] = {"test_accuracy": accuracy, "train_seconds": sum(seconds)}
     summary |= {"flops_per_sample": 2 * 10**12, "steps": 100, "config": {"batch_size": 10}}
@@ -38,13 +38,11 @@ def write_point(
     (folder / "metrics.csv").write_text(f"epoch,seconds\n{rows}", "utf-8")
 
 
-def test_result_row_fixed_summaries_equals_hand_computation(
-    script: ModuleType, tmp_path: Path
-) -> None:
+def test_result_row_equals_hand_computation(script: ModuleType, tmp_path: Path) -> None:
     """Training on 1,000 samples takes 1,000 · 3 · 2 TFLOP = 6,000 TFLOP.
 
-    At the speed of the later epochs, four epochs take 60 and 40 s. These are 100 and 150 TFLOP/s,
-    on average half of the peak of 250 TFLOP/s.
+    The two runs take 60 and 40 s at the speed of the later epochs, so they have 100 and 150
+    TFLOP/s. The average is half of the peak of 250 TFLOP/s.
     """
     write_point(tmp_path / "a", 0.93, [30, 15, 15, 15], seed=1)
     write_point(tmp_path / "b", 0.95, [30, 10, 11, 9])
@@ -55,7 +53,7 @@ def test_result_row_fixed_summaries_equals_hand_computation(
 
 
 def test_flops_with_validation_include_forward_pass(script: ModuleType, tmp_path: Path) -> None:
-    """Validation on 750 samples in 4 epochs adds 6,000 TFLOP: 300 TFLOP/s in 40 s."""
+    """Validation on 750 samples in 4 epochs adds 6,000 TFLOP. In 40 s, this is 300 TFLOP/s."""
     write_point(tmp_path / "a", 0.95, [30, 10, 11, 9], validated=750)
     assert script.measure("cifar10_fast", tmp_path, 600.0)[0].endswith(" 50.0")
 
@@ -69,14 +67,14 @@ def test_mean_below_bound_is_reported(script: ModuleType, tmp_path: Path) -> Non
     assert script.measure("cifar10_resnet18", tmp_path, 250.0)[1]
 
 
-def test_devices_different_are_listed_separately(script: ModuleType) -> None:
+def test_different_devices_are_listed_separately(script: ModuleType) -> None:
     names = ("NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3", "NVIDIA L40S", "NVIDIA L4", "Voodoo 2")
     assert [script.peak_of(name) for name in names] == [756.0, 989.4, 362.0, 121.0, None]
     others = ("NVIDIA H200", "NVIDIA H200 NVL", "NVIDIA L40", "NVIDIA GB200", "NVIDIA B200")
     assert [script.peak_of(name) for name in others] == [989.4, 835.0, None, None, 2250.0]
 
 
-def test_recipes_with_their_settings_compose(script: ModuleType) -> None:
+def test_recipes_compose_with_settings_of_script(script: ModuleType) -> None:
     assert set(script.MIN_ACCURACY) <= set(script.SEEDS)
     for name in script.SEEDS:
         (point,) = make_plan([f"experiment={name}", *script.SETTINGS]).points

@@ -17,7 +17,7 @@ MODULES = {
 
 
 def imported_modules(module: str) -> set[str]:
-    """Return the modules of nnopt that a module imports at its top or within a function."""
+    """Return the modules of nnopt that a module imports, at the top or within a function."""
     names = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):

@@ -18,7 +18,7 @@ def test_old_module_is_refused_with_existing_new_module(old: str) -> None:
         assert importlib.util.find_spec(new) is not None
 
 
-def test_from_import_of_old_module_is_refused_with_new_module() -> None:
+def test_import_from_old_module_is_refused_with_new_module() -> None:
     with pytest.raises(ImportError, match=r"nnopt\.compose is now nnopt\.config\.compose"):
         from nnopt.compose import compose_config  # type: ignore[import-not-found] # noqa: F401
     with pytest.raises(ImportError, match=r"nnopt\.run is now nnopt\.recipe\.run"):

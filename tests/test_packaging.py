@@ -59,7 +59,7 @@ def test_packages_in_tree_are_listed_in_pyproject(project: dict[str, Any]) -> No
         assert (folder / "__init__.py").exists(), f"{folder} has modules but no __init__.py"
 
 
-def test_dependencies_pinned_within_their_ranges(
+def test_pinned_dependencies_are_within_ranges_of_pyproject(
     project: dict[str, Any], pins: dict[str, str]
 ) -> None:
     extras = project["project"]["optional-dependencies"]
@@ -74,14 +74,14 @@ def test_dependencies_pinned_within_their_ranges(
 
 
 @pytest.mark.parametrize("name", ["torch", "pytest", "hydra-core", "matplotlib", "pandas"])
-def test_pinned_package_requirements_are_pinned(name: str, pins: dict[str, str]) -> None:
+def test_requirements_of_pinned_packages_are_pinned(name: str, pins: dict[str, str]) -> None:
     needed = map(Requirement, importlib.metadata.requires(name) or [])
     for requirement in needed:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             assert canonicalize_name(requirement.name) in pins
 
 
-def test_version_printed_equals_package_metadata(capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_version_equals_package_metadata(capsys: pytest.CaptureFixture[str]) -> None:
     from nnopt.cli.main import run_verb
 
     assert run_verb(["version"]) == 0
@@ -139,10 +139,10 @@ def as_wheel_of_the_source_archive(source: Path) -> list[Path | str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", [as_editable, as_wheel_of_the_source_archive])
-def test_package_installed_runs_in_another_folder(
+def test_installed_package_runs_in_another_folder(
     form: Callable[[Path], list[Path | str]], source: Path, tmp_path: Path
 ) -> None:
-    """The package is in a new environment, which shares the dependencies of the test's one."""
+    """The package is in a new environment, which shares the dependencies of this environment."""
     import json
     import sysconfig
 

@@ -18,7 +18,7 @@ def draws(seed: int, stream: str, *counters: int) -> list[int]:
     return list(map(int, generator(seed, stream, *counters).integers(0, 2**62, 8)))
 
 
-def test_generator_equal_arguments_give_equal_numbers() -> None:
+def test_generator_with_equal_arguments_gives_equal_numbers() -> None:
     first = draws(1, "shuffle", 3)
     draws(1, "shuffle", 4)
     draws(2, "other")
@@ -36,20 +36,20 @@ def test_generator_equal_arguments_give_equal_numbers() -> None:
     )
 )
 @settings(max_examples=30, deadline=None, derandomize=True)
-def test_generator_different_arguments_give_different_numbers(
+def test_generator_with_different_arguments_gives_different_numbers(
     keys: list[tuple[int, str, int]],
 ) -> None:
     assert len({tuple(draws(*key)) for key in keys}) == len(keys)
 
 
-def test_generator_neighbouring_counters_do_not_overlap() -> None:
-    """The numbers of step 1 are not the numbers of step 0 from a later position."""
+def test_generator_numbers_of_neighbouring_counters_do_not_overlap() -> None:
+    """The numbers of step 1 are not a later section of the numbers of step 0."""
     assert not set(generator(0, "x", 0).integers(0, 2**62, 1000)) & set(
         generator(0, "x", 1).integers(0, 2**62, 1000)
     )
 
 
-def test_generator_four_counters_are_refused() -> None:
+def test_generator_refuses_four_counters() -> None:
     with pytest.raises(ValueError, match="at most three counters"):
         generator(0, "x", 1, 2, 3, 4)
 
@@ -69,7 +69,7 @@ def test_generator_in_another_process_gives_equal_numbers() -> None:
     assert outputs == {f"{generator(5, 'é', 2).integers(0, 2**62, 4)}\n"}
 
 
-def test_generator_known_arguments_give_recorded_numbers() -> None:
+def test_generator_with_known_arguments_gives_recorded_numbers() -> None:
     """Results of earlier versions are reproducible only if these numbers never change."""
     assert draws(0, "shuffle", 1)[:2] == [1243839554492595959, 3443511245421753879]
     assert DropoutMasks(0, "dropout1", 0.5).bits(3, 4).tolist() == [36850, 58902, 19502, 45387]
@@ -95,7 +95,7 @@ def test_dropout_scale_equals_inverse_keep_probability(rate: float) -> None:
 
 
 @pytest.mark.parametrize("rate", [1e-9, 1 - 1e-9])
-def test_dropout_scale_extreme_rate_is_finite(rate: float) -> None:
+def test_dropout_scale_of_extreme_rate_is_finite(rate: float) -> None:
     assert 1 < DropoutMasks(0, "x", rate).scale <= 65536
 
 
@@ -113,6 +113,6 @@ def test_dropout_masks_depend_only_on_seed_layer_and_step() -> None:
 
 @given(count=st.integers(1, 40))
 @settings(max_examples=20, deadline=None, derandomize=True)
-def test_dropout_bits_longer_draw_extends_shorter_draw(count: int) -> None:
+def test_longer_draw_of_dropout_bits_extends_shorter_draw(count: int) -> None:
     masks = DropoutMasks(1, "x", 0.4)
     assert_array_equal(masks.draw(2, (count,)), masks.draw(2, (64,))[:count])

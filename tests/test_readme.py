@@ -1,4 +1,4 @@
-"""Run the commands of the README and of some guides with tiny limits; compare the output shown."""
+"""The commands of the README and of some guides run, and print output of the same form."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GUIDES = ("backends", "benchmarks", "configuration", "lr_find")
 """Guides in docs/ whose transcripts and tables of commands are also run."""
 
 LIMITS = ("max_steps=3", "schedule.warmup_epochs=0", "plots=false")
-"""Overrides that shorten every command that trains, except for those of UNLIMITED."""
+"""Overrides that shorten every command that trains and that is not in UNLIMITED."""
 
 UNLIMITED = {
     "nnopt run": 0,
@@ -33,9 +33,9 @@ UNLIMITED = {
 """Commands without limits, and their exit codes."""
 
 SWEEP = "nnopt run ablation=optimizer_spiral"
-"""The sweep in ``outputs/latest`` for the commands that read it."""
+"""The command that creates the sweep in ``outputs/latest``, which later commands read."""
 
-CIFAR_IMAGES = 100  # in each file, instead of 10,000
+CIFAR_IMAGES = 100  # number of images in each file, instead of 10,000
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Example:
 
 
 def examples() -> list[Example]:
-    """Return the README's commands, and those of transcripts and tables of the guides.
+    """Return the commands of the README, and the commands in transcripts and tables of guides.
 
     The commands are in ``bash`` and ``console`` blocks, and in the last cells of table rows.
     """
@@ -109,7 +109,7 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
         run(SWEEP, capsys)
     if arguments[0] == "run" and "--cfg" not in arguments and command not in UNLIMITED:
         arguments += LIMITS
-        if command == SWEEP:  # its output lists the plots of the sweep
+        if command == SWEEP:  # the output lists the plots of the sweep
             arguments[-1] = "plots=sweep"
     if any(word.startswith("experiment=") for word in arguments):  # networks of some size: one seed
         arguments = [re.sub(r"^seed=range\(\d+\)$", "seed=range(1)", word) for word in arguments]
@@ -131,7 +131,7 @@ def form(line: str) -> str:
 def test_documented_command_prints_documented_output(
     example: Example, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Compare line by line without numbers; "..." matches any lines."""
+    """Compare line by line without numbers. "..." matches any lines."""
     printed = run(example.command, capsys)
     if example.output:
         lines = map(form, example.output)
@@ -151,7 +151,7 @@ def test_first_command_reaches_documented_accuracy(capsys: pytest.CaptureFixture
         assert float(actual[name]) == pytest.approx(float(value), abs=0.02), name
 
 
-def test_readme_lists_every_verb() -> None:
+def test_readme_lists_every_command() -> None:
     verbs = set(re.findall(r"^\| `nnopt ([\w-]+)", README, re.M))
     assert verbs == {*VERBS, "version"}
 
@@ -175,7 +175,7 @@ def test_readme_lists_every_exit_code() -> None:
     assert codes == {0, 130, 143} | {kind.exit_code for kind in classes}  # type: ignore[attr-defined]
 
 
-def test_readme_named_files_exist() -> None:
+def test_files_named_in_readme_exist() -> None:
     names = re.findall(r"`((?:nnopt|tests|conf|docs|benchmarks|\.ci)/[\w./-]*)`", README)
     names += re.findall(r"^([\w./]+/[\w.]*) {2,}", README, re.M)  # files in the layout
     names += re.findall(r"python (\S+\.py)", README)
@@ -185,8 +185,8 @@ def test_readme_named_files_exist() -> None:
         assert is_invented or (REPOSITORY / name).exists(), name
 
 
-def test_readme_extending_steps_name_existing_code() -> None:
-    """Every ``name`` in a step occurs in one of the files of the step."""
+def test_readme_steps_for_extensions_name_existing_code() -> None:
+    """Every ``name`` in a step occurs in one of the files that the step mentions."""
     steps = re.findall(r"^\d\. (.*?)(?=^\d\. |^\n|^#)", README, re.M | re.S)
     assert len(steps) == 12
     for step in steps:
@@ -198,7 +198,7 @@ def test_readme_extending_steps_name_existing_code() -> None:
             assert name in text, (name, files)
 
 
-def test_readme_install_commands_equal_ci() -> None:
+def test_install_commands_in_readme_equal_ci() -> None:
     """Two commands install and test nnopt, and .ci/run executes the second."""
     commands = [example.command for example in EXAMPLES]
     assert "pip install -c constraints.txt -e . && nnopt run" in commands

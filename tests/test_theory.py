@@ -1,4 +1,4 @@
-"""docs/theory.md against the code.
+"""docs/theory.md compared with the code.
 
 Links have targets, commands run, and the Winograd transforms are exact in rational arithmetic.
 """
@@ -49,7 +49,7 @@ def names_of(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("name", "link"), NAMED)
-def test_theory_linked_function_exists_in_file(name: str, link: str) -> None:
+def test_function_linked_in_theory_exists_in_file(name: str, link: str) -> None:
     assert name in names_of((PAGE.parent / link).resolve())
 
 
@@ -76,7 +76,7 @@ def test_theory_explains_every_optimizer() -> None:
     assert {name or other for name, other in rows} == set(optimizers.OPTIMIZERS)
 
 
-def test_theory_sections_are_in_contents_with_a_check() -> None:
+def test_theory_sections_are_in_contents_and_have_a_check() -> None:
     sections = re.findall(r"^## (.*)\n((?:(?!^## ).*\n)*)", TEXT, re.M)
     anchors = re.findall(r"\]\(#([\w-]+)\)", TEXT)
     assert anchors == [
@@ -117,7 +117,7 @@ BT, G, AT = matrix(r"B^\top"), matrix("\nG"), matrix(r"A^\top")
 E3, E4 = matrix("E_3"), matrix("E_4")
 B, A = BT.T, AT.T
 SCALE = np.array([Fraction(f) for f in re.findall(r"f = \(([-\d, ]+)\)", TEXT)[0].split(",")])
-"""What is moved from Qᵀ over to G, row by row."""
+"""The factor f of each row, which is moved from Qᵀ to G."""
 
 
 def rationals(count: int) -> st.SearchStrategy[Rational]:
@@ -156,7 +156,7 @@ def test_winograd_interpolated_products_equal_polynomial_product(w: Rational, u:
 
 @given(w=rationals(3), d=rationals(6))
 @settings(max_examples=20)
-def test_winograd_one_dimension_equals_correlation(w: Rational, d: Rational) -> None:
+def test_winograd_in_one_dimension_equals_correlation(w: Rational, d: Rational) -> None:
     assert list(AT @ ((G @ w) * (BT @ d))) == [
         sum(d[i + j] * w[j] for j in range(3)) for i in range(4)
     ]
@@ -190,7 +190,7 @@ def window(tile: tuple[slice, slice]) -> tuple[slice, slice]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_winograd_two_dimensions_equal_summed_correlation(seed: int) -> None:
+def test_winograd_in_two_dimensions_equals_summed_correlation(seed: int) -> None:
     x, w = draw((3, 10, 10), seed), draw((3, 3, 3), seed + 10)
     expected = sum(correlate(image, kernel) for image, kernel in zip(x, w, strict=True))
     actual = np.full((8, 8), Fraction(0))
@@ -204,7 +204,7 @@ def test_winograd_two_dimensions_equal_summed_correlation(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_winograd_transformed_gradients_equal_correlation_gradients(seed: int) -> None:
+def test_winograd_gradients_equal_correlation_gradients(seed: int) -> None:
     x, w, g = draw((10, 10), seed), draw((3, 3), seed + 10), draw((8, 8), seed + 20)
     d_u, d_x = np.full((6, 6), Fraction(0)), np.full((10, 10), Fraction(0))
     for tile in tiles():
@@ -220,11 +220,11 @@ def test_winograd_transformed_gradients_equal_correlation_gradients(seed: int) -
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_winograd_gradient_windows_give_both_gradients(seed: int) -> None:
+def test_winograd_windows_of_gradient_give_both_gradients(seed: int) -> None:
     x, w, g = draw((10, 10), seed), draw((3, 3), seed + 10), draw((8, 8), seed + 20)
     turned = w[::-1, ::-1]
     padded, whole = np.full((14, 14), Fraction(0)), np.full((12, 12), Fraction(0))
-    padded[2:10, 2:10], whole[:10, :10] = g, x  # padding of 2 - p, and up to whole tiles
+    padded[2:10, 2:10], whole[:10, :10] = g, x  # g has padding 2 - p, and x fills whole tiles
     d_x, d_u = np.full((12, 12), Fraction(0)), np.full((6, 6), Fraction(0))
     for tile in tiles(3):
         v = BT @ padded[window(tile)] @ B
@@ -232,7 +232,7 @@ def test_winograd_gradient_windows_give_both_gradients(seed: int) -> None:
         d_u += v * (A @ whole[tile] @ AT)
     assert (d_x[:10, :10] == correlate(padded[:12, :12], turned)).all()
     assert ((G.T @ d_u @ G)[::-1, ::-1] == correlate(x, g)).all()
-    # The second identity follows from this one.
+    # The next identity implies the identity in the line above.
     assert np.sum(g * correlate(x, w)) == np.sum(d_x[:10, :10] * x) == np.sum(correlate(x, g) * w)
 
 

@@ -42,13 +42,13 @@ def test_mlp_without_hidden_layers_is_logistic_regression(make_config: MakeConfi
     assert records(mlp(make_config, ())) == [Dense("classes")]
 
 
-def test_mlp_images_are_flattened(make_config: MakeConfig) -> None:
+def test_mlp_flattens_images(make_config: MakeConfig) -> None:
     network = mlp(make_config, (8,), shape=(3, 4, 4))
     assert records(network)[0] == Flatten()
     assert network.parameter_shapes()["dense1.weight"] == (8, 48)
 
 
-def test_mlp_batch_norm_precedes_and_dropout_follows_activation(make_config: MakeConfig) -> None:
+def test_mlp_has_batch_norm_before_and_dropout_after_activation(make_config: MakeConfig) -> None:
     found = records(mlp(make_config, (8,), activation="tanh", norm="batch", dropout=0.3))
     assert found == [Dense(8, bias=False), BatchNorm(), Tanh(), Dropout(0.3), Dense("classes")]
 
@@ -58,7 +58,7 @@ def test_mlp_layer_norm_keeps_the_bias(make_config: MakeConfig) -> None:
     assert records(mlp(make_config, (8,), norm="layer"))[:2] == [Dense(8), LayerNorm()]
 
 
-def test_mlp_every_activation_and_norm_is_built(make_config: MakeConfig) -> None:
+def test_mlp_with_every_activation_and_norm_is_built(make_config: MakeConfig) -> None:
     assert set(ACTIVATIONS) == set(get_args(schema.Activation))
     assert set(NORMS) == set(get_args(get_type_hints(schema.RegularizerConfig)["norm"]))
     for activation in ACTIVATIONS:
@@ -68,7 +68,7 @@ def test_mlp_every_activation_and_norm_is_built(make_config: MakeConfig) -> None
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 2, 2)])
-def test_build_literal_layers_are_parsed(make_config: MakeConfig, shape: tuple[int, ...]) -> None:
+def test_build_parses_literal_layers(make_config: MakeConfig, shape: tuple[int, ...]) -> None:
     literal = schema.LayersConfig("layers", ("flatten", {"dense": 4}, "relu", {"dense": "classes"}))
     found = records(build(literal, make_config().regularizer, shape, 3))
     flattened = [Flatten()] if len(shape) > 1 else []

@@ -64,7 +64,7 @@ def test_three_layer_conv_has_the_expected_layers(make_config: MakeConfig) -> No
     assert network.parameter_count == 32 * 76 + 128 * (32 * 16 * 16 + 1) + 10 * 129
 
 
-def test_three_layer_conv_with_norm_and_dropout(make_config: MakeConfig) -> None:
+def test_three_layer_conv_has_norm_and_dropout_if_configured(make_config: MakeConfig) -> None:
     variant = schema.ThreeLayerConvConfig("three_layer_conv", 8, 3, 16, "tanh")
     assert records(built(make_config, variant, norm="batch", dropout=0.2)) == [
         Conv2d(8, 3, bias=False),
@@ -98,7 +98,7 @@ def test_vgg_without_hidden_layer_has_one_dense_layer(make_config: MakeConfig) -
     assert records(built(make_config, variant)) == [Conv2d(8), ReLU(), MaxPool2d(), *head]
 
 
-def test_resnet_depth_9_has_the_expected_layers(make_config: MakeConfig) -> None:
+def test_resnet_of_depth_9_has_the_expected_layers(make_config: MakeConfig) -> None:
     def conv(channels: int) -> list[Any]:
         return [Conv2d(channels, bias=False), BatchNorm(), ReLU()]
 
@@ -113,7 +113,7 @@ def test_resnet_depth_9_has_the_expected_layers(make_config: MakeConfig) -> None
 
 
 def test_resnet_basic_blocks_have_the_expected_layers(make_config: MakeConfig) -> None:
-    """Each of nine blocks has two convolutions; the first block of stages 2 and 3 halves images."""
+    """Each of nine blocks has two convolutions. The first block of stages 2 and 3 halves images."""
     network = built(make_config, schema.ResnetConfig("resnet", 20, None), norm="layer")
     actual = records(network)
     assert actual[:3] == [Conv2d(16), LayerNorm(), ReLU()]
@@ -139,7 +139,7 @@ def test_published_networks_have_the_published_sizes(
 ) -> None:
     """Depths 9, 18 and 20 have 6.57, 11.17 and 0.27 million parameters (He et al. 2016, table 6).
 
-    The depth excludes layers of shortcuts; ``weights`` excludes biases and norms.
+    The depth does not count layers of shortcuts. ``weights`` has no biases and norms.
     """
     network = built(make_config, schema.ResnetConfig("resnet", depth, None), norm="batch")
     arrays = network.parameter_shapes()
@@ -157,7 +157,7 @@ def weighted(network: Architecture) -> list[Any]:
 @pytest.mark.parametrize("shape", [CIFAR, MNIST], ids=str)
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_build_every_norm_dropout_and_initializer_is_accepted(
+def test_build_accepts_every_norm_dropout_and_initializer(
     make_config: MakeConfig, name: str, norm: str, shape: tuple[int, ...]
 ) -> None:
     network = built(make_config, VARIANTS[name], shape, norm=norm, dropout=0.25)
@@ -177,7 +177,7 @@ def test_build_every_norm_dropout_and_initializer_is_accepted(
         assert arrays[f"{layer.name}.weight"].any() is not is_output
 
 
-def test_vgg_too_many_pools_are_refused(make_config: MakeConfig) -> None:
+def test_vgg_with_too_many_pools_is_refused(make_config: MakeConfig) -> None:
     network = built(make_config, VGG, MNIST)
     pools = [x.output_shape for x in network.layers if isinstance(x.record, MaxPool2d)]
     assert pools == [(32, 14, 14), (64, 7, 7), (128, 3, 3)]
@@ -187,13 +187,13 @@ def test_vgg_too_many_pools_are_refused(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_conv_networks_flat_samples_are_refused(make_config: MakeConfig, name: str) -> None:
+def test_conv_network_of_flat_samples_is_refused(make_config: MakeConfig, name: str) -> None:
     with pytest.raises(ConfigError, match="layer conv2d1: needs images"):
         built(make_config, VARIANTS[name], (2,))
 
 
 @pytest.mark.parametrize(("width", "groups"), [(16, 8), (12, 4), (6, 2), (5, 1)])
-def test_group_norm_number_of_groups_divides_the_channels(
+def test_group_norm_groups_divide_the_channels(
     make_config: MakeConfig, width: int, groups: int
 ) -> None:
     network = built(make_config, schema.ResnetConfig("resnet", 20, width), norm="group")

@@ -22,7 +22,7 @@ def infer(layers: list[Any], shape: tuple[int, ...] = (6, 8, 9), classes: int = 
     return infer_shapes(parse_layers(layers), shape, classes)
 
 
-def test_infer_shapes_conv_network_equals_hand_count() -> None:
+def test_infer_shapes_of_conv_network_equals_hand_count() -> None:
     network = infer(
         [
             {"conv2d": {"channels": 4, "groups": 2}},
@@ -103,13 +103,13 @@ def test_infer_shapes_conv_network_equals_hand_count() -> None:
         "global_avg_pool1": 8,
     }
     inside = sum(count for name, count in flops.items() if name.startswith("residual1."))
-    flops["residual1"] = inside + 48  # the addition of the shortcut costs 48
+    flops["residual1"] = inside + 48  # the addition of the shortcut costs 48 FLOPs
     assert {name: layer.flops for name, layer in layers.items()} == flops
     assert network.flops_per_sample == sum(flops.values()) - inside
     assert network.output_layer.name == "conv2d2"
 
 
-def test_output_layer_conv_has_its_own_initializer() -> None:
+def test_convolution_as_output_layer_has_output_initializer() -> None:
     """A convolution can be the output layer: no dense layer is needed."""
     network = infer(["relu", {"conv2d": 5}, {"conv2d": "classes"}, "global_avg_pool"])
     arrays = initial_arrays(network, schema.InitializerConfig("normal", "zeros", None), seed=0)
@@ -117,7 +117,7 @@ def test_output_layer_conv_has_its_own_initializer() -> None:
     assert not arrays["conv2d2.weight"].any()
 
 
-def test_fan_in_grouped_conv_is_the_window_of_one_group() -> None:
+def test_fan_in_of_grouped_conv_is_the_window_of_one_group() -> None:
     network = infer([{"conv2d": {"channels": 600, "groups": 2}}, "flatten", {"dense": "classes"}])
     variances = {"he_normal": 2 / 27, "lecun_uniform": 1 / 27, "glorot_normal": 2 / (27 + 5400)}
     for name, variance in variances.items():
@@ -131,7 +131,7 @@ SIDES = st.integers(1, 12)
 
 
 @given(SIDES, SIDES, st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.booleans())
-def test_infer_windows_equal_pytorch(
+def test_infer_shapes_of_windows_equals_pytorch(
     height: int, width: int, window: int, stride: int, pad: int, pool: bool
 ) -> None:
     """Inference gives PyTorch's shapes, and refuses the options that PyTorch refuses."""
@@ -257,7 +257,7 @@ IMAGES_ONLY = [
 
 
 @pytest.mark.parametrize(("layers", "shape", "message"), MISFITS, ids=lambda x: str(x)[:60])
-def test_infer_shapes_layer_that_does_not_fit_is_named(
+def test_infer_shapes_error_names_layer_that_does_not_fit(
     layers: list[Any], shape: Any, message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -266,6 +266,6 @@ def test_infer_shapes_layer_that_does_not_fit_is_named(
 
 
 @pytest.mark.parametrize("layer", IMAGES_ONLY, ids=str)
-def test_image_layer_flat_input_is_refused(layer: Any) -> None:
+def test_image_layer_of_flat_input_is_refused(layer: Any) -> None:
     with pytest.raises(ConfigError, match=r"layer \w+1: needs images \(C, H, W\), .* flat, 16;"):
         infer([layer], (16,))

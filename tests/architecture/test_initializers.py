@@ -1,4 +1,4 @@
-"""Initial weights: their variance, their streams, and the output layer."""
+"""Initial weights: variance, random streams, and the output layer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_initializers_have_mean_and_variance_of_the_formula(name: str) -> None:
     variance, middle = VARIANCES[name], 0.5 if name == "uniform" else 0.0
     count = math.prod(SHAPE)
     assert abs(weights.mean() - middle) < 4 * math.sqrt(variance / count)
-    # The relative standard error is √(2 / 100,000) = 0.0045.
+    # The relative standard error of the variance is √(2 / 100,000) = 0.0045.
     assert weights.var() == pytest.approx(variance, rel=0.02)
 
 
@@ -55,12 +55,12 @@ def test_initializers_have_the_distribution_of_their_name(name: str) -> None:
         assert abs(z).max() > 4
 
 
-def test_initializer_uniform_is_between_zero_and_one() -> None:
+def test_uniform_initializer_is_between_zero_and_one() -> None:
     weights = INITIALIZERS["uniform"](generator(0, "test"), SHAPE)
     assert 0 <= weights.min() < weights.max() < 1
 
 
-def test_fan_in_conv_includes_the_window() -> None:
+def test_fan_in_of_conv_includes_the_window() -> None:
     weights = INITIALIZERS["he_normal"](generator(0, "test"), (64, 20, 3, 5))
     assert weights.var() == pytest.approx(2 / (20 * 15), rel=0.05)
     weights = INITIALIZERS["glorot_uniform"](generator(0, "test"), (64, 20, 3, 5))
@@ -85,7 +85,7 @@ def test_initial_biases_norms_and_statistics_are_neutral() -> None:
             assert_array_equal(array, np.full(array.shape, value))
 
 
-def test_output_layer_uses_its_own_initializer() -> None:
+def test_output_layer_uses_output_initializer() -> None:
     layers = [{"dense": 5}, "relu", {"dense": 5}, "relu", {"dense": "classes"}]
     found = arrays(layers, hidden="normal", output="zeros")
     assert_array_equal(found["dense3.weight"], 0)

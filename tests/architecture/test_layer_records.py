@@ -78,11 +78,11 @@ FORMS: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("item", "expected"), FORMS, ids=str)
-def test_parse_layers_every_form_is_read(item: Any, expected: Any) -> None:
+def test_parse_layers_reads_every_form(item: Any, expected: Any) -> None:
     assert parse_layers([item]) == (expected,)
 
 
-def test_parse_layers_forms_cover_every_layer() -> None:
+def test_forms_of_layers_in_yaml_cover_every_layer() -> None:
     assert {type(record) for _, record in FORMS} == set(LAYERS.values())
 
 
@@ -211,14 +211,14 @@ MISTAKES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("item", "message"), MISTAKES, ids=lambda x: str(x)[:50])
-def test_parse_layers_problem_is_located(item: Any, message: str) -> None:
+def test_parse_layers_error_has_location(item: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_layers([item])
     assert str(caught.value).startswith(message)
     assert len(caught.value.problems) == 1
 
 
-def test_parse_layers_all_problems_are_reported() -> None:
+def test_parse_layers_reports_all_problems() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_layers(
             ["relu", {"dense": {"units": 0, "bias": 1}}, "rellu", {"residual": [7, "tan"]}]
@@ -237,10 +237,10 @@ def test_parse_layers_all_problems_are_reported() -> None:
     ("record", "pad"),
     [(Conv2d(1, 1), 0), (Conv2d(1), 1), (Conv2d(1, 5), 2), (Conv2d(1, 5, padding=0), 0)],
 )
-def test_padding_size_same_is_half_the_kernel(record: Conv2d, pad: int) -> None:
+def test_same_padding_is_half_the_kernel(record: Conv2d, pad: int) -> None:
     assert record.padding_size == pad
 
 
 @pytest.mark.parametrize("pool", [MaxPool2d, AvgPool2d])
-def test_stride_size_default_is_the_window(pool: type[MaxPool2d | AvgPool2d]) -> None:
+def test_default_stride_is_the_window(pool: type[MaxPool2d | AvgPool2d]) -> None:
     assert (pool(3).stride_size, pool(3, 1).stride_size) == (3, 1)

@@ -18,7 +18,7 @@ def infer(layers: list[Any], shape: tuple[int, ...] = (6,), classes: int = 4) ->
     return infer_shapes(parse_layers(layers), shape, classes)
 
 
-def test_infer_shapes_dense_network_equals_hand_count() -> None:
+def test_infer_shapes_of_dense_network_equals_hand_count() -> None:
     network = infer(
         [
             "flatten",
@@ -69,7 +69,7 @@ def test_infer_shapes_dense_network_equals_hand_count() -> None:
         "batch_norm1": 4 * 5,
         "relu1": 5,
         "dropout1": 5,
-        "residual1": 50 + 8 * 5 + 8 * 5 + 5,  # the addition of the shortcut costs 5
+        "residual1": 50 + 8 * 5 + 8 * 5 + 5,  # the addition of the shortcut costs 5 FLOPs
         "residual1.dense1": 50,
         "residual1.layer_norm1": 40,
         "residual1.tanh1": 40,
@@ -92,7 +92,7 @@ def test_output_layer_can_be_in_a_residual_branch() -> None:
     bias=st.booleans(),
 )
 @settings(max_examples=30, deadline=None, derandomize=True)
-def test_infer_shapes_dense_layers_of_any_size_equal_formula(
+def test_infer_shapes_of_dense_layers_equals_formula(
     sizes: list[int], features: int, classes: int, bias: bool
 ) -> None:
     layers = [{"dense": {"units": size, "bias": bias}} for size in [*sizes, "classes"]]
@@ -137,7 +137,7 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
 
 
 @pytest.mark.parametrize(("layers", "shape", "message"), MISFITS, ids=lambda x: str(x)[:40])
-def test_infer_shapes_layer_that_does_not_fit_is_named(
+def test_infer_shapes_error_names_layer_that_does_not_fit(
     layers: list[Any], shape: Any, message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -29,7 +29,7 @@ WHITENING = schema.InitializerConfig("he_normal", "lecun_normal", "whitening")
 def photographs(count: int = 40) -> Dataset:
     """Return images that vary smoothly, like photographs.
 
-    The part uses every second row of the array; the other rows have very different values.
+    The part uses every second row of the array. The other rows have very different values.
     """
     rng = np.random.default_rng(0)
     smooth = np.cumsum(np.cumsum(rng.standard_normal((2 * count, *SHAPE)), axis=2), axis=3)
@@ -86,7 +86,7 @@ def normalized(dataset: Dataset) -> np.ndarray:
     return images
 
 
-def test_whitening_more_channels_have_the_opposite_sign(
+def test_whitening_second_half_of_channels_has_the_opposite_sign(
     make_config: Callable[..., Config],
 ) -> None:
     conv = {"kernel": 2, "padding": 0}
@@ -96,14 +96,14 @@ def test_whitening_more_channels_have_the_opposite_sign(
     assert_allclose(few5, all24[:5], atol=1e-12)
 
 
-def test_whitening_without_bias_keeps_the_mean(make_config: Callable[..., Config]) -> None:
+def test_whitening_without_bias_does_not_remove_mean(make_config: Callable[..., Config]) -> None:
     conv = {"channels": 12, "kernel": 2, "padding": 0}
     with_bias, without = (outputs(make_config, {**conv, "bias": b}) for b in (True, False))
     assert abs(without.mean(axis=1)).max() > 0.1
     assert_allclose(without - without.mean(axis=1)[:, None], with_bias, atol=1e-9)
 
 
-def test_whitening_filters_two_pixels_equal_hand_calculation(
+def test_whitening_filters_of_two_pixels_equal_hand_calculation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Pixels a + b and a - b, with variances α² = 9 and β² = 4, become a / α and b / β."""
@@ -125,7 +125,7 @@ def test_whitening_filters_scale_inversely_with_the_inputs() -> None:
     assert (peaks > 0).all()
 
 
-def test_whitening_filters_zero_variance_stays_finite() -> None:
+def test_whitening_filters_of_zero_variance_are_finite() -> None:
     filters = whitening_filters(np.diag([2.0, 0.0]), 2)
     assert_allclose(filters, np.diag([1 / np.sqrt(2 + 5e-4), 1 / np.sqrt(5e-4)]))
 
@@ -139,9 +139,7 @@ def test_patch_statistics_do_not_depend_on_the_chunk_size(monkeypatch: pytest.Mo
     assert_allclose(again[1], covariance, rtol=1e-9)
 
 
-def test_patch_statistics_many_images_uses_evenly_spaced_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_patch_statistics_use_evenly_spaced_images_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = photographs()
     monkeypatch.setattr(whitening, "MAX_PATCHES", 10 * 7 * 6)
     found = patch_statistics(dataset, 3)
@@ -150,7 +148,7 @@ def test_patch_statistics_many_images_uses_evenly_spaced_ones(
         assert_array_equal(one, other)
 
 
-def test_whitening_leaves_other_layers_unchanged() -> None:
+def test_whitening_does_not_change_other_layers() -> None:
     architecture = network({"channels": 8}, {"conv2d": 4})
     plain = schema.InitializerConfig("he_normal", "lecun_normal", None)
     before = initial_arrays(architecture, plain, 0)
@@ -171,7 +169,7 @@ def test_whitening_leaves_other_layers_unchanged() -> None:
         ([{"conv2d": {"channels": 4, "kernel": 9}}], None, ["more than 243", "have 0"]),
     ],
 )
-def test_whitening_problems_unsuitable_network_is_refused(
+def test_whitening_of_unsuitable_network_is_refused(
     layers: list[Any], samples: int | None, expected_parts: list[str]
 ) -> None:
     architecture = infer_shapes(parse_layers([*layers, "flatten", {"dense": 2}]), SHAPE, 2)
@@ -179,13 +177,13 @@ def test_whitening_problems_unsuitable_network_is_refused(
     assert all(word in problem for word in ("initializer.input", *expected_parts)), problem
 
 
-def test_whitening_problems_suitable_network_has_none() -> None:
+def test_whitening_of_suitable_network_has_no_problems() -> None:
     assert not whitening_problems(network({"channels": 54}), 1)
     assert not whitening_problems(network({"channels": 24, "kernel": 2, "padding": 0}), None)
 
 
 @pytest.mark.parametrize("colour", [0, 7, 255])
-def test_whitening_images_of_one_colour_are_refused(colour: int) -> None:
+def test_whitening_of_images_of_one_colour_is_refused(colour: int) -> None:
     dataset = photographs()
     dataset.train.inputs[::2] = colour
     with pytest.raises(DataError, match="nothing to whiten"):
@@ -195,7 +193,7 @@ def test_whitening_images_of_one_colour_are_refused(colour: int) -> None:
 def test_whitening_is_used_by_every_training_command(
     workplace: Path, nnopt: Callable[..., int]
 ) -> None:
-    """With a learning rate of 0, the saved weights are the initial ones."""
+    """With a learning rate of 0, the saved weights are the initial weights."""
     rng = np.random.default_rng(0)
     header = ",".join(["label", *(f"pixel{i}" for i in range(25))])
     rows = [",".join(map(str, [k % 2, *rng.integers(0, 256, 25)])) for k in range(40)]
@@ -204,10 +202,10 @@ def test_whitening_is_used_by_every_training_command(
     overrides += ["architecture.kernel=3", "architecture.channels=9", "initializer.input=whitening"]
     overrides += ["architecture.hidden=2", "plots=false"]
     assert nnopt("gradcheck", *overrides) == 0
-    assert nnopt("lr-find", *overrides, "lr_find.steps=20") in (0, 5)  # exit code 5: no suggestion
+    assert nnopt("lr-find", *overrides, "lr_find.steps=20") in (0, 5)  # 5 means no suggestion
     assert nnopt("run", *overrides, "optimizer.lr=0", "epochs=1", "hydra.run.dir=out") == 0
     with np.load("out/model_last.npz") as arrays:
         weight = arrays["conv2d1.weight"].reshape(9, 9).astype(float)
-    products = weight @ weight.T  # eigenvectors are orthogonal
+    products = weight @ weight.T  # diagonal, because eigenvectors are orthogonal
     assert_allclose(products - np.diag(np.diag(products)), 0, atol=1e-6)
-    assert nnopt("run", *overrides[:2], "initializer.input=whitening") == 2  # has no convolution
+    assert nnopt("run", *overrides[:2], "initializer.input=whitening") == 2  # no convolution

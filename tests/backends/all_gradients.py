@@ -1,4 +1,4 @@
-"""The backward function of an operation, with the gradients of all inputs."""
+"""A call of an operation's backward function that returns the gradients of all inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nnopt.backends.numpy.ops import Array, Op
 
 
 def all_gradients(op: Op, g: Any, saved: Any, inputs: int, **buffer: Any) -> list[Array]:
-    """Return the gradients of an operation with this number of inputs."""
+    """Return the gradients of all inputs. ``inputs`` is the number of inputs."""
     requires_grad = ((True,) * inputs,) if op.takes_requires_grad else ()
     gradients = op.backward(g, saved, *requires_grad, **buffer)
     return [gradient for gradient in gradients if gradient is not None]

@@ -19,7 +19,7 @@ FEATURES, CLASSES = 6, 4
 
 
 def random_arrays(architecture: Architecture) -> dict[str, NDArray[np.float64]]:
-    """Return reproducible parameters and statistics that contain no zeros and ones."""
+    """Return reproducible parameters and statistics without zeros and ones."""
     rng = np.random.default_rng(1)
     arrays = {}
     for name, shape in (architecture.parameter_shapes() | architecture.statistic_shapes()).items():
@@ -31,7 +31,7 @@ def random_arrays(architecture: Architecture) -> dict[str, NDArray[np.float64]]:
 
 @pytest.fixture(scope="session")
 def make_network(make_config: Callable[..., Config]) -> Callable[..., Network]:
-    """Return a function that builds a network; it computes in float64 by default.
+    """Return a function that builds a network, in float64 by default.
 
     Example: ``make_network("torch", [{"dense": 8}, "relu", {"dense": "classes"}],
     optimizer="adam")``.
@@ -56,7 +56,7 @@ def make_network(make_config: Callable[..., Config]) -> Callable[..., Network]:
 
 @pytest.fixture
 def batches() -> list[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Return seven batches (N, D) with labels; the last batch is smaller."""
+    """Return seven batches (N, D) with labels. The last batch is smaller than the others."""
     rng = np.random.default_rng(2)
     sizes = [10] * 6 + [3]
     return [(rng.standard_normal((n, FEATURES)), rng.integers(0, CLASSES, n)) for n in sizes]

@@ -1,4 +1,4 @@
-"""Operations on images (H, W, N, C), and comparisons with their equivalents in PyTorch."""
+"""Operations on images (H, W, N, C), and comparisons with the same operations in PyTorch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 def off_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Return values that are at least 0.1 away from the kink of a ReLU."""
+    """Return values that are at least 0.1 away from zero, the kink of a ReLU."""
     x = rng.standard_normal(shape)
     return x + np.copysign(0.1, x)
 

@@ -1,4 +1,4 @@
-"""Tails of the activations of both backends against references of 40 digits."""
+"""Values of activations far from zero, compared with references of 40 digits."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Array = NDArray[np.floating]
 Real = Callable[[mpf], mpf]
 
 TOLERANCE = {"float32": 1.5e-6, "float64": 1e-12}
-"""Bounds of the error relative to the ``scales`` in ``check``."""
+"""Maximum error for each dtype, relative to the ``scales`` in ``check``."""
 
 SMALLEST = {"float32": 1e-36, "float64": 1e-306}
-"""Numbers added to the bounds of the error; smaller results may become zero."""
+"""Absolute error that is allowed in addition, because smaller results may become zero."""
 
 
 def logistic(x: mpf) -> mpf:
@@ -43,7 +43,7 @@ def x_times_density(x: mpf) -> mpf:
 
 
 def second_slope_term(record: type, x: mpf) -> mpf:
-    """Return the second term of the slope: x σ(x) σ(-x) of SiLU or x φ(x) of GELU."""
+    """Return the second term of the slope, which is x σ(x) σ(-x) for SiLU and x φ(x) for GELU."""
     return x * logistic(x) * logistic(-x) if record is records.SiLU else x_times_density(x)
 
 
@@ -107,12 +107,12 @@ ACCURATE_TAILS = [
     for backend in ("numpy", "torch")
     if (record, backend) != (records.GELU, "torch")
 ]
-"""All except PyTorch's GELU, whose tail has a large relative error."""
+"""All activations and backends, except PyTorch's GELU with its large relative error."""
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("record", "backend"), ACCURATE_TAILS)
-def test_activation_tail_relative_error_small(record: type, backend: str, dtype: str) -> None:
+def test_activation_tail_has_small_relative_error(record: type, backend: str, dtype: str) -> None:
     x, reference = grid(dtype), REFERENCES[record]
     with mpmath.workdps(40), np.errstate(over="raise", divide="raise", invalid="raise"):
         points = [mpf(float(number)) for number in x]
@@ -124,11 +124,11 @@ def test_activation_tail_relative_error_small(record: type, backend: str, dtype:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_torch_gelu_absolute_error_small(dtype: str) -> None:
-    """docs/backends.md allows an error of Φ(x) of four roundings of 1.
+def test_torch_gelu_has_small_absolute_error(dtype: str) -> None:
+    """docs/backends.md allows an error of Φ(x) of four times the rounding error of 1.
 
-    PyTorch's kernels depend on the processor. The largest error measured is one rounding on an AMD
-    EPYC and three on an Intel Xeon.
+    PyTorch's kernels depend on the processor. The largest measured error is one rounding error on
+    an AMD EPYC and three on an Intel Xeon.
     """
     x = grid(dtype)
     x = x[np.abs(x) < 100]
@@ -158,14 +158,14 @@ LIMITS: dict[type, tuple[float, float]] = {records.Sigmoid: (0, 1), records.Tanh
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("record", LIMITS, ids=lambda x: x.__name__)
-def test_activation_infinite_input_limits(record: type, backend: str) -> None:
+def test_activation_of_infinite_input_equals_limit(record: type, backend: str) -> None:
     value, slope = compute(backend, record, np.array([-np.inf, np.inf], np.float32))
     assert tuple(value) == LIMITS[record]
     assert (slope == 0).all()
 
 
 @pytest.mark.parametrize("record", [records.Sigmoid, records.Tanh])
-def test_activation_bfloat16_slope_near_float64(record: type) -> None:
+def test_activation_slope_in_bfloat16_is_near_float64(record: type) -> None:
     module: nn.Module = WITHOUT_OPTIONS[record]()
     x = torch.linspace(-8, 8, 97).bfloat16().requires_grad_()
     exact = x.detach().double().requires_grad_()
@@ -177,7 +177,7 @@ def test_activation_bfloat16_slope_near_float64(record: type) -> None:
     torch.testing.assert_close(x.grad.double(), exact.grad, rtol=3e-2, atol=1e-4)
 
 
-def test_leaky_relu_tail_exact() -> None:
+def test_leaky_relu_tail_is_exact() -> None:
     options: dict[str, Any] = {"slope": 0.01}
     x = np.array([[-3e38, -1e-30, 0, 1e-40, 3e38]], np.float32)
     value, saved = LEAKY_RELU.forward(x, **options)
@@ -208,7 +208,7 @@ def losses_from(network: Network, backend: str, bias: float) -> Array:
     ("activation", "bias"),
     [("sigmoid", -18), ("sigmoid", -14), ("silu", -20), ("tanh", 8), ("tanh", -10)],
 )
-def test_activation_saturated_units_backends_take_same_steps(
+def test_activation_of_saturated_units_gives_same_steps_in_backends(
     make_network: Callable[..., Network], activation: str, bias: float
 ) -> None:
     layers = [{"dense": 4}, activation, {"dense": "classes"}]

@@ -1,4 +1,4 @@
-"""One list of checks for every operation of the NumPy backend and for every optimizer.
+"""Checks that apply to every operation of the NumPy backend and to every optimizer.
 
 test_numpy_ops.py and test_numpy_image_ops.py check gradients, memory layouts and number types.
 """
@@ -105,9 +105,7 @@ def step(
 
 
 @ALL
-def test_component_inputs_unchanged_and_same_result_for_every_layout(
-    component: Component,
-) -> None:
+def test_component_result_does_not_depend_on_layout_of_inputs(component: Component) -> None:
     inputs = component.inputs()
     before = [x.copy() for x in inputs]
     right = step(component, inputs)
@@ -124,12 +122,12 @@ def test_component_inputs_unchanged_and_same_result_for_every_layout(
 
 @ALL
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_component_number_type_kept(component: Component, dtype: str) -> None:
+def test_component_keeps_number_type(component: Component, dtype: str) -> None:
     assert {array.dtype.name for array in step(component, component.inputs(dtype))} == {dtype}
 
 
 @ALL
-def test_component_batch_of_one_finite(component: Component) -> None:
+def test_component_of_batch_of_one_is_finite(component: Component) -> None:
     options = dict(component.options)
     if "labels" in options:
         options["labels"] = options["labels"][:1]
@@ -138,7 +136,7 @@ def test_component_batch_of_one_finite(component: Component) -> None:
 
 
 @ALL
-def test_component_same_inputs_same_bits(component: Component) -> None:
+def test_component_gives_same_bits_for_same_inputs(component: Component) -> None:
     first, second = (step(component, component.inputs("float32")) for _ in range(2))
     for actual, expected in zip(first, second, strict=True):
         np.testing.assert_array_equal(actual, expected)
@@ -146,7 +144,7 @@ def test_component_same_inputs_same_bits(component: Component) -> None:
 
 @ALL
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_component_nan_is_not_swallowed(component: Component, dtype: str) -> None:
+def test_component_output_of_nan_is_nan(component: Component, dtype: str) -> None:
     inputs = component.inputs(dtype)
     inputs[0].flat[0] = np.nan
     with np.errstate(invalid="ignore"):
@@ -156,7 +154,7 @@ def test_component_nan_is_not_swallowed(component: Component, dtype: str) -> Non
 
 @ALL
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_component_inputs_of_1e4_finite_without_warning(component: Component, dtype: str) -> None:
+def test_component_of_1e4_is_finite_without_warning(component: Component, dtype: str) -> None:
     inputs = component.inputs(dtype)
     inputs[0] = np.where(inputs[0] > 0, 1e4, -1e4).astype(dtype)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
@@ -185,9 +183,7 @@ def update(make_config: Callable[..., Config]) -> Update:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizer_gradient_unchanged_and_number_type_kept(
-    update: Update, name: str, dtype: str
-) -> None:
+def test_optimizer_keeps_gradient_and_number_type(update: Update, name: str, dtype: str) -> None:
     g = np.random.default_rng(0).standard_normal(7).astype(dtype)
     before = g.copy()
     w = update(name, np.ones(7, dtype), g)
@@ -197,20 +193,20 @@ def test_optimizer_gradient_unchanged_and_number_type_kept(
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizer_zero_gradient_leaves_parameters(update: Update, name: str) -> None:
+def test_optimizer_with_zero_gradient_keeps_parameters(update: Update, name: str) -> None:
     w = np.array([1.0, -2.0, 0.0])
     np.testing.assert_array_equal(update(name, w.copy(), np.zeros(3)), w)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizer_nan_gradient_makes_its_parameter_nan(update: Update, name: str) -> None:
+def test_optimizer_with_nan_gradient_makes_parameter_nan(update: Update, name: str) -> None:
     with np.errstate(invalid="ignore"):
         w = update(name, np.ones(3), np.array([0.5, np.nan, -0.5]))
     np.testing.assert_array_equal(np.isnan(w), [False, True, False])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizer_extreme_gradients_without_warning(update: Update, name: str) -> None:
+def test_optimizer_with_extreme_gradients_gives_no_warning(update: Update, name: str) -> None:
     g = np.array([1e4, -1e4, 1e-30, -1e-30, 0], np.float32)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         assert np.isfinite(update(name, np.ones(5, np.float32), g)).all()

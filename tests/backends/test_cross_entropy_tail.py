@@ -1,7 +1,7 @@
 """Cross-entropy of confident predictions against references of 40 digits.
 
-The loss and the gradient of the label are small differences of numbers near 1. Computed as such a
-difference, they would lose their digits below 1e-7 in float32, and Adam would stop or follow noise.
+The loss and the gradient of the label are small differences of numbers near 1. Computing such a
+difference in float32 would lose digits below 1e-7, and Adam would stop or follow noise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEADS = [0.0, 1.0, 3.0, 8.0, 15.0, 20.0, 40.0, 80.0]
 
 
 def logits_of(lead: float, dtype: str) -> Array:
-    """Return logits (1, 4) whose third entry, the label's, exceeds the others by ``lead``."""
+    """Return logits (1, 4). The logit of the label, the third, exceeds the others by ``lead``."""
     return np.array([[0.5, -1.0, 0.5 + lead, 0.25]], dtype)
 
 
@@ -40,7 +40,7 @@ def exact(logits: Array, targets: list[float]) -> tuple[float, list[float]]:
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("lead", LEADS)
 @pytest.mark.parametrize("form", ["label", "one-hot row"])
-def test_cross_entropy_confident_label_has_loss_and_gradient(
+def test_cross_entropy_of_confident_label_equals_reference(
     form: str, lead: float, dtype: str
 ) -> None:
     z, one_hot = logits_of(lead, dtype), [0.0, 0.0, 1.0, 0.0]
@@ -53,7 +53,7 @@ def test_cross_entropy_confident_label_has_loss_and_gradient(
 
 
 @pytest.mark.parametrize("lead", LEADS)
-def test_cross_entropy_confident_and_wrong_has_loss_and_gradient(lead: float) -> None:
+def test_cross_entropy_of_confident_error_equals_reference(lead: float) -> None:
     z = logits_of(lead, "float32")
     loss, saved = CROSS_ENTROPY.forward(z, labels=np.array([1]))
     (d_logits,) = CROSS_ENTROPY.backward(np.float32(1), saved)
@@ -64,7 +64,7 @@ def test_cross_entropy_confident_and_wrong_has_loss_and_gradient(lead: float) ->
 
 @pytest.mark.parametrize("labels", [[0.75, 0.0, 0.25, 0.0], [0.0, 0.0, 0.25, 0.75]])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
-def test_cross_entropy_mixture_has_loss_and_gradient(labels: list[float], smoothing: float) -> None:
+def test_cross_entropy_of_mixture_equals_reference(labels: list[float], smoothing: float) -> None:
     z = logits_of(8.0, "float32")
     loss, saved = CROSS_ENTROPY.forward(
         z, labels=np.array([labels], np.float32), label_smoothing=smoothing
@@ -80,7 +80,7 @@ def test_cross_entropy_mixture_has_loss_and_gradient(labels: list[float], smooth
 @pytest.mark.parametrize("place", [0, 2])
 @pytest.mark.parametrize("classes", [1, 4])
 @pytest.mark.parametrize("form", ["label", "mixture", "smoothing"])
-def test_cross_entropy_logit_not_finite_loss_and_gradient_not_finite(
+def test_cross_entropy_of_logit_not_finite_is_not_finite(
     form: str, classes: int, place: int, bad: float
 ) -> None:
     z = np.zeros((3, classes), np.float32)
@@ -97,7 +97,7 @@ def test_cross_entropy_logit_not_finite_loss_and_gradient_not_finite(
 
 
 @pytest.mark.parametrize("lead", LEADS)
-def test_metric_cross_entropy_confident_label_keeps_digits(lead: float) -> None:
+def test_metric_cross_entropy_of_confident_label_keeps_digits(lead: float) -> None:
     z = logits_of(lead, "float32")
     expected, _ = exact(z, [0.0, 0.0, 1.0, 0.0])
     assert metrics.cross_entropy(z, np.array([2])) == pytest.approx(expected, rel=1e-13)
@@ -109,5 +109,5 @@ def test_metric_accuracy_counts_nan_as_wrong() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_metric_hinge_logit_not_finite_is_nan(bad: float) -> None:
+def test_metric_hinge_of_logit_not_finite_is_nan(bad: float) -> None:
     assert np.isnan(metrics.hinge(np.array([[2.0, bad], [0.0, 2.0]]), np.array([0, 1])))

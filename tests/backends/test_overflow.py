@@ -1,4 +1,4 @@
-"""Numbers whose squares overflow float32 give the expected result or one that is not finite."""
+"""Numbers whose squares overflow float32 give the exact result or a result that is not finite."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def gradient(network: Network) -> Array:
 
 @pytest.mark.parametrize("scale", [1e30, 1e22, 1.0, 1e-25, 1e-36])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_gradient_norm_of_any_scale_right(
+def test_gradient_norm_of_any_scale_is_correct(
     make_network: MakeNetwork, backend: str, scale: float
 ) -> None:
     network = one_step(make_network, backend, scale)
@@ -73,7 +73,7 @@ def test_gradient_norm_of_any_scale_right(
 
 @pytest.mark.parametrize("scale", [1e30, 1e22])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_clip_large_gradient_keeps_direction(
+def test_clipped_large_gradient_keeps_direction(
     make_network: MakeNetwork, backend: str, scale: float
 ) -> None:
     free = one_step(make_network, backend, scale)
@@ -85,7 +85,7 @@ def test_clip_large_gradient_keeps_direction(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_clip_small_gradient_unchanged(make_network: MakeNetwork, backend: str) -> None:
+def test_clipping_keeps_small_gradient(make_network: MakeNetwork, backend: str) -> None:
     free = one_step(make_network, backend, 1e-25)
     clipped = one_step(make_network, backend, 1e-25, **{"regularizer.grad_clip": 1.0})
     np.testing.assert_array_equal(gradient(clipped), gradient(free))
@@ -93,7 +93,7 @@ def test_clip_small_gradient_unchanged(make_network: MakeNetwork, backend: str) 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_clip_gradient_not_finite_gives_nan_weights(
+def test_clipped_gradient_not_finite_gives_nan_weights(
     make_network: MakeNetwork, backend: str, value: float
 ) -> None:
     network = make_network(
@@ -114,7 +114,7 @@ def norms(backend: str, vector: Array) -> float:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_norm_extreme_vectors(backend: str, dtype: str) -> None:
+def test_norm_of_extreme_vectors_is_correct_or_nan(backend: str, dtype: str) -> None:
     info = np.finfo(dtype)
     for size in (float(info.max) / 8, float(info.tiny) * 8, 1.0, 0.0):
         vector = np.array([3, 0, 0, -4], dtype) * info.dtype.type(size)
@@ -125,7 +125,7 @@ def test_norm_extreme_vectors(backend: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("shares", [[1.0, 1.0, 1.0, 1.0], [-1.0, 0.75, 0.5, 0.0], [1.0, -0.125]])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_norm_above_range_of_float32_right(backend: str, shares: list[float]) -> None:
+def test_norm_above_range_of_float32_is_correct(backend: str, shares: list[float]) -> None:
     largest = float(np.finfo(np.float32).max)
     vector = np.float32(largest) * np.array(shares, np.float32)
     expected = largest * math.sqrt(math.fsum(share**2 for share in shares))
@@ -140,7 +140,7 @@ def test_norm_above_range_of_float64_is_nan(backend: str) -> None:
 
 @pytest.mark.parametrize("largest", [1.0, 0.25, 1e-6, 1e-20, 1e30])
 @pytest.mark.parametrize("size", [1e-12, 1e-6, 0.5, 3.0, 1e12, 1e37, math.nan])
-def test_clipping_factors_on_device_equal_those_on_host(size: float, largest: float) -> None:
+def test_clipping_factors_on_device_equal_factors_on_host(size: float, largest: float) -> None:
     vector = np.array([3, 0, 0, -4], np.float32) * np.float32(size)
     norm = Norm(torch.tensor(np.float32(size)), torch.tensor(np.float32(5)))
     if math.isnan(size):
@@ -158,7 +158,7 @@ def test_clipping_factors_on_device_equal_those_on_host(size: float, largest: fl
 
 @pytest.mark.parametrize("grad_clip", [1.0, 0.25, 1e30, 1e-3, 1e-6, 1e-20])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_clip_norm_above_range_of_float32_keeps_direction(
+def test_clipping_of_norm_above_float32_keeps_direction(
     make_network: MakeNetwork, backend: str, grad_clip: float
 ) -> None:
     overrides = {"backend.dtype": "float32", "regularizer.grad_clip": grad_clip}
@@ -177,7 +177,7 @@ def test_clip_norm_above_range_of_float32_keeps_direction(
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adagrad"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_square_of_gradient_overflows_state_not_finite(
+def test_overflowing_square_of_gradient_makes_state_not_finite(
     make_network: MakeNetwork, backend: str, optimizer: str
 ) -> None:
     assert one_step(make_network, backend, 1.0, optimizer=optimizer).read_steps().state_is_finite
@@ -186,7 +186,7 @@ def test_square_of_gradient_overflows_state_not_finite(
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "schedule_free_adamw", "lion"])
-def test_torch_optimizer_large_gradient_does_not_stop_training_silently(
+def test_torch_optimizer_does_not_hide_large_gradient(
     make_network: MakeNetwork, optimizer: str
 ) -> None:
     layers = [{"dense": {"units": 5, "bias": False}}, {"dense": 5}, *LINEAR]
@@ -199,13 +199,13 @@ def test_torch_optimizer_large_gradient_does_not_stop_training_silently(
     assert not (network.read_steps().state_is_finite and finite and stopped)
 
 
-def test_orthogonalize_overflow_is_nan() -> None:
+def test_orthogonalize_of_overflowing_matrix_is_nan() -> None:
     matrix = torch.full((3, 4), 1e25)
     assert orthogonalize(matrix, 5).isnan().all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_max_norm_overflow_is_nan(make_network: MakeNetwork, backend: str) -> None:
+def test_max_norm_of_overflowing_weight_is_nan(make_network: MakeNetwork, backend: str) -> None:
     network = one_step(make_network, backend, 1e25, **{"regularizer.max_norm": 1.0})
     weight = network.arrays()["dense1.weight"]
     assert np.isnan(weight).any()
@@ -216,7 +216,7 @@ def test_max_norm_overflow_is_nan(make_network: MakeNetwork, backend: str) -> No
 
 
 def normalize(backend: str, make_network: MakeNetwork, layer: Any, x: Array, **options: Any) -> Any:
-    """Return the outputs of a norm in evaluation mode, or after a step in training."""
+    """Return the outputs of a norm layer in evaluation mode or after a training step."""
     flatten = ["flatten"] if x.ndim == 4 else []
     layers = [layer, *flatten, {"dense": "classes"}]
     network = make_network(backend, layers, x.shape[1:], **{"backend.dtype": "float32"})
@@ -242,7 +242,7 @@ NORMS: dict[str, tuple[Any, Array]] = {
 @pytest.mark.parametrize("scale", [1.0, 1e15])
 @pytest.mark.parametrize("name", NORMS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_norm_of_large_values_finite(
+def test_norm_layer_of_large_values_is_finite(
     make_network: MakeNetwork, backend: str, name: str, scale: float
 ) -> None:
     layer, x = NORMS[name]
@@ -253,7 +253,7 @@ def test_norm_of_large_values_finite(
 
 @pytest.mark.parametrize("name", NORMS)
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_norm_variance_overflows_not_finite(
+def test_norm_layer_with_overflowing_variance_is_not_finite(
     make_network: MakeNetwork, backend: str, name: str
 ) -> None:
     layer, x = NORMS[name]
@@ -267,7 +267,7 @@ def test_norm_variance_overflows_not_finite(
 
 @pytest.mark.parametrize("shape", [(4,), (4, 2, 2)], ids=["flat", "images"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_batch_norm_infinite_running_variance_evaluates_to_nan(
+def test_batch_norm_with_infinite_running_variance_is_nan(
     make_network: MakeNetwork, backend: str, shape: tuple[int, ...]
 ) -> None:
     flatten = ["flatten"] if len(shape) == 3 else []
@@ -279,7 +279,7 @@ def test_batch_norm_infinite_running_variance_evaluates_to_nan(
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, LAYER_NORM], ids=["batch norm", "layer norm"])
-def test_flat_norm_overflow_makes_no_other_values_nan(op: Any) -> None:
+def test_flat_norm_with_overflow_keeps_all_other_values(op: Any) -> None:
     x = FLAT.astype(np.float32)
     scaled = x.copy()
     place = (slice(None), 1) if op is BATCH_NORM else (1, slice(None))
@@ -293,7 +293,7 @@ def test_flat_norm_overflow_makes_no_other_values_nan(op: Any) -> None:
     assert_allclose(y, expected, rtol=1e-6)
 
 
-def test_group_norm_overflow_is_nan() -> None:
+def test_group_norm_with_overflow_is_nan() -> None:
     x = (1e20 * IMAGES.transpose(2, 3, 0, 1)).astype(np.float32)
     ones, zeros = np.ones(4, np.float32), np.zeros(4, np.float32)
     with np.errstate(all="ignore"):
@@ -301,7 +301,7 @@ def test_group_norm_overflow_is_nan() -> None:
     assert np.isnan(y).all()
 
 
-def test_batch_norm_evaluate_large_running_variance_right() -> None:
+def test_batch_norm_with_large_running_variance_is_correct() -> None:
     x, ones = np.full((2, 3), 1e18, np.float32), np.ones(3, np.float32)
     y = batch_norm_evaluate(x, ones, ones, np.zeros_like(ones), 1e36 * ones, 1e-5)
     assert_allclose(y, 2, rtol=1e-6)
@@ -331,9 +331,7 @@ def hinge(backend: str, logits: list[float]) -> tuple[float, Array]:
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_hinge_logit_not_finite_loss_and_gradient_not_finite(
-    backend: str, place: int, wrong: float
-) -> None:
+def test_hinge_of_logit_not_finite_is_not_finite(backend: str, place: int, wrong: float) -> None:
     logits = [0.5, 0.25, -3.0]
     logits[place] = wrong
     loss, slope = hinge(backend, logits)
@@ -352,7 +350,9 @@ def test_hinge_logit_not_finite_loss_and_gradient_not_finite(
     ],
 )
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_hinge_values(backend: str, logits: list[float], loss: float, slope: list[float]) -> None:
+def test_hinge_of_extreme_logits_is_correct(
+    backend: str, logits: list[float], loss: float, slope: list[float]
+) -> None:
     found, gradients = hinge(backend, logits)
     assert_allclose(found, loss, rtol=1e-6)
     np.testing.assert_array_equal(gradients, [slope])
@@ -361,7 +361,7 @@ def test_hinge_values(backend: str, logits: list[float], loss: float, slope: lis
 # the loop -----------------------------------------------------------------------------------------
 
 
-def test_loop_optimizer_state_not_finite_diverged(
+def test_loop_with_state_not_finite_reports_divergence(
     make_network: MakeNetwork, make_config: Callable[..., Any]
 ) -> None:
     from nnopt.data.dataset import Dataset, Normalization, Part

@@ -89,7 +89,7 @@ def train(make_network: MakeNetwork, name: str, count: int, **settings: Any) -> 
 @pytest.mark.usefixtures("cut_finely")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_training_any_number_of_threads_gives_the_same_bits(
+def test_training_bits_do_not_depend_on_number_of_threads(
     make_network: MakeNetwork, name: str, dtype: str
 ) -> None:
     settings = {
@@ -105,7 +105,7 @@ def test_training_any_number_of_threads_gives_the_same_bits(
 
 @pytest.mark.usefixtures("cut_finely")
 @pytest.mark.parametrize("optimizer", optimizers.OPTIMIZERS)
-def test_optimizer_any_number_of_threads_gives_the_same_bits(
+def test_optimizer_bits_do_not_depend_on_number_of_threads(
     make_network: MakeNetwork, optimizer: str
 ) -> None:
     check_threads_agree(make_network, "dense", optimizer=optimizer, loss="hinge")
@@ -113,7 +113,7 @@ def test_optimizer_any_number_of_threads_gives_the_same_bits(
 
 @pytest.mark.usefixtures("cut_finely")
 @pytest.mark.parametrize("algorithm", ["naive", "im2col", "winograd"])
-def test_convolution_any_number_of_threads_gives_the_same_bits(
+def test_convolution_bits_do_not_depend_on_number_of_threads(
     make_network: MakeNetwork, algorithm: str
 ) -> None:
     check_threads_agree(
@@ -131,7 +131,7 @@ def check_threads_agree(make_network: MakeNetwork, name: str, **settings: Any) -
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_gradient_norm_any_number_of_threads_gives_the_same_bits(dtype: type) -> None:
+def test_gradient_norm_bits_do_not_depend_on_threads(dtype: type) -> None:
     vector = np.random.default_rng(0).standard_normal(1_000_003).astype(dtype)
     norms = set()
     for count in (1, 2, 4):
@@ -141,7 +141,7 @@ def test_gradient_norm_any_number_of_threads_gives_the_same_bits(dtype: type) ->
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_partial_sums_do_not_depend_on_the_threads(count: int) -> None:
+def test_partial_sums_do_not_depend_on_number_of_threads(count: int) -> None:
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal((36, 90, 90)).astype(np.float32) for _ in range(5)]
     expected = arrays[0] + arrays[1] + arrays[2] + arrays[3] + arrays[4]
@@ -153,13 +153,13 @@ def test_partial_sums_do_not_depend_on_the_threads(count: int) -> None:
     ("pieces", "numbers", "expected"),
     [(1, 10, 1), (3, 10, 3), (50, 10, 8), (50, 2**22, 4), (50, 2**26, 2), (1, 2**26, 1)],
 )
-def test_partial_sums_are_bounded_by_chunks_and_memory(
+def test_partial_sum_count_is_bounded_by_chunks_and_memory(
     pieces: int, numbers: int, expected: int
 ) -> None:
     assert threads.partial_sum_count(pieces, numbers) == expected
 
 
-def test_average_any_number_of_threads_gives_the_same_bits() -> None:
+def test_average_bits_do_not_depend_on_number_of_threads() -> None:
     ends = []
     for count in (1, 2, 4):
         w = np.random.default_rng(0).standard_normal(2**20 + 5).astype(np.float32)

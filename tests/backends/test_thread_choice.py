@@ -1,4 +1,4 @@
-"""The number of threads of a training."""
+"""The number of threads that a training uses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MNIST_MLP = 128 * 2 * 784 * 256  # FLOPs of the largest layer of experiment=mnis
         (5 * FLOPS_PER_THREAD, 1, 1, ThreadChoice(1, "cores")),
     ],
 )
-def test_choose_threads_work_and_cores_give_number_and_reason(
+def test_choose_threads_depends_on_work_and_cores(
     flops: int, cores: int, library: int, expected: ThreadChoice
 ) -> None:
     assert choose_threads(None, flops, cores, library) == expected
@@ -41,7 +41,7 @@ def test_choose_threads_work_and_cores_give_number_and_reason(
 
 @pytest.mark.parametrize("requested", [1, 2, 8])
 @pytest.mark.parametrize("flops", [0, 100 * FLOPS_PER_THREAD])
-def test_choose_threads_number_requested_is_used(requested: int, flops: int) -> None:
+def test_choose_threads_returns_requested_number(requested: int, flops: int) -> None:
     assert choose_threads(requested, flops, 2, 2) == ThreadChoice(requested, "backend.threads")
 
 
@@ -50,7 +50,7 @@ def test_choose_threads_number_requested_is_used(requested: int, flops: int) -> 
     [
         ((), MNIST_MLP),
         (("accumulation_steps=4",), MNIST_MLP // 4),
-        (("accumulation_steps=3",), 43 * 2 * 784 * 256),  # the largest part has 43 of 128 samples
+        (("accumulation_steps=3",), 43 * 2 * 784 * 256),  # the largest part of 128 samples has 43
         (("backend=torch",), MNIST_MLP),
         (("backend=torch", "backend.device=cuda"), 0),
     ],
@@ -64,7 +64,7 @@ def test_flops_on_processor_count_the_largest_layer_of_a_part(
     assert found == pytest.approx(flops, rel=0.01)  # biases count too
 
 
-def test_flops_on_processor_residual_layer_counts_by_its_inner_layers() -> None:
+def test_flops_on_processor_of_residual_layer_are_of_inner_layers() -> None:
     config = compose_config(["dataset=cifar10", "architecture=resnet", "batch_size=1"])
     architecture = build(config.architecture, config.regularizer, (3, 32, 32), 10)
     residual = max(layer.flops for layer in architecture.walk() if layer.inner)
@@ -72,7 +72,7 @@ def test_flops_on_processor_residual_layer_counts_by_its_inner_layers() -> None:
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_threads_for_is_the_same_rule_in_both_backends(
+def test_threads_for_network_is_the_same_in_both_backends(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnopt.backends.thread_choice.usable_cores", lambda: 16)

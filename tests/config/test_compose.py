@@ -19,7 +19,7 @@ from nnopt.schema import Config
 
 @pytest.fixture(autouse=True)
 def _own_folder(workplace: Path) -> None:
-    """Run every test in an empty folder, so that it finds no other conf folder."""
+    """Run every test in an empty folder, so that no other conf folder is found."""
 
 
 def problems(*overrides: str, multirun: bool = False) -> list[str]:
@@ -48,20 +48,20 @@ def test_compose_single_run_gives_one_point() -> None:
     )
 
 
-def test_compose_order_of_file_and_key_is_irrelevant() -> None:
+def test_compose_does_not_depend_on_order_of_file_and_key() -> None:
     assert compose_config(["optimizer.lr=0.5", "optimizer=adam"]) == compose_config(
         ["optimizer=adam", "optimizer.lr=0.5"]
     )
 
 
-def test_compose_interpolated_values_follow_their_keys() -> None:
+def test_compose_resolves_interpolated_values() -> None:
     config = compose_config(["dataset=moons", "architecture=layers", "data.root=/somewhere"])
     assert config.name == "moons_layers"
     assert config.data.cache == "/somewhere/cache"
     assert compose_config(["name=x_${seed}", "seed=4"]).name == "x_4"
 
 
-def test_compose_data_root_comes_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compose_reads_data_root_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compose_config().data.root == "data"
     monkeypatch.setenv("NNOPT_DATA_DIR", "/elsewhere")
     assert compose_config().data.root == "/elsewhere"
@@ -76,7 +76,7 @@ def test_sweep_has_every_combination_in_order() -> None:
     assert plan.points[3].overrides == ("optimizer=adam", "epochs=3", "seed=0")
 
 
-def test_sweep_duplicate_points_run_once() -> None:
+def test_sweep_contains_each_distinct_point_once() -> None:
     assert len(ids("seed=1,1,2,1", multirun=True)) == 2
     assert len(ids("optimizer=sgd,sgd", "optimizer.lr=0.1,1e-1,0.10", multirun=True)) == 1
 
@@ -163,7 +163,7 @@ def test_compose_error_is_one_line(overrides: list[str], expected: str) -> None:
     assert "Traceback" not in messages[0]
 
 
-def test_compose_all_problems_are_reported() -> None:
+def test_compose_reports_all_problems() -> None:
     messages = problems(
         "optm.lr=1", "+typo=2", "epochs=-3", "optimizer.lr=nan", "backend.dtype=f16"
     )
@@ -176,7 +176,7 @@ def test_compose_all_problems_are_reported() -> None:
     }
 
 
-def test_compose_all_unreadable_overrides_are_reported() -> None:
+def test_compose_reports_all_unreadable_overrides() -> None:
     assert len(problems("epochs", "x[=1", "seed")) == 3
 
 
@@ -218,7 +218,7 @@ def test_user_ablation_is_sweep() -> None:
     ]
 
 
-def test_user_file_wrong_value_is_refused() -> None:
+def test_wrong_value_in_user_file_is_refused() -> None:
     user_file("optimizer/bad.yaml", "name: sgd\nlr: -1\nmu: 3\n")
     messages = problems("optimizer=bad")
     assert len(messages) == 2
@@ -226,14 +226,14 @@ def test_user_file_wrong_value_is_refused() -> None:
     assert any(line.startswith("unknown key 'optimizer.mu'") for line in messages)
 
 
-def test_user_file_broken_yaml_is_one_line_error() -> None:
+def test_user_file_with_broken_yaml_is_refused_in_one_line() -> None:
     user_file("optimizer/broken.yaml", "name: sgd\nlr: [0.1\n")
     (message,) = problems("optimizer=broken")
     assert "broken.yaml" in message
     assert "line" in message
 
 
-def test_user_file_yaml_tags_are_not_executed() -> None:
+def test_yaml_tags_in_user_file_are_not_executed() -> None:
     user_file(
         "optimizer/evil.yaml", "name: sgd\nlr: !!python/object/apply:os.system ['touch pwned']\n"
     )
@@ -241,7 +241,7 @@ def test_user_file_yaml_tags_are_not_executed() -> None:
     assert not Path("pwned").exists()
 
 
-def test_config_dir_files_are_found() -> None:
+def test_files_in_config_dir_are_found() -> None:
     Path("more", "optimizer").mkdir(parents=True)
     Path("more", "optimizer", "slow.yaml").write_text("name: sgd\nlr: 1e-6\n")
     plan = make_plan(["optimizer=slow"], config_dir="more")
@@ -329,7 +329,7 @@ def test_point_id_is_same_in_every_process() -> None:
 
 
 @pytest.mark.parametrize(("kind", "multirun"), [("run", False), ("sweep", True)])
-def test_plan_directory_is_named_folder(kind: str, multirun: bool) -> None:
+def test_plan_directory_is_configured_folder(kind: str, multirun: bool) -> None:
     find: Callable[..., Plan] = lambda *overrides: make_plan(overrides, multirun)  # noqa: E731
     assert find(f"hydra.{kind}.dir=here/${{seed}}", "seed=3").directory == "here/3"
     assert find("seed=3").directory is None
@@ -340,7 +340,7 @@ def test_plan_directory_is_named_folder(kind: str, multirun: bool) -> None:
     )
 
 
-def test_compose_repeated_key_gives_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_compose_warns_about_repeated_key(caplog: pytest.LogCaptureFixture) -> None:
     assert make_plan(["epochs=1", "seed=4", "epochs=2"]).points[0].config.epochs == 2
     assert [record.getMessage() for record in caplog.records] == [
         "epochs=1 is overridden by epochs=2"
@@ -352,17 +352,17 @@ def test_point_id_ignores_data_root_except_for_csv() -> None:
     assert len(ids("dataset=csv", "dataset.train=t.csv", "data.root=a,b", multirun=True)) == 2
 
 
-def test_sweep_duplicate_points_give_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_sweep_with_duplicate_points_gives_warning(caplog: pytest.LogCaptureFixture) -> None:
     ids("seed=1,1,2", multirun=True)
     assert "1 of 3 points" in caplog.text
 
 
-def test_sweep_empty_or_of_ablations_is_refused() -> None:
+def test_sweep_without_points_or_over_ablations_is_refused() -> None:
     assert "0 points" in problems("seed=range(0)", multirun=True)[0]
     assert "one at a time" in problems("ablation=l2_spiral,optimizer_spiral", multirun=True)[0]
 
 
-def test_compose_missing_file_does_not_hide_other_problems() -> None:
+def test_compose_reports_other_problems_despite_missing_file() -> None:
     messages = problems(
         "optimizer=adm", "epochs=-1", "loss=hinge", "regularizer.label_smoothing=0.1"
     )
@@ -373,6 +373,6 @@ def test_compose_missing_file_does_not_hide_other_problems() -> None:
     ]
 
 
-def test_compose_unknown_key_lists_keys_and_groups() -> None:
+def test_compose_error_about_unknown_key_lists_keys_and_groups() -> None:
     (message,) = problems("zzz=1")
     assert message.endswith("early_stopping, checkpoint, ablation, debug, experiment")

@@ -46,7 +46,7 @@ def refused(folder: Path, text: str | bytes, name: str = "experiment/mine") -> s
         "epochs: 7\n# @package _global_\n",
     ],
 )
-def test_experiment_package_is_global_with_any_header(tmp_path: Path, text: str) -> None:
+def test_package_of_experiment_is_global_with_any_header(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, text) == ({"epochs": 7}, "")
 
 
@@ -64,7 +64,7 @@ def test_experiment_package_is_global_with_any_header(tmp_path: Path, text: str)
         ("task/mine", "# @package optimizer\n", "optimizer"),
     ],
 )
-def test_conf_file_keys_belong_to_group(
+def test_keys_of_conf_file_belong_to_group(
     tmp_path: Path, name: str, header: str, package: str
 ) -> None:
     assert read(tmp_path, f"{header}lr: 1\n", name)[1] == package
@@ -83,11 +83,11 @@ def test_conf_file_keys_belong_to_group(
         ("task/mine", "# @package hydra.job\n"),
     ],
 )
-def test_conf_file_keys_without_effect_are_refused(tmp_path: Path, name: str, header: str) -> None:
+def test_keys_without_effect_in_file_are_refused(tmp_path: Path, name: str, header: str) -> None:
     assert "line 2: '# @package" in refused(tmp_path, f"# mine\n{header}lr: 1\n", name)
 
 
-def test_conf_file_package_after_first_key_is_refused(tmp_path: Path) -> None:
+def test_package_after_first_key_of_conf_file_is_refused(tmp_path: Path) -> None:
     message = refused(tmp_path, "lr: 1\n# @package _global_\n", "task/mine")
     assert "line 2: '# @package _global_' must come before the first key" in message
 
@@ -153,11 +153,13 @@ def test_conf_file_package_after_first_key_is_refused(tmp_path: Path) -> None:
     ],
     ids=lambda x: repr(x)[:40],
 )
-def test_conf_file_error_has_line(tmp_path: Path, text: str | bytes, expected: str) -> None:
+def test_error_in_conf_file_has_line_number(
+    tmp_path: Path, text: str | bytes, expected: str
+) -> None:
     assert expected in refused(tmp_path, text)
 
 
-def test_conf_file_growing_aliases_are_refused(tmp_path: Path) -> None:
+def test_conf_file_with_growing_aliases_is_refused(tmp_path: Path) -> None:
     text = "a: &x {b: 1, c: [2]}\nd: *x\ne: {<<: *x, b: 3}\n"
     expected = {"a": {"b": 1, "c": [2]}, "d": {"b": 1, "c": [2]}, "e": {"b": 3, "c": [2]}}
     assert read(tmp_path, text)[0] == expected
@@ -166,13 +168,13 @@ def test_conf_file_growing_aliases_are_refused(tmp_path: Path) -> None:
     assert "more than 3,000 values, aliases included" in refused(tmp_path, bomb)
 
 
-def test_conf_file_values_are_read_as_yaml(tmp_path: Path) -> None:
+def test_values_of_conf_file_are_read_as_yaml(tmp_path: Path) -> None:
     text = "a: 1e-3\nb: .5\nc: 1_000\nd: no\ne: 0x10\nf: 0\ng: 09\nh: 0.10\ni: '010'\n"
     expected = [0.001, 0.5, 1000, False, 16, 0, "09", 0.1, "010"]
     assert list(read(tmp_path, text)[0].values()) == expected
 
 
-def test_conf_file_params_keys_may_have_dots(tmp_path: Path) -> None:
+def test_keys_of_params_in_conf_file_may_have_dots(tmp_path: Path) -> None:
     sweep = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      optimizer.lr: 0.1,0.2\n"
     params = {"optimizer.lr": "0.1,0.2"}
     assert read(tmp_path, sweep, "ablation/mine")[0]["hydra"]["sweeper"]["params"] == params
@@ -180,13 +182,13 @@ def test_conf_file_params_keys_may_have_dots(tmp_path: Path) -> None:
     assert read(tmp_path, text, "hydra/sweeper/mine") == ({"params": params}, "hydra.sweeper")
 
 
-def test_conf_file_unreadable_is_refused(tmp_path: Path) -> None:
+def test_unreadable_conf_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "experiment" / "mine.yaml").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"mine\.yaml: cannot be read: Is a directory"):
         read_conf_file(tmp_path / "experiment" / "mine.yaml", "experiment/mine", OWN)
 
 
-def test_settings_of_key_have_lines(tmp_path: Path) -> None:
+def test_settings_of_key_have_line_numbers(tmp_path: Path) -> None:
     read(tmp_path, "# mine\noptimizer:\n  lr: 0.3\nschedule:\n")
     path = tmp_path / "experiment" / "mine.yaml"
     assert list(settings_of(path, ["optimizer", "lr"])) == [(3, 0.3)]

@@ -15,7 +15,7 @@ from nnopt.errors import ConfigError
 
 @pytest.fixture(autouse=True)
 def _own_folder(workplace: object) -> None:
-    """Run every test in an empty folder, so that it finds no other conf folder."""
+    """Run every test in an empty folder, so that no other conf folder is found."""
 
 
 def values(word: str) -> list[Any]:
@@ -91,7 +91,7 @@ def test_range_equals_scaled_integer_range(start: int, step: int, count: int, pl
     assert found.list == [(start + step * index) / unit for index in range(count)]
 
 
-def test_range_too_long_is_refused_before_expansion() -> None:
+def test_range_that_is_too_long_is_refused_before_expansion() -> None:
     assert len(number_range(MAX_SWEEP_POINTS).list) == MAX_SWEEP_POINTS
     assert "has 100,001 values" in problem(f"seed=range({MAX_SWEEP_POINTS + 1})")
     assert "has 1,000,000,000 values" in problem("optimizer.lr=range(0,1,1e-9)")
@@ -139,13 +139,13 @@ def test_range_too_long_is_refused_before_expansion() -> None:
     ],
     ids=lambda text: text[:40],
 )
-def test_override_unreadable_is_explained(word: str, expected: str) -> None:
+def test_error_about_unreadable_override_is_explained(word: str, expected: str) -> None:
     line = problem(word)
     assert expected in line
     assert len(line) < 500
 
 
-def test_override_proposed_quotes_are_readable() -> None:
+def test_override_with_proposed_quotes_is_readable() -> None:
     import shlex
 
     for value in ("größe.csv", "a=b", "data(1)", 'say "x"=y', "it's=x", "back\\slash=", "👍"):
@@ -154,13 +154,13 @@ def test_override_proposed_quotes_are_readable() -> None:
             assert values(word) == [value]
 
 
-def test_override_quoted_number_stays_text() -> None:
+def test_quoted_number_in_override_stays_text() -> None:
     with composing():
         (override,) = parse_overrides(["name=str(range(2))"])
     assert _texts(override) == ["'0'", "'1'"]
 
 
-def test_override_leading_plus_is_ignored() -> None:
+def test_leading_plus_of_override_is_ignored() -> None:
     with composing():
         overrides = [
             o.input_line for o in parse_overrides(["+seed=1", "++optimizer=adam", "+typo=3"])

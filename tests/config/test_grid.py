@@ -1,4 +1,4 @@
-"""The points of a sweep: products, zipped lists, one change at a time, and lists of grids."""
+"""The points of a sweep in the modes grid, zip and one_at_a_time, and from lists of grids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnopt.errors import ConfigError
 
 @pytest.fixture(autouse=True)
 def _own_folder(workplace: Path) -> None:
-    """Run every test in an empty folder, so that it finds no other conf folder."""
+    """Run every test in an empty folder, so that no other conf folder is found."""
 
 
 def plan_of(*overrides: str) -> Plan:
@@ -61,7 +61,7 @@ def test_zip_varies_keys_in_parallel_for_every_seed() -> None:
     assert set(values(plan, "epochs")) == {(3,)}
 
 
-def test_zip_unequal_lengths_are_refused() -> None:
+def test_zip_of_unequal_lengths_is_refused() -> None:
     (message,) = refused("hydra.sweeper.mode=zip", RATES, "batch_size=32,64", "seed=range(7)")
     assert message.endswith("but optimizer.lr has 3, batch_size has 2")
 
@@ -93,27 +93,25 @@ def test_grids_are_concatenated_and_override_params() -> None:
     assert set(plan.varied) == {"optimizer", "optimizer.lr", "seed"}
 
 
-def test_grids_group_missing_from_one_grid_gets_its_default_as_override() -> None:
+def test_group_missing_from_one_grid_gets_default_override() -> None:
     plan = plan_of("hydra.sweeper.grids=[{batch_size: 16},{regularizer: l2}]")
     assert plan.points[0].overrides == ("regularizer=none", "batch_size=16")
     assert plan.points[1].overrides == ("regularizer=l2",)
 
 
-def test_grids_overlapping_points_run_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_points_of_overlapping_grids_run_once(caplog: pytest.LogCaptureFixture) -> None:
     plan = plan_of('hydra.sweeper.grids=[{batch_size: "16,32"},{batch_size: "32,64"}]')
     assert values(plan, "batch_size") == [(16,), (32,), (64,)]
     assert "1 of 4 points are duplicates and are run once" in caplog.text
 
 
-def test_grids_overriding_command_line_gives_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_grids_that_override_command_line_give_warning(caplog: pytest.LogCaptureFixture) -> None:
     plan = plan_of("batch_size=8", "hydra.sweeper.grids=[{batch_size: 16}]")
     assert values(plan, "batch_size") == [(16,)]
     assert "batch_size is overridden by hydra.sweeper.grids" in caplog.text
 
 
-def test_params_of_command_line_are_merged_with_file() -> None:
+def test_params_on_command_line_are_merged_with_params_in_file() -> None:
     overrides = ["ablation=l2_spiral", 'hydra.sweeper.params.optimizer.lr="0.1,0.2"', "seed=0"]
     plan = plan_of(*overrides)
     assert plan.varied == ("regularizer.l2", "optimizer.lr")
@@ -157,12 +155,12 @@ def test_params_of_command_line_are_merged_with_file() -> None:
         ("hydra.launcher.workers=3", "unknown key 'hydra.launcher.workers'"),
     ],
 )
-def test_sweep_settings_wrong_are_refused_in_one_line(word: str, message: str) -> None:
+def test_wrong_sweep_settings_are_refused_in_one_line(word: str, message: str) -> None:
     (problem,) = refused(word)
     assert problem.startswith(message)
 
 
-def test_single_run_sweep_settings_are_refused() -> None:
+def test_sweep_settings_of_single_run_are_refused() -> None:
     for word in ("hydra.sweeper.mode=zip", "hydra/launcher=sequential"):
         with pytest.raises(ConfigError, match="applies to a sweep; `nnopt run -m` runs one"):
             make_plan([word])
@@ -179,7 +177,7 @@ def test_single_run_sweep_settings_are_refused() -> None:
     ],
     ids=lambda overrides: overrides[0],
 )
-def test_resolve_plain_merge_equals_omegaconf(
+def test_resolved_plain_merge_equals_omegaconf(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nnopt.config import resolve
@@ -189,7 +187,7 @@ def test_resolve_plain_merge_equals_omegaconf(
     assert plan_of(*overrides).points == quick
 
 
-def test_sweep_too_large_is_refused_before_expansion() -> None:
+def test_sweep_that_is_too_large_is_refused_before_expansion() -> None:
     (message,) = refused("seed=range(1000)", "epochs=range(1,1001)")
     assert message.startswith(
         "the sweep has 1,000,000 points, but a sweep has at most 100,000 points"
@@ -213,14 +211,14 @@ def test_expand_limit_counts_only_points_of_mode(mode: str) -> None:
     assert len(points) == sizes[mode] * 100
 
 
-def test_params_ranges_have_decimal_values() -> None:
+def test_ranges_in_params_have_decimal_values() -> None:
     plan = plan_of('hydra.sweeper.params={optimizer.lr: "range(0.1,0.5,0.1)"}')
     assert values(plan, "optimizer.lr") == [(0.1,), (0.2,), (0.3,), (0.4,)]
     plan = plan_of('hydra.sweeper.grids=[{optimizer.lr: "sort(range(0.1,0.4,0.1),reverse=true)"}]')
     assert values(plan, "optimizer.lr") == [(0.3,), (0.2,), (0.1,)]
 
 
-def test_params_value_may_be_list_of_maps(workplace: Path) -> None:
+def test_value_in_params_may_be_list_of_maps(workplace: Path) -> None:
     Path("conf/ablation").mkdir(parents=True)
     Path("conf/ablation/a.yaml").write_text(
         "# @package _global_\ndefaults: [{override /architecture: layers}]\nhydra:\n"

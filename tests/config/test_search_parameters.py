@@ -26,7 +26,7 @@ def read(text: str, whole: bool = False) -> Parameter:
         ("k=tag(log, interval(1e-4,1))", Numbers("k", 1e-4, 1.0, None, True)),
         ("k=int(interval(1,5))", Numbers("k", 1, 5, 1, False)),
         ("k=tag(log, int(interval(1,500)))", Numbers("k", 1, 500, 1, True)),
-        ("k=range(1,10)", Numbers("k", 1, 9, 1, False)),  # Hydra's ranges exclude their stop
+        ("k=range(1,10)", Numbers("k", 1, 9, 1, False)),  # Hydra's ranges exclude the end
         ("k=range(10,1,-3)", Numbers("k", 4, 10, 3, False)),
         ("k=shuffle(range(1,4))", Numbers("k", 1, 3, 1, False)),
         ("k=tag(log, range(1,33))", Numbers("k", 1, 32, 1, True)),
@@ -44,7 +44,7 @@ def test_parameter_is_read_from_override(text: str, expected: Parameter) -> None
         assert type(parameter.low) is type(expected.low)
 
 
-def test_float_range_reaches_last_value() -> None:
+def test_float_range_includes_last_value() -> None:
     parameter = read("k=range(0,1,0.1)")
     assert isinstance(parameter, Numbers)
     assert (parameter.low, parameter.high) == (0.0, 0.9)
@@ -54,7 +54,7 @@ def test_float_range_reaches_last_value() -> None:
 @pytest.mark.parametrize(
     "text", ["range(0.1,0.5,0.1)", "range(0.4,0,-0.1)", "sort(range(0.1,0.5,0.1))"]
 )
-def test_float_range_value_is_decimal(text: str) -> None:
+def test_float_range_values_are_decimal(text: str) -> None:
     parameter = read(f"k={text}")
     assert parameter == Numbers("k", 0.1, 0.4, 0.1, False)
     drawn = [to_override(parameter, 0.1 + 0.1 * index) for index in range(4)]
@@ -69,11 +69,11 @@ def test_float_range_is_sampled_without_warning() -> None:
     assert drawn == {"k=0.1", "k=0.2", "k=0.3", "k=0.4"}
 
 
-def test_cast_values_with_uneven_steps_are_choices() -> None:
+def test_range_cast_to_uneven_steps_is_choice() -> None:
     assert read("k=int(range(0,6,1.5))") == Choice("k", ("0", "1", "3", "4"))
 
 
-def test_interval_of_integer_key_is_integer() -> None:
+def test_interval_of_integer_key_draws_integers() -> None:
     assert read("k=interval(16,256)", whole=True) == Numbers("k", 16, 256, 1, False)
     with pytest.raises(ConfigError, match="k needs whole numbers as ends"):
         read("k=interval(16.5,256)", whole=True)
@@ -92,7 +92,7 @@ def test_interval_of_integer_key_is_integer() -> None:
         ("k=range(3,3)", "has 0 values"),
     ],
 )
-def test_parameter_not_searchable_is_refused(text: str, message: str) -> None:
+def test_parameter_that_is_not_searchable_is_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         read(text)
     assert repr(text) in str(caught.value)

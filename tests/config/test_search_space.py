@@ -39,7 +39,7 @@ def drawn(plan: Plan, **values: Drawn) -> list[str]:
         return plan.space.draw(suggest)
 
 
-def test_samples_have_each_choice_and_range_ends() -> None:
+def test_samples_have_each_choice_and_both_ends_of_ranges() -> None:
     plan = plan_of("optimizer.lr=interval(0.1,0.5)", "optimizer=sgd,adam", "batch_size=8,16,32")
     assert plan.is_sweep
     assert plan.varied == ("optimizer.lr", "optimizer", "batch_size")
@@ -50,7 +50,7 @@ def test_samples_have_each_choice_and_range_ends() -> None:
     assert found == {first, ("adam", 0.1, 8), ("sgd", 0.5, 8), ("sgd", 0.1, 16), ("sgd", 0.1, 32)}
 
 
-def test_draw_key_only_if_chosen_file_has_it() -> None:
+def test_draw_omits_key_that_chosen_file_does_not_have() -> None:
     plan = plan_of(
         "optimizer=sgd,adam", "optimizer.lr=0.1,0.2", "optimizer.beta1=interval(0.8,0.9)"
     )
@@ -63,13 +63,13 @@ def test_draw_key_only_if_chosen_file_has_it() -> None:
     }
 
 
-def test_draw_integer_key_gives_integers() -> None:
+def test_draw_of_integer_key_gives_integers() -> None:
     plan = plan_of("batch_size=interval(8,64)", "optimizer.lr=interval(1,2)")
     assert plan.space is not None
     assert [p.is_whole for p in plan.space.parameters] == [True, False]  # type: ignore[union-attr]
 
 
-def test_space_all_problems_of_keys_are_reported() -> None:
+def test_space_reports_all_problems_of_keys() -> None:
     messages = problems_of(
         "optimizer.lr=interval(-1,1)", "optimizer.rate=0.1,0.2", "batch_size=0,8", "epochs=1,2"
     )
@@ -79,7 +79,7 @@ def test_space_all_problems_of_keys_are_reported() -> None:
     assert any("unknown key 'optimizer.rate'" in problem for problem in messages)
 
 
-def test_space_all_problems_of_settings_are_reported() -> None:
+def test_space_reports_all_problems_of_settings() -> None:
     messages = problems_of(
         "hydra.sweeper.trials=0", "hydra.sweeper.sampler=tpa", "hydra.sweeper.trails=3", "seed=0,1"
     )
@@ -100,7 +100,7 @@ def test_search_metric_of_test_set_is_refused() -> None:
         check_metric(replace(plan.sweeper, metric="best_validation_loss"), plan.points)
 
 
-def test_samples_refused_combination_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_samples_omit_refused_combination(caplog: pytest.LogCaptureFixture) -> None:
     overrides = ["optimizer=sgd", "optimizer.lr=interval(0.1,1)", "regularizer.weight_decay=1.5,0"]
     caplog.set_level(logging.WARNING, "nnopt")
     plan = plan_of(*overrides)
@@ -122,14 +122,14 @@ def test_trial_has_point_for_each_seed() -> None:
     assert "needs a key with several values" in problems_of("seed=0,1")[0]
 
 
-def test_space_command_line_overrides_params() -> None:
+def test_space_on_command_line_overrides_params() -> None:
     params = "hydra.sweeper.params={optimizer.lr:'interval(0.1,1)',epochs:'1,2'}"
     plan = plan_of(params, "optimizer.lr=0.3")
     assert plan.varied == ("epochs",)
     assert {p.config.optimizer.lr for p in plan.points} == {0.3}
 
 
-def test_interval_wide_recommends_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_warning_about_wide_interval_recommends_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "nnopt")
     plan_of(
         "optimizer.lr=interval(1e-4,1)",

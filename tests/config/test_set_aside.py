@@ -70,7 +70,7 @@ OWN = {"sgd": 0.1, "adam": 0.001, "rmsprop": 0.001, "adagrad": 0.01, "muon": 0.0
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_other_optimizer_on_command_line_uses_own_rate(name: str) -> None:
+def test_other_optimizer_on_command_line_uses_default_rate(name: str) -> None:
     backend = ["backend=torch"] if name == "muon" else []
     assert optimizer_of("experiment=tuned", f"optimizer={name}", *backend) == (name, OWN[name])
 
@@ -96,11 +96,11 @@ def test_other_optimizer_on_command_line_uses_own_rate(name: str) -> None:
         ),
     }.values(),
 )
-def test_optimizer_uses_rate_set_for_it(overrides: list[str], expected: tuple[str, Any]) -> None:
+def test_optimizer_uses_own_rate_of_file(overrides: list[str], expected: tuple[str, Any]) -> None:
     assert optimizer_of("experiment=tuned", *overrides) == expected
 
 
-def test_similar_optimizer_uses_own_values() -> None:
+def test_similar_optimizer_uses_default_values() -> None:
     nesterov = compose_config(["experiment=tuned", "optimizer=nesterov"]).optimizer
     plain = compose_config(["optimizer=nesterov"]).optimizer
     assert nesterov == plain
@@ -111,7 +111,7 @@ def test_file_without_choice_sets_rate_of_default_optimizer() -> None:
     assert optimizer_of("experiment=plain", "optimizer=adam") == ("adam", 0.001)
 
 
-def test_file_with_base_file_uses_rate_of_its_optimizer() -> None:
+def test_file_with_base_file_uses_rate_of_chosen_optimizer() -> None:
     assert optimizer_of("experiment=child") == ("adam", 0.001)
     assert optimizer_of("experiment=child", "optimizer=momentum") == ("momentum", 0.3)
     assert optimizer_of("experiment=child_with_rate") == ("adam", 0.02)
@@ -125,7 +125,7 @@ def test_auto_rate_is_kept_for_every_optimizer() -> None:
     assert momentum == compose_config(["optimizer=nesterov", "optimizer.lr=auto"]).optimizer
 
 
-def test_own_config_file_sets_rate_only_of_its_optimizer(workplace: Path) -> None:
+def test_user_config_file_sets_rate_only_of_one_optimizer(workplace: Path) -> None:
     from nnopt import conf
 
     text = (Path(conf.__path__[0]) / "config.yaml").read_text()
@@ -135,7 +135,7 @@ def test_own_config_file_sets_rate_only_of_its_optimizer(workplace: Path) -> Non
     assert optimizer_of("optimizer=adam") == ("adam", 0.001)
 
 
-def test_own_optimizer_file_keeps_its_values(workplace: Path) -> None:
+def test_user_optimizer_file_keeps_values(workplace: Path) -> None:
     (workplace / "conf" / "optimizer").mkdir()
     mine = "defaults: [adam, _self_]\nlr: 0.05\n"
     (workplace / "conf" / "optimizer" / "mine.yaml").write_text(mine)
@@ -143,7 +143,7 @@ def test_own_optimizer_file_keeps_its_values(workplace: Path) -> None:
     assert optimizer_of("experiment=tuned", "optimizer=adam") == ("adam", 0.001)
 
 
-def test_sweep_point_uses_rate_set_for_its_optimizer() -> None:
+def test_sweep_point_uses_rate_set_for_the_same_optimizer() -> None:
     plan = make_plan(["experiment=tuned", "optimizer=momentum,adam,sgd", "seed=1"], multirun=True)
     rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
     assert rates == [("momentum", 0.3), ("adam", 0.001), ("sgd", 0.1)]
@@ -154,19 +154,19 @@ def test_sweep_rate_on_command_line_applies_to_all_points() -> None:
     assert [p.config.optimizer.lr for p in plan.points] == [0.5, 0.5]
 
 
-def test_ablation_entries_set_their_own_rates() -> None:
+def test_ablation_entries_set_separate_rates() -> None:
     plan = make_plan(["experiment=tuned", "ablation=entries"])
     rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
     assert rates == [("momentum", 0.3), ("adam", 0.001), ("adam", 0.2), ("momentum", 0.3)]
 
 
-def test_rate_of_ablation_applies_only_to_its_default_optimizer() -> None:
+def test_rate_of_ablation_applies_only_to_default_optimizer() -> None:
     plan = make_plan(["ablation=rates"])
     rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
     assert rates == [("sgd", 0.1), ("momentum", 0.05)]
 
 
-def test_search_draws_optimizers_with_their_own_rates() -> None:
+def test_search_draws_optimizers_with_separate_rates() -> None:
     pytest.importorskip("optuna")
     overrides = ["experiment=tuned", "hydra/sweeper=optuna", "optimizer=momentum,adam"]
     plan = make_plan(overrides, multirun=True)
@@ -183,25 +183,26 @@ def test_search_draws_optimizers_with_their_own_rates() -> None:
         ["experiment=tuned,plain", "optimizer=momentum,sgd", "schedule=step,cosine"],
     ],
 )
-def test_point_overrides_compose_same_configuration(overrides: list[str]) -> None:
+def test_overrides_of_point_compose_same_configuration(overrides: list[str]) -> None:
     for point in make_plan(overrides, multirun=True).points:
-        alone = [x for x in point.overrides if x != "ablation=entries"]  # which would override it
+        # The ablation file would override the values of the point.
+        alone = [x for x in point.overrides if x != "ablation=entries"]
         assert compose_config(alone) == point.config
 
 
-def test_other_schedule_uses_own_values() -> None:
+def test_other_schedule_uses_default_values() -> None:
     step = compose_config(["experiment=tuned", "schedule=step"]).schedule
     assert (getattr(step, "gamma", None), step.warmup_epochs) == (0.1, 1)
     overrides = ["experiment=tuned", "schedule=exponential"]
     assert compose_config(overrides).schedule == compose_config(overrides[1:]).schedule
 
 
-def test_other_architecture_uses_own_values() -> None:
+def test_other_architecture_uses_default_values() -> None:
     overrides = ["experiment=sized", "architecture=vgg"]
     assert compose_config(overrides).architecture == compose_config(overrides[1:]).architecture
 
 
-def test_other_dataset_and_backend_keep_keys_that_they_have() -> None:
+def test_other_dataset_and_backend_keep_common_keys() -> None:
     config = compose_config(["experiment=shared", "dataset=moons", "backend=numpy"])
     assert config.dataset.subset == 30
     assert getattr(config.dataset, "samples_per_class", None) == 40
@@ -259,7 +260,7 @@ def test_values_set_aside_are_noted(
         assert message.startswith(beginning)
 
 
-def test_values_set_aside_are_noted_once_in_sweep(caplog: pytest.LogCaptureFixture) -> None:
+def test_values_set_aside_are_noted_once_in_a_sweep(caplog: pytest.LogCaptureFixture) -> None:
     overrides = ["experiment=tuned", "optimizer=momentum,adam", "initializer=he,glorot", "seed=0,1"]
     with caplog.at_level(logging.WARNING, "nnopt"):
         assert len(make_plan(overrides, multirun=True).points) == 8

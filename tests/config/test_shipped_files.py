@@ -51,14 +51,14 @@ SHAPES: dict[str, tuple[tuple[int, ...], int]] = {
     "cinic10": ((3, 32, 32), 10),
     "csv": ((7,), 4),
 }
-"""What the datasets hold: the shape of a sample, the number of classes."""
+"""Dataset -> shape of a sample, number of classes."""
 
 
 def of_group(group: str) -> list[str]:
     return [Path(name).stem for name in FILES if name.startswith(f"{group}/")]
 
 
-def test_shipped_files_are_all_tested() -> None:
+def test_every_shipped_file_is_tested() -> None:
     assert Counter(name.rpartition("/")[0] or name for name in FILES) == COUNTS
     assert set(SHAPES) == set(of_group("dataset"))
 
@@ -96,7 +96,7 @@ def load_group_file(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", OF_POINTS)
-def test_group_file_keys_equal_dataclass_fields(name: str) -> None:
+def test_keys_of_group_file_equal_dataclass_fields(name: str) -> None:
     container = load_group_file(name)
     group, stem = name.removesuffix(".yaml").split("/")
     if group in schema.VARIANTS:
@@ -118,7 +118,7 @@ def test_sweeper_and_launcher_files_are_valid(name: str) -> None:
     assert isinstance(read_plugin(group, container), schema.PLUGINS[group][stem])
 
 
-def test_main_file_keys_equal_config_fields() -> None:
+def test_keys_of_main_file_equal_config_fields() -> None:
     container = typing.cast(dict[str, Any], OmegaConf.to_container(make_main()))
     groups = {
         key
@@ -149,16 +149,16 @@ def test_group_file_is_valid(name: str, base: dict[str, Any]) -> None:
     group, stem = name.removesuffix(".yaml").split("/")
     container = load_group_file(name)
     if stem == "csv":
-        container["train"] = "some.csv"  # this key has no default
+        container["train"] = "some.csv"  # the key "train" has no default
     others = {}
     policies = ("rand_augment", "trivial_augment")
-    if stem in ("augmentation", "cutout", "cutmix", *policies):  # these need images
+    if stem in ("augmentation", "cutout", "cutmix", *policies):  # these files need images
         images = OmegaConf.load(CONF / "dataset" / "mnist.yaml")
         others["dataset"] = OmegaConf.to_container(images)
     torch_only = *typing.get_args(schema.TorchOptimizer), schema.TorchvisionConfig
     if stem in policies or schema.VARIANTS.get(group, {}).get(stem) in torch_only:
         others["backend"] = load_group_file("backend/torch.yaml")
-    if stem == "stochastic_depth":  # this needs residual layers
+    if stem == "stochastic_depth":  # this file needs residual layers
         resnet = OmegaConf.load(CONF / "architecture" / "resnet.yaml")
         others["architecture"] = OmegaConf.to_container(resnet)
     chosen = getattr(read_config({**base, **others, group: container}), group)
@@ -217,7 +217,7 @@ def test_experiment_composes_and_builds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", of_group("architecture"))
-def test_architecture_header_command_composes_and_builds(name: str) -> None:
+def test_command_in_architecture_header_composes_and_builds(name: str) -> None:
     text = (CONF / "architecture" / f"{name}.yaml").read_text("utf-8")
     commands = re.findall(r"^# +nnopt run (.+)$", text, re.M)
     assert commands
@@ -228,7 +228,7 @@ def test_architecture_header_command_composes_and_builds(name: str) -> None:
 
 
 def point_without_seed(point: Point) -> str:
-    """Return a text that is equal for points which differ only in the seed."""
+    """Return a text that is the same for points that differ only in the seed."""
     return str(replace(point.config, seed=0))
 
 
@@ -256,7 +256,7 @@ def test_search_file_composes_and_builds_samples(name: str) -> None:
         ("hydra/launcher", schema.PLUGINS["hydra.launcher"]),
     ],
 )
-def test_sweep_file_keys_equal_dataclass_fields(folder: str, records: dict[str, type]) -> None:
+def test_keys_of_sweep_file_equal_dataclass_fields(folder: str, records: dict[str, type]) -> None:
     assert set(of_group(folder)) == set(records)
     for name, record in records.items():
         container = load_group_file(f"{folder}/{name}.yaml")

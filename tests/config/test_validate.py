@@ -25,7 +25,7 @@ def base() -> dict[str, Any]:
 
 
 def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy with new values by dotted key; ``@group`` loads a file of the group."""
+    """Return a copy with new values by dotted key. The key ``@group`` loads a file of the group."""
     container = copy.deepcopy(base)
     for key, value in changes.items():
         if key.startswith("@"):
@@ -162,7 +162,7 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("setting", "key", "value", "allowed"), NUMBERS, ids=lambda x: str(x)[:30])
-def test_value_wrong_is_reported_with_allowed_values(
+def test_wrong_value_is_reported_with_allowed_values(
     base: dict[str, Any], setting: dict[str, Any], key: str, value: Any, allowed: str
 ) -> None:
     messages = problems(base, {**setting, key: value})
@@ -175,7 +175,7 @@ def test_value_wrong_is_reported_with_allowed_values(
 
 @pytest.mark.parametrize("value", [10**400, -(10**400)], ids=["large", "small"])
 @pytest.mark.parametrize("key", ["epochs", "optimizer.lr", "dataset.noise", "seed"])
-def test_number_too_large_is_refused(base: dict[str, Any], key: str, value: int) -> None:
+def test_number_that_is_too_large_is_refused(base: dict[str, Any], key: str, value: int) -> None:
     messages = problems(base, {key: value})
     assert len(messages) == 1
     assert messages[0].startswith(f"{key} = ")
@@ -191,7 +191,7 @@ def test_number_too_large_is_refused(base: dict[str, Any], key: str, value: int)
         ([[3]], "architecture.hidden[0] = [3]: needs a whole number"),
     ],
 )
-def test_list_item_wrong_is_reported_with_index(
+def test_wrong_list_item_is_reported_with_index(
     base: dict[str, Any], value: Any, expected: str
 ) -> None:
     (message,) = problems(base, {"architecture.hidden": value})
@@ -235,7 +235,7 @@ CHOICES: list[tuple[dict[str, Any], str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("setting", "key", "value", "allowed"), CHOICES, ids=lambda x: str(x)[:30])
-def test_choice_wrong_is_reported_with_choices(
+def test_wrong_choice_is_reported_with_choices(
     base: dict[str, Any], setting: dict[str, Any], key: str, value: Any, allowed: str
 ) -> None:
     (message,) = problems(base, {**setting, key: value})
@@ -264,21 +264,21 @@ def test_choice_wrong_is_reported_with_choices(
         ),
     ],
 )
-def test_key_unknown_is_reported_with_nearest(
+def test_unknown_key_is_reported_with_nearest_key(
     base: dict[str, Any], key: str, value: Any, expected: str
 ) -> None:
     (message,) = problems(base, {key: value})
     assert message.startswith(expected)
 
 
-def test_key_of_other_variant_is_reported_with_owner(base: dict[str, Any]) -> None:
+def test_key_of_other_variant_is_reported_with_that_variant(base: dict[str, Any]) -> None:
     (message,) = problems(base, {"@optimizer": "sgd", "optimizer.momentum": 0.9})
     expected = "unknown key 'optimizer.momentum' here; it belongs to optimizer=momentum,"
     assert message == f"{expected} optimizer=nesterov, optimizer=muon, optimizer=schedule_free_sgd"
 
 
 @pytest.mark.parametrize("key", ["seed", "optimizer.lr", "dataset.validation", "regularizer.l1"])
-def test_key_missing_is_reported(base: dict[str, Any], key: str) -> None:
+def test_missing_key_is_reported(base: dict[str, Any], key: str) -> None:
     container = copy.deepcopy(base)
     *path, last = key.split(".")
     target = container
@@ -308,7 +308,7 @@ def test_key_missing_is_reported(base: dict[str, Any], key: str) -> None:
         ({"dataset.validation": 0.2}, "dataset.validation = 0.2: needs a group of keys, such as"),
     ],
 )
-def test_group_not_a_map_is_reported(
+def test_group_that_is_not_a_map_is_reported(
     base: dict[str, Any], changes: dict[str, Any], expected: str
 ) -> None:
     (message,) = problems(base, changes)
@@ -463,14 +463,14 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("changes", "named"), CROSS, ids=lambda x: str(x)[:60])
-def test_combination_wrong_is_reported_with_both_keys(
+def test_wrong_combination_is_reported_with_both_keys(
     base: dict[str, Any], changes: dict[str, Any], named: list[str]
 ) -> None:
     (message,) = problems(base, changes)
     assert all(text in message for text in named), message
 
 
-def test_value_default_or_edge_of_range_is_accepted(base: dict[str, Any]) -> None:
+def test_default_or_edge_of_range_is_accepted(base: dict[str, Any]) -> None:
     assert isinstance(read_config(base), Config)
     config = read(
         base,
@@ -492,13 +492,13 @@ def test_value_default_or_edge_of_range_is_accepted(base: dict[str, Any]) -> Non
     assert config.architecture.hidden == ()
 
 
-def test_value_word_instead_of_number_is_accepted(base: dict[str, Any]) -> None:
+def test_allowed_word_instead_of_number_is_accepted(base: dict[str, Any]) -> None:
     assert read(base, **{"optimizer.lr": "auto"}).optimizer.lr == "auto"
     # The rule on lr times weight decay applies only to numbers.
     assert read(base, **{"optimizer.lr": "auto", "regularizer.weight_decay": 1e9})
 
 
-def test_key_below_experiment_is_unknown(base: dict[str, Any]) -> None:
+def test_key_of_experiment_group_is_unknown(base: dict[str, Any]) -> None:
     (message,) = problems(base, {"experiment": {"epochs": 3}})
     assert message.startswith("unknown key 'experiment'")
 
@@ -530,7 +530,7 @@ def test_truth_value_instead_of_word_is_refused_with_remedy(
     assert "YAML" not in message  # the value comes from no file
 
 
-def test_config_all_problems_are_reported(base: dict[str, Any]) -> None:
+def test_config_error_reports_all_problems(base: dict[str, Any]) -> None:
     messages = problems(
         base,
         {
@@ -548,7 +548,7 @@ def test_config_all_problems_are_reported(base: dict[str, Any]) -> None:
     assert all(any(key in line for line in messages) for key in keys)
 
 
-def test_config_all_wrong_combinations_are_reported(base: dict[str, Any]) -> None:
+def test_config_error_reports_all_wrong_combinations(base: dict[str, Any]) -> None:
     messages = problems(
         base,
         {

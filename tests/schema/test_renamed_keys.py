@@ -23,7 +23,7 @@ OVERRIDES = [
     ("++schedule.every=range(1,5)", "++schedule.step_size=range(1,5)"),
     ("optimizer.lr=interval(0.1,1)", "optimizer.lr=interval(0.1,1)"),
 ]
-"""Overrides with the old names and with the new names."""
+"""Pairs of an override with old names and the same override with new names."""
 
 
 @pytest.mark.parametrize(("old", "new"), OVERRIDES)

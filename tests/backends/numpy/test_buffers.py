@@ -41,7 +41,7 @@ def test_buffers_requested_by_several_threads_are_distinct() -> None:
         assert all(pool.map(fill, range(THREADS)))
 
 
-def test_buffers_smaller_shape_shares_memory_of_larger() -> None:
+def test_buffers_of_smaller_shape_share_memory_of_larger_shape() -> None:
     buffers = Buffers()
     small = buffers("y", (2, 3), np.float32)
     large = buffers("y", (4, 3), np.float32)

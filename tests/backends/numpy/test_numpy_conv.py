@@ -86,7 +86,7 @@ def inside(image: np.ndarray) -> np.ndarray:
 
 
 def compute(case: Case, algorithm: str, data, buffer=new) -> list[np.ndarray]:
-    """Return y, d_x, d_weight and d_bias; images are (N, C, H, W)."""
+    """Return y, d_x, d_weight and d_bias. Images have the axes (N, C, H, W)."""
     x, weight, bias, g = data[:4]
     options = case.options | {"algorithm": algorithm}
     y, saved = conv2d_forward(inside(x), weight, bias, **options, buffer=buffer)
@@ -95,7 +95,7 @@ def compute(case: Case, algorithm: str, data, buffer=new) -> list[np.ndarray]:
 
 
 def largest_error(case: Case, algorithm: str, dtype: type = np.float64, **options) -> float:
-    """Return the largest error against PyTorch, relative to the largest value."""
+    """Return the largest difference from PyTorch, relative to the largest value."""
     data = arrays(case, dtype)
     ours = compute(case, algorithm, data, **options)
     pairs = zip(ours, data[4:], strict=True)
@@ -107,7 +107,7 @@ def largest_error(case: Case, algorithm: str, dtype: type = np.float64, **option
 def test_conv_outputs_and_gradients_equal_torch(name, algorithm):
     case, buffer = CASES[name], Buffers(ThreadPool(2))
     assert largest_error(case, algorithm) < 1e-10
-    for _ in range(2):  # the buffer is reused
+    for _ in range(2):  # the second call reuses the buffers
         assert largest_error(case, algorithm, buffer=buffer) < 1e-10
 
 
@@ -124,7 +124,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", ["whole tiles", "tiles cut off", "groups", "stem"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_conv_memory_layout_gives_same_result(layout, name, algorithm):
+def test_conv_result_does_not_depend_on_memory_layout(layout, name, algorithm):
     case, arrange = CASES[name], LAYOUTS[layout]
     options = case.options | {"algorithm": algorithm}
     x, weight, bias, g, *_ = arrays(case)
@@ -145,7 +145,7 @@ def test_conv_float32_is_near_float64(name, algorithm):
     assert largest_error(CASES[name], algorithm, np.float32) < 1e-4
 
 
-def test_winograd_float32_many_channels_is_near_float64():
+def test_winograd_float32_with_many_channels_is_near_float64():
     assert largest_error(Case(2, 256, 12, 12, 64), "winograd", np.float32) < 1e-4
 
 
@@ -172,7 +172,7 @@ def test_conv_gradients_equal_finite_differences(name, algorithm):
 
 @pytest.mark.parametrize("algorithm", ["im2col", "winograd"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_conv_any_number_of_threads_gives_the_same_bits(algorithm, dtype, monkeypatch):
+def test_conv_bits_do_not_depend_on_number_of_threads(algorithm, dtype, monkeypatch):
     monkeypatch.setattr(tuning, "PARALLEL_SUM_MIN_ELEMENTS", 100)
     case = CASES["many chunks"]
     data = arrays(case, dtype)
@@ -187,11 +187,11 @@ def test_conv_any_number_of_threads_gives_the_same_bits(algorithm, dtype, monkey
 
 
 @pytest.mark.parametrize("name", ["many chunks", "stem", "large kernel", "strided, rows left over"])
-def test_im2col_input_gradient_chunk_size_gives_same_bits(name, monkeypatch):
+def test_im2col_input_gradient_bits_do_not_depend_on_chunk_size(name, monkeypatch):
     """With one output channel, only the sums over overlapping windows can round differently."""
     case = replace(CASES[name], o=1)
     data, found = arrays(case, np.float32), []
-    for numbers in (1, 5000, 2**30):  # chunks of one row of windows, some rows, all rows
+    for numbers in (1, 5000, 2**30):  # a chunk has one row of windows, some rows, or all rows
         monkeypatch.setattr(tuning, "COL2IM_CHUNK_ELEMENTS", numbers)
         found.append(compute(case, "im2col", data)[1])
     np.testing.assert_array_equal(found[0], found[2])
@@ -200,7 +200,7 @@ def test_im2col_input_gradient_chunk_size_gives_same_bits(name, monkeypatch):
 
 @pytest.mark.parametrize("images", [16, 32])
 def test_im2col_input_gradient_memory_is_bounded(images):
-    """The full matrix of windows would be k² = 25 times as large as the images."""
+    """A matrix of all windows would be k² = 25 times as large as the images."""
     weight, padded_shape = np.ones((4, 32, 5, 5), np.float32), (36, 36, 32, images)
     g = np.ones((32, 32, images, 4), np.float32)
     tracemalloc.start()
@@ -210,7 +210,7 @@ def test_im2col_input_gradient_memory_is_bounded(images):
     assert peak < 3.5 * d_x.nbytes  # d_x, its padded copy, and a row of windows
 
 
-def test_conv_without_bias_and_input_gradient_returns_two_entries():
+def test_conv_backward_without_bias_returns_two_gradients():
     x, weight, _, g, *_ = arrays(CASES["whole tiles"])
     for algorithm in ALGORITHMS:
         _, saved = conv2d_forward(inside(x), weight, padding=1, algorithm=algorithm)
@@ -221,7 +221,7 @@ def test_conv_without_bias_and_input_gradient_returns_two_entries():
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_conv_gradients_not_required_are_none_and_others_unchanged(algorithm, groups):
+def test_conv_gradients_that_are_not_required_are_none(algorithm, groups):
     rng = np.random.default_rng(9)
     x, g = rng.standard_normal((2, 8, 8, 3, 4))
     weight, bias = rng.standard_normal((4, 4 // groups, 3, 3)), rng.standard_normal(4)
@@ -249,7 +249,7 @@ def test_conv_auto_algorithm_depends_on_shape():
     assert chosen(Case(1, 3, 8, 8, 64)) == "im2col"
     assert chosen(Case(1, 64, 8, 8, 64, stride=2)) == "im2col"
     assert chosen(Case(1, 64, 8, 8, 64, kernel=5)) == "im2col"
-    assert chosen(Case(1, 64, 8, 8, 16, groups=4)) == "im2col"  # four outputs of each group
+    assert chosen(Case(1, 64, 8, 8, 16, groups=4)) == "im2col"  # a group has only four outputs
     assert chosen(Case(1, 64, 8, 8, 64), "naive") == "naive"
     assert chosen(Case(1, 64, 8, 8, 64, stride=2), "winograd") == "im2col"
 

@@ -16,7 +16,7 @@ from nnopt.backends.numpy.ops.shape import FLATTEN
 
 
 def last_of_equals() -> Op:
-    """Return a max pooling of tiles that assigns ties to the last maximum."""
+    """Return a max pooling that passes the gradient of tied maxima to the last maximum."""
 
     def forward(x: Array, **options: Any) -> tuple[Array, Any]:
         y, saved = MAX_POOL2D.forward(x[::-1, ::-1], **options)
@@ -59,18 +59,18 @@ def without(term: int) -> Callable[..., Array]:
     return wrong
 
 
-def test_average_pool_zero_padding_is_accepted() -> None:
+def test_average_pool_with_zero_padding_is_accepted() -> None:
     check_against_torch(CASES["average pool, padded tiles"], padded_with_zeros(AVG_POOL2D))
 
 
-def test_max_pool_zero_padding_is_detected() -> None:
+def test_max_pool_with_zero_padding_is_detected() -> None:
     with pytest.raises(AssertionError):
         check_against_torch(CASES["max pool, padded tiles"], padded_with_zeros(MAX_POOL2D))
 
 
-def test_max_pool_ties_to_last_maximum_are_detected() -> None:
+def test_max_pool_with_ties_to_last_maximum_is_detected() -> None:
     case = CASES["max pool, tiles"]
-    check_against_torch(case, last_of_equals())  # is correct without ties
+    check_against_torch(case, last_of_equals())  # without ties, the faulty version is correct
     with pytest.raises(AssertionError):
         check_against_torch(case, last_of_equals(), [np.zeros(case.shape)])
 
@@ -107,8 +107,8 @@ def test_norm_backward_without_relu_is_detected(name: str, monkeypatch: pytest.M
             check(CASES[name], CASES[name].op)
 
 
-def test_group_norm_wrong_channels_are_detected() -> None:
-    order = np.arange(C).reshape(2, -1).T.reshape(-1)  # every other channel to the other group
+def test_group_norm_with_wrong_channels_is_detected() -> None:
+    order = np.arange(C).reshape(2, -1).T.reshape(-1)  # consecutive channels in different groups
 
     def forward(x: Array, *parameters: Array, **options: Any) -> tuple[Array, Any]:
         y, saved = GROUP_NORM.forward(x[..., order], *[p[order] for p in parameters], **options)
@@ -120,7 +120,7 @@ def test_group_norm_wrong_channels_are_detected() -> None:
         )
 
 
-def test_flatten_channels_last_is_detected() -> None:
+def test_flatten_in_channels_last_order_is_detected() -> None:
     def forward(x: Array) -> tuple[Array, Any]:
         return x.transpose(2, 0, 1, 3).reshape(N, -1), x.shape
 

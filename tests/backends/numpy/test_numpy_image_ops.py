@@ -1,6 +1,6 @@
 """Operations on images except convolution, in chunks and on threads.
 
-The tests compare them with PyTorch, finite differences and their results on one thread.
+The results are compared with PyTorch, finite differences and the results on one thread.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def test_image_op_outputs_and_gradients_equal_torch(name: str) -> None:
     check_against_torch(CASES[name], CASES[name].op)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "byte" not in name])  # slow, and linear
+@pytest.mark.parametrize("name", [name for name in CASES if "byte" not in name])  # slow and linear
 def test_image_op_gradients_equal_central_differences(name: str) -> None:
     check_against_differences(CASES[name], CASES[name].op)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_image_op_inputs_of_any_layout_give_same_result_and_are_unchanged(name: str) -> None:
+def test_image_op_result_does_not_depend_on_layout_of_inputs(name: str) -> None:
     case = CASES[name]
     inputs = case.inputs()
     g, expected = torch_step(case, inputs)
@@ -73,7 +73,7 @@ def test_image_op_inputs_of_any_layout_give_same_result_and_are_unchanged(name: 
         array.setflags(write=False)
     for ours, theirs in zip(step(case.op, arranged, g, **case.options), expected, strict=True):
         assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
-    transposed = np.asfortranarray(g)  # a possible layout of the gradient
+    transposed = np.asfortranarray(g)  # a gradient may have this layout
     y, saved = case.op.forward(*inputs, **case.options)
     gradients = all_gradients(case.op, transposed, saved, len(inputs))
     for gradient, theirs in zip(gradients, expected[1:], strict=True):
@@ -94,7 +94,7 @@ def test_image_op_float32_keeps_dtype_and_is_near_float64(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", THREADED)
-def test_image_op_two_threads_give_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_op_in_two_threads_has_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_finely(monkeypatch)
     case, two = CASES[name], ThreadPool(2)
     inputs = case.inputs(dtype=np.float32)
@@ -106,9 +106,9 @@ def test_image_op_two_threads_give_same_bits(name: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("op", [MAX_POOL2D, BATCH_NORM, GELU], ids=["pool", "norm", "gelu"])
-def test_image_op_large_batch_two_threads_give_same_bits(op: Op) -> None:
+def test_image_op_of_large_batch_on_two_threads_gives_same_bits(op: Op) -> None:
     rng = np.random.default_rng(6)
-    shape = (33, 32, 32, 32)  # chunks of unequal size
+    shape = (33, 32, 32, 32)  # 33 rows give chunks of unequal size
     assert np.prod(shape) >= tuning.THREADING_MIN_ELEMENTS
     inputs = [a.astype(np.float32) for a in (rng.standard_normal(shape), *rng.random((2, 32)))]
     options: dict[str, Any] = {"epsilon": 1e-5} if op is BATCH_NORM else {}
@@ -123,7 +123,7 @@ def test_image_op_large_batch_two_threads_give_same_bits(op: Op) -> None:
 
 @pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("name", CASES)
-def test_image_op_reused_buffers_give_same_bits_as_new_arrays(name: str) -> None:
+def test_image_op_with_reused_buffers_gives_same_bits(name: str) -> None:
     case, buffers = CASES[name], Buffers()
     for seed in range(3):
         inputs = case.inputs(seed)
@@ -134,14 +134,14 @@ def test_image_op_reused_buffers_give_same_bits_as_new_arrays(name: str) -> None
 
 @pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("max pool")])
-def test_max_pool_equal_values_give_gradient_to_first_as_in_torch(name: str) -> None:
+def test_max_pool_gradient_of_tie_goes_to_first_as_in_torch(name: str) -> None:
     case = CASES[name]
     rng = np.random.default_rng(7)
     check_against_torch(case, case.op, [np.zeros(case.shape)])
     check_against_torch(case, case.op, [np.maximum(rng.standard_normal(case.shape), 0)])
     few = rng.integers(-2, 1, case.shape).astype(float)
     check_against_torch(case, case.op, [few])
-    # If all values are -∞, the first one outside the padding counts.
+    # If all values are -∞, the maximum is the first value outside the padding.
     check_against_torch(case, case.op, [np.where(few == 0, few, -np.inf)])
     check_against_torch(case, case.op, [np.full(case.shape, -np.inf)])
 
@@ -233,7 +233,7 @@ def test_batch_norm_float32_variance_of_many_positions_is_accurate() -> None:
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, GROUP_NORM], ids=["batch norm", "group norm"])
-def test_image_norm_overflowing_squares_give_nan(op: Op) -> None:
+def test_image_norm_with_overflowing_squares_is_nan(op: Op) -> None:
     x = np.random.default_rng(16).standard_normal((4, 5, N, C)).astype(np.float32) * 1e25
     options = {"epsilon": 1e-5} | ({"groups": 2} if op is GROUP_NORM else {})
     with np.errstate(over="ignore", invalid="ignore"):
@@ -252,7 +252,7 @@ def test_image_norm_of_constant_images_returns_bias(op: Op) -> None:
 
 
 @pytest.mark.parametrize("op", [RELU, GELU, SILU], ids=["relu", "gelu", "silu"])
-def test_activation_chunks_of_flat_batch_on_threads_give_same_bits(
+def test_activation_of_flat_batch_on_threads_gives_same_bits(
     op: Op, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = np.random.default_rng(14).standard_normal((40, 12))

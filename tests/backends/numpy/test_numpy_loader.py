@@ -1,4 +1,4 @@
-"""Batches of the NumPy loader: selected rows, crops and normalization."""
+"""Batches of the NumPy loader: the selected rows, crops and normalization."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_train_batches_are_normalized_rows_in_order(make_config: MakeConfig, dty
     assert_array_equal(np.concatenate(labels), part.labels[ROWS[order]])
 
 
-def test_evaluation_batches_of_any_size_keep_the_order(
+def test_evaluation_batches_of_any_size_have_the_order_of_the_data(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part, norm = image_part(), scaling(2)

@@ -161,7 +161,7 @@ def test_clipping_equals_clipping_of_torch(
     for ours, parameter in zip(clipped.values(), parameters, strict=True):
         assert parameter.grad is not None
         assert_allclose(ours, parameter.grad.numpy(), rtol=1e-9, atol=1e-14)
-    assert network.read_steps().gradient_norm == pytest.approx(norm, rel=1e-12)  # before clipping
+    assert network.read_steps().gradient_norm == pytest.approx(norm, rel=1e-12)  # not clipped
 
 
 def test_gradient_norm_includes_penalties(make_network: MakeNetwork, batches: Batches) -> None:
@@ -177,7 +177,7 @@ def test_gradient_norm_includes_penalties(make_network: MakeNetwork, batches: Ba
         (range(10**9), 1, [1]),
         (range(0), 1, [2]),
         (range(6 * 80), 1, [2]),  # a batch of 6 samples is not small
-        (range(6 * 80), 2, [1, 1]),  # each half of the batch is small
+        (range(6 * 80), 2, [1, 1]),  # half a batch of 6 samples is small
     ],
 )
 def test_products_of_a_small_batch_use_one_thread(
@@ -187,7 +187,7 @@ def test_products_of_a_small_batch_use_one_thread(
     accumulation_steps: int,
     expected: list[int],
 ) -> None:
-    library, *_ = threads._blas_libraries()  # SciPy may have loaded a second one
+    library, *_ = threads._blas_libraries()  # SciPy may have loaded a second library
     seen: list[int] = []
     monkeypatch.setattr(tuning, "SINGLE_BLAS_THREAD_FLOPS", small)
     sizes = {"batch_size": 6, "accumulation_steps": accumulation_steps}
@@ -224,7 +224,7 @@ def test_read_steps_returns_all_steps_once(make_network: MakeNetwork, batches: B
 
 
 @pytest.mark.parametrize("broken", ["dense1", "residual1.dense1", "dense2"])
-def test_first_layer_not_finite_is_named(
+def test_first_layer_that_is_not_finite_is_named(
     make_network: MakeNetwork, batches: Batches, broken: str
 ) -> None:
     layers = [{"dense": 8}, {"residual": [{"dense": 8}, "batch_norm"]}, {"dense": "classes"}]
@@ -235,7 +235,7 @@ def test_first_layer_not_finite_is_named(
     network.parameters[f"{broken}.weight"].value[0, 0] = np.nan
     with np.errstate(all="ignore"):
         network.train_step(x, y, 0.1, 1)
-        network.train_step(x, y, 0.1, 2)  # by now all weights are NaN
+        network.train_step(x, y, 0.1, 2)  # before this step, all weights are NaN
     assert network.read_steps().not_finite == broken
 
 
@@ -243,7 +243,7 @@ def test_first_layer_not_finite_is_named(
 def test_smaller_last_batch_does_not_affect_later_batches(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
-    """Buffers of one batch size must not affect the results of another batch size."""
+    """Buffers of one batch size must not affect the results for another batch size."""
     layers = [*NETWORKS[name], {"dense": "classes"}]
     used = make_network("numpy", layers)
     order = [0, 6, 1, 6, 2, 0]
@@ -259,7 +259,7 @@ def test_smaller_last_batch_does_not_affect_later_batches(
         used.train_step(x, y, 0.1, step)
 
 
-def test_training_allocates_no_lasting_memory(make_network: MakeNetwork) -> None:
+def test_training_keeps_no_memory_that_it_allocates(make_network: MakeNetwork) -> None:
     layers = [*NETWORKS["everything"], {"dense": "classes"}]
     network = make_network("numpy", layers, optimizer="adam", **{"regularizer.l2": 0.1})
     rng = np.random.default_rng(0)
@@ -287,12 +287,10 @@ def test_training_allocates_no_lasting_memory(make_network: MakeNetwork) -> None
     end, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept() == before
-    assert end - start < 20_000  # one array of a batch takes 24 kB
+    assert end - start < 20_000  # bytes; one array of a batch takes 24 kB
 
 
-def test_arrays_are_copies_and_load_restores_them(
-    make_network: MakeNetwork, batches: Batches
-) -> None:
+def test_arrays_are_copies_that_load_restores(make_network: MakeNetwork, batches: Batches) -> None:
     network = make_network("numpy", NORMED)
     before = network.arrays()
     kept = {name: array.copy() for name, array in before.items()}
@@ -319,14 +317,14 @@ def test_train_step_keeps_inputs_and_labels(make_network: MakeNetwork, batches: 
     assert_array_equal(y, kept[1])
 
 
-def test_running_statistics_follow_the_batches(make_network: MakeNetwork, batches: Batches) -> None:
+def test_running_statistics_average_batches(make_network: MakeNetwork, batches: Batches) -> None:
     network = make_network("numpy", [{"batch_norm": {"momentum": 0.3}}, {"dense": "classes"}])
     expected = network.arrays()
     mean, var = expected["batch_norm1.running_mean"], expected["batch_norm1.running_var"]
     for step, (x, y) in enumerate(batches):
         network.train_step(x, y, 0.0, step)
         mean = 0.7 * mean + 0.3 * x.mean(axis=0)
-        var = 0.7 * var + 0.3 * x.var(axis=0, ddof=1)  # unbiased, as in PyTorch
+        var = 0.7 * var + 0.3 * x.var(axis=0, ddof=1)  # the unbiased variance, as in PyTorch
     assert_allclose(network.arrays()["batch_norm1.running_mean"], mean, rtol=1e-12)
     assert_allclose(network.arrays()["batch_norm1.running_var"], var, rtol=1e-12)
 
@@ -362,7 +360,7 @@ def test_learning_rate_zero_changes_no_bit(
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "adagrad", "adam", "adamw"])
-def test_dead_network_stays_finite(
+def test_network_of_dead_units_stays_finite(
     make_network: MakeNetwork, batches: Batches, optimizer: str
 ) -> None:
     """All gradients of the first layer are zero, so the update is 0 / (√0 + ε)."""
@@ -400,7 +398,7 @@ IMAGES: list[Any] = [
 ]
 
 
-def test_fused_layers_give_the_bits_of_single_layers(
+def test_fused_layers_give_the_same_bits_as_single_layers(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = np.random.default_rng(3).standard_normal((6, 3, 8, 8))
@@ -411,7 +409,7 @@ def test_fused_layers_give_the_bits_of_single_layers(
         logits, loss = network.forward(Variable(x), y, 0)
         operations = len(network._tape.entries)
         outputs = [logits.value.copy(), *(g.copy() for g in network.gradients(loss).values())]
-        for count in (4, 6):  # batches of two sizes
+        for count in (4, 6):  # the number of samples in a batch
             network.train_step(x[:count], y[:count], 0.1, 1)
         return [*outputs, network.predict(x), *network.arrays().values()], operations
 
@@ -420,7 +418,7 @@ def test_fused_layers_give_the_bits_of_single_layers(
         LayerBuilder, "build_all", lambda self, layers: [self.build(x) for x in layers]
     )
     one_by_one, operations = step()
-    # Fused are ReLUs after a dense layer, or after an image norm unless a pool follows.
+    # A ReLU is fused with a dense layer, or with an image norm that no pooling layer follows.
     assert fewer == operations - 4
     for a, b in zip(together, one_by_one, strict=True):
         assert_array_equal(a, b)

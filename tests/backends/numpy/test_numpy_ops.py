@@ -34,7 +34,7 @@ def normal(rng: Rng, shape: tuple[int, ...]) -> Array:
 
 
 def off_zero(rng: Rng, shape: tuple[int, ...]) -> Array:
-    """Return values that are at least 0.1 away from the kink of a ReLU."""
+    """Return values that are at least 0.1 away from zero, the kink of a ReLU."""
     x = rng.standard_normal(shape)
     return x + np.copysign(0.1, x)
 
@@ -168,7 +168,7 @@ def test_op_gradients_for_any_shape_equal_central_differences(
 
 
 def strided(x: Array) -> Array:
-    """Return an array with the same values and with gaps between rows and columns in memory."""
+    """Return a copy of an array with gaps between rows and columns in memory."""
     wide = np.full([2 * size for size in x.shape], np.nan, x.dtype)
     view = wide[tuple(slice(None, None, 2) for _ in x.shape)]
     view[...] = x
@@ -190,7 +190,7 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", CASES)
-def test_op_inputs_of_any_layout_give_same_result_and_are_unchanged(name: str, layout: str) -> None:
+def test_op_result_does_not_depend_on_layout_of_inputs(name: str, layout: str) -> None:
     case, rng = CASES[name], np.random.default_rng(2)
     inputs, options = case.draw(rng, 6, 4)
     before = [x.copy() for x in inputs]
@@ -251,7 +251,7 @@ def test_dense_large_weight_gives_same_product_as_small_weights(bias) -> None:
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", [(3, 5), (256, 4096)], ids=["small", "large"])
-def test_dense_weight_view_as_weight_and_gradient_gives_same_result(
+def test_dense_with_weight_view_as_weight_and_gradient_is_equal(
     shape: tuple[int, int], relu: bool
 ) -> None:
     rng = np.random.default_rng(7)
@@ -289,7 +289,7 @@ def test_dropout_kept_units_are_scaled() -> None:
     assert_array_equal(DROPOUT.forward(x, keep_mask=keep, scale=1.25)[0], [[1.25, 0, 3.75]])
 
 
-def test_batch_norm_saves_batch_statistics_and_evaluates_with_running_statistics() -> None:
+def test_batch_norm_evaluates_with_running_statistics() -> None:
     x = np.random.default_rng(5).standard_normal((9, 3)) * [1, 5, 0.1] + [0, 3, -2]
     weight, bias = np.array([1.0, 2.0, -1.0]), np.array([0.0, 0.5, 1.0])
     y, saved = BATCH_NORM.forward(x, weight, bias, epsilon=1e-5)
@@ -329,7 +329,7 @@ def test_loss_of_extreme_logits_has_exact_value() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_one_hot_mixtures_equal_labels(smoothing: float) -> None:
+def test_cross_entropy_of_one_hot_mixtures_equals_that_of_labels(smoothing: float) -> None:
     rng = np.random.default_rng(7)
     z, labels, g = rng.standard_normal((9, 4)), rng.integers(0, 4, 9), np.float64(1.0)
     found = []

@@ -98,7 +98,7 @@ def test_op_forward_and_backward_equal_torch(name: str, zeros: bool) -> None:
     rtol = 1e-12 if op is CROSS_ENTROPY else 1e-10
     rng = np.random.default_rng(1)
     inputs = [rng.standard_normal(shape) for shape in shapes]
-    if zeros:  # where a ReLU has its kink
+    if zeros:  # a ReLU has a kink at zero
         inputs[0][::2] = 0
     tensors = [torch.tensor(x, requires_grad=True) for x in inputs]
     expected = reference(*tensors)

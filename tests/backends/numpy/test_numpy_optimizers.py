@@ -58,7 +58,7 @@ def test_every_optimizer_has_a_case() -> None:
 
 
 def curvature() -> np.ndarray:
-    """Return a positive definite matrix A; the gradient of ½ wᵀ A w depends on all of w."""
+    """Return a positive definite A. Each gradient entry of ½ wᵀ A w depends on all entries of w."""
     root = np.random.default_rng(0).standard_normal((SIZE, SIZE)) / SIZE**0.5
     return np.asarray(root @ root.T + 0.1 * np.eye(SIZE))
 
@@ -144,7 +144,7 @@ def test_optimizer_float32_keeps_dtype_and_is_near_float64(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_optimizer_chunks_on_threads_give_same_bits(
+def test_optimizer_in_chunks_on_threads_gives_same_bits(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", 7)

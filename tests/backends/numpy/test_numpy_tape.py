@@ -32,7 +32,7 @@ def used_three_times(tape: Tape, x: Variable, w: Variable) -> Variable:
 
 
 def used_twice_by_one_operation(tape: Tape, x: Variable, w: Variable) -> Variable:
-    """Compute W Wᵀ: the weight is also the input."""
+    """Compute W Wᵀ, with the weight as both inputs of one operation."""
     return tape.apply(DENSE, x, tape.apply(DENSE, w, w))
 
 
@@ -41,7 +41,7 @@ def added_to_itself(tape: Tape, x: Variable, w: Variable) -> Variable:
 
 
 def diamond(tape: Tape, x: Variable, w: Variable) -> Variable:
-    """Add two branches of one value."""
+    """Compute two branches from one value, and add the branches."""
     h = tape.apply(DENSE, x, w)
     return tape.apply(ADD, tape.apply(TANH, h), tape.apply(SIGMOID, h))
 
@@ -98,7 +98,7 @@ def test_graph_gradients_equal_central_differences(name: str) -> None:
         rng.standard_normal((D, D)), requires_grad=True, grad_buffer=np.full((D, D), np.nan)
     )
     tape = Tape()
-    for _ in range(3):  # the second step reuses every array
+    for _ in range(3):  # later steps reuse every array of the first step
         tape.backward(loss_of(graph, tape, x, w))
         assert w.grad_buffer is not None
         for variable, ours in ((x, x.gradient), (w, w.grad_buffer)):

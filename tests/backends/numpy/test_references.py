@@ -73,7 +73,7 @@ CASES: list[tuple[str, list[tuple[int, ...]], dict[str, Any]]] = [
 
 
 def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Call a function with those of the named arguments that it accepts."""
+    """Call a function without the named arguments that the function does not accept."""
     taken = inspect.signature(function).parameters
     takes_all = any(x.kind == x.VAR_KEYWORD for x in taken.values())
     return function(*arguments, **{k: x for k, x in named.items() if takes_all or k in taken})
@@ -152,7 +152,7 @@ def test_optimizer_equals_its_reference(name: str, size: int) -> None:
     slow, state = fast.copy(), [np.zeros(size), np.zeros(size)]
     optimizer = Optimizer(config, fast, gradient, slice(size // 2), 0.3)
     for t in range(1, 8):
-        gradient[:] = rng.standard_normal(size) * (rng.random(size) < 0.8)  # some are 0
+        gradient[:] = rng.standard_normal(size) * (rng.random(size) < 0.8)  # a fifth is zero
         optimizer.step(0.1 * t)
         slow[: size // 2] *= 1 - 0.1 * t * 0.3
         named = vars(config) | {"lr": 0.1 * t, "t": t, "state": state}

@@ -46,7 +46,7 @@ def test_training_step_calls_few_python_functions(
     network = make_network("numpy", layers, shape, **{"backend.threads": 1}, **overrides)
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((32, *shape)), rng.integers(0, 4, 32)
-    for step in range(2):  # the first steps allocate the arrays
+    for step in range(2):  # these steps allocate the arrays and are not counted
         network.train_step(x, y, 0.01, step)
     calls = []
 

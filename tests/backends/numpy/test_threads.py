@@ -28,7 +28,7 @@ def test_map_computes_every_chunk_once(count, chunks):
     assert sorted(done) == list(range(chunks))
 
 
-def test_chunks_of_one_worker_do_not_overlap():
+def test_chunks_of_one_worker_run_one_after_another():
     busy = [threading.Lock() for _ in range(3)]
 
     def task(worker: int, chunk: int) -> None:
@@ -73,9 +73,9 @@ def test_map_limits_blas_to_one_thread_and_restores_it():
 
 
 def test_map_does_not_wait_for_a_thread_that_has_not_started():
-    """The other thread is kept busy, as on a machine whose cores are all in use."""
+    """The test keeps the other thread busy, as on a machine whose cores are all in use."""
     workers, release = ThreadPool(2), threading.Event()
-    workers.map(lambda worker, chunk: None, range(2))  # starts the other thread
+    workers.map(lambda worker, chunk: None, range(2))  # this call starts the other thread
     workers._tasks.put(lambda: release.wait(30) and None)
     while not workers._tasks.empty():
         time.sleep(0.001)
@@ -95,7 +95,7 @@ def test_map_waits_for_a_chunk_that_another_thread_has_started():
 
     def task(worker: int, chunk: int) -> None:
         if worker == 0:
-            assert started.wait(30)  # until the other thread has a chunk
+            assert started.wait(30)  # wait at most 30 s until the other thread has a chunk
         else:
             started.set()
             time.sleep(0.1)
@@ -106,7 +106,7 @@ def test_map_waits_for_a_chunk_that_another_thread_has_started():
 
 
 @pytest.mark.parametrize("faulty", [0, 1, 2, 3])
-def test_map_error_in_any_thread_is_raised_and_blas_restored(faulty):
+def test_map_raises_error_of_any_thread_and_restores_blas(faulty):
     def task(worker: int, chunk: int) -> None:
         if chunk == faulty:
             raise ZeroDivisionError(chunk)
@@ -129,7 +129,7 @@ def test_errstate_applies_in_every_thread():
     assert states == ["ignore", "ignore"]
 
 
-def test_scratch_is_separate_per_thread_and_reused():
+def test_scratch_is_separate_for_each_thread_and_reused():
     workers, meet = ThreadPool(2), threading.Barrier(2, timeout=30)
     first: dict[int, np.ndarray] = {}
 
@@ -147,7 +147,7 @@ def test_scratch_is_separate_per_thread_and_reused():
     assert workers.scratch("a", (3,), np.float64).dtype == np.float64
 
 
-def test_cached_views_are_remade_after_memory_has_grown() -> None:
+def test_cached_views_are_created_again_after_memory_has_grown() -> None:
     workers, made = ThreadPool(1), []
 
     def halves(own: ThreadPool, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +180,7 @@ def test_serial_pool_uses_the_calling_thread():
     assert set(names) == {threading.current_thread()}
 
 
-def test_default_threads_equal_those_of_the_matrix_library(monkeypatch):
+def test_default_threads_equal_threads_of_the_matrix_library(monkeypatch):
     with threadpool_limits(1):
         assert default_threads() == 1
     monkeypatch.setattr(threads, "_blas_libraries", list)

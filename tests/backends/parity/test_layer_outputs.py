@@ -78,10 +78,10 @@ def test_layer_outputs_agree_between_backends(make_network: MakeNetwork, x: np.n
         assert_allclose(ours[name], array, rtol=1e-9, atol=1e-9, err_msg=name)
 
 
-def test_layer_outputs_are_consistent_with_each_other(
+def test_layer_outputs_are_not_overwritten_by_later_layers(
     make_network: MakeNetwork, x: np.ndarray
 ) -> None:
-    """Later layers do not overwrite the outputs of earlier ones."""
+    """Each layer's output equals a computation from the returned outputs of earlier layers."""
     network = trained(make_network, "numpy")
     y = network.layer_outputs(x)
     assert_array_equal(y["relu1"], np.maximum(y["batch_norm1"], 0))

@@ -46,7 +46,7 @@ STEPS_PER_EPOCH = 4  # 64 training samples
 
 @dataclass
 class Recorded:
-    """A training; its weights and statistics, not averaged, initially and after each step."""
+    """A training, with its initial weights and statistics and those after each step, unaveraged."""
 
     training: TrainingState
     weights: list[Arrays]
@@ -78,7 +78,7 @@ def train(*overrides: str) -> Recorded:
     loop = Loop(network, dataset, loaders, config)
     rows = [row for row, _ in loop.run()]
     if held is not None:
-        # The last row has to describe the final weights.
+        # The validation loss in the last row must be the loss of the final weights.
         network.load(loop.training.last)
         assert loaders[1] is not None
         batches, labels = loaders[1].evaluation_batches(), held.labels[held.rows]
@@ -115,7 +115,7 @@ def test_ema_equals_recurrence_over_all_steps(backend: str, decay: float) -> Non
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_ema_with_another_decay_differs(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ema_with_another_decay_is_detected(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     decay_of = averaging.ema_decay
     monkeypatch.setattr(averaging, "ema_decay", lambda decay, t: decay_of(decay, t + 1))
     run = train.__wrapped__(f"backend={backend}", "regularizer.ema_decay=0.9")
@@ -140,7 +140,7 @@ def test_averages_agree_between_backends(key: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("key", ["ema_decay=0.9", "swa_start=0.5"])
 def test_averaging_does_not_change_training(backend: str, key: str) -> None:
-    """Weights and gradients have the same bits, also with evaluations during an epoch."""
+    """Weights and gradients have the same bits even if the epoch contains validations."""
     validation = "early_stopping.validate_every=2"
     plain = train(f"backend={backend}")
     averaged = train(f"backend={backend}", f"regularizer.{key}", validation)
@@ -158,7 +158,7 @@ def test_evaluation_between_epochs_keeps_the_average(backend: str) -> None:
         "regularizer.ema_decay=0.9",
         "early_stopping.validate_every=3",
         "early_stopping.monitor=loss",
-        "optimizer.lr=0.3",  # so high that an early evaluation is the best
+        "optimizer.lr=0.3",  # so high that an early validation has the best loss
         "regularizer.grad_clip=0",
         "seed=2",
     )
@@ -168,7 +168,7 @@ def test_evaluation_between_epochs_keeps_the_average(backend: str) -> None:
 
 
 def batch_statistics(weights: Arrays, config: Config, dataset: Dataset, epoch: int) -> Arrays:
-    """Return batch norm's statistics for a network of two hidden layers.
+    """Return the batch norm statistics of a network with two hidden layers.
 
     The means and unbiased variances are averaged over the batches of an epoch. With
     ``accumulation_steps``, they are averaged over the equal parts of these batches.
@@ -196,20 +196,20 @@ def test_swa_equals_mean_of_weights_after_each_epoch(
     backend: str, fraction: float, first: int
 ) -> None:
     overrides = (f"backend={backend}", f"regularizer.swa_start={fraction}", "test_weights=last")
-    run = train(*overrides, "batch_size=15")  # 15, 15, 15, 15 and 4 samples
+    run = train(*overrides, "batch_size=15")  # batches of 15, 15, 15, 15 and 4 samples
     ends = run.weights[5::5][first - 1 :]
     assert len(ends) == 7 - first
     mean = {name: np.mean([w[name] for w in ends], axis=0) for name in ends[0]}
     config = compose_config([*BASE, *overrides, "batch_size=15"])
     statistics = batch_statistics(mean, config, prepare(config).dataset, epoch=6)
     assert gap(run.training.last, mean | statistics) < 1e-12
-    assert gap(mean, mean | statistics) > 1e-3  # the statistics from training differ
+    assert gap(mean, mean | statistics) > 1e-3  # averaging the statistics would be wrong
     if run.training.best_epoch < first:
         assert gap(run.training.best, run.weights[run.training.best_epoch * 5]) == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_recomputed_statistics_use_the_parts_of_training(backend: str) -> None:
+def test_recomputed_statistics_use_the_same_parts_as_training(backend: str) -> None:
     overrides = (
         f"backend={backend}",
         "regularizer.swa_start=0.5",
@@ -229,7 +229,7 @@ def test_recomputed_statistics_use_the_parts_of_training(backend: str) -> None:
 def test_recomputed_statistics_need_the_memory_of_one_part(
     make_network: Callable[..., Network],
 ) -> None:
-    """The test uses the NumPy backend, because tracemalloc tracks its arrays."""
+    """The test uses the NumPy backend, because tracemalloc tracks NumPy's arrays."""
     x = np.random.default_rng(0).standard_normal((1024, 6))
     layers = [{"dense": 64}, "batch_norm", "tanh", {"dense": "classes"}]
     peaks = []
@@ -244,7 +244,7 @@ def test_recomputed_statistics_need_the_memory_of_one_part(
     assert peaks[1] < peaks[0] / 4
 
 
-def test_recomputed_image_statistics_equal_pytorchs(
+def test_recomputed_image_statistics_equal_statistics_of_pytorch(
     make_network: Callable[..., Network],
 ) -> None:
     import torch
@@ -300,7 +300,7 @@ def test_recompute_without_batch_norm_requests_no_batch(
     ("fraction", "epochs", "first"),
     [(0.75, 20, 15), (0.55, 100, 55), (0.07, 100, 7), (0.5, 5, 3), (0.99, 10, 10), (0.01, 10, 1)],
 )
-def test_swa_starts_with_the_epoch_that_completes_its_fraction(
+def test_swa_starts_with_the_epoch_that_completes_the_fraction(
     fraction: float, epochs: int, first: int
 ) -> None:
     assert averaging.first_swa_epoch(fraction, epochs) == first
@@ -336,7 +336,7 @@ def test_chunks_and_threads_do_not_change_an_average(workers: int) -> None:
     assert all((x == y + 1).all() for x, y in zip(arrays, first, strict=True))
 
 
-def test_averaging_allocates_no_lasting_memory() -> None:
+def test_averaging_keeps_no_memory_that_it_allocates() -> None:
     arrays = [np.ones(200_000)]
     averages = Average(arrays)
     averages.move(1.0)
@@ -346,7 +346,7 @@ def test_averaging_allocates_no_lasting_memory() -> None:
         averages.swap()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 20_000  # 0.1 % of the arrays' memory
+    assert peak < 20_000  # bytes, 0.1 % of the memory of the arrays
 
 
 def test_torch_average_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

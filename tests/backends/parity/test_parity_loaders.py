@@ -46,7 +46,7 @@ def make_loader(
 
 
 def whole_epoch(loader: Loader, augmentation: Augmentation) -> tuple[np.ndarray, np.ndarray]:
-    """Return the inputs and labels of an epoch; NumPy's loader overwrites its inputs."""
+    """Return copies of the inputs and labels of an epoch, because NumPy's loader reuses arrays."""
     batches = [
         (np.asarray(x).copy(), np.asarray(y))
         for x, y in loader.train_batches(epoch_order(0, 1, COUNT), BATCH, augmentation)
@@ -93,7 +93,7 @@ def test_batches_agree_between_backends(
     assert y.dtype == torch_y.dtype == (dtype if augmentation.mixing else np.int64)
     assert_array_equal(torch_x, x)
     assert_array_equal(torch_y, y)
-    # Each backend chooses the size of these batches.
+    # The loaders may choose different sizes of evaluation batches.
     evaluation = np.concatenate([x.copy() for x in loader.evaluation_batches()])
     assert_array_equal(torch.cat(list(torch_loader.evaluation_batches())), evaluation)
 
@@ -236,7 +236,7 @@ def test_augmentation_keeps_the_data(make_config: MakeConfig, backend: str) -> N
 def test_float64_features_are_centred_before_rounding(
     make_config: Callable[..., Config], dtype: str
 ) -> None:
-    """In float32, the time stamps of one minute would round to at most two different numbers."""
+    """In float32, all time stamps within a minute would be rounded to at most two numbers."""
     inputs = 1.7e9 + np.arange(60.0)[:, None]
     part = Part(inputs, np.zeros(60, np.int64), np.arange(0, 60, 2))
     scaling = Normalization(np.array([1 / 17]), np.zeros(1), origin=np.array([1.7e9 + 30]))
@@ -249,7 +249,7 @@ def test_float64_features_are_centred_before_rounding(
         part, scaling, make_config(backend="torch", **{"backend.dtype": dtype})
     )
     (other,) = loader.evaluation_batches()
-    on_device = loader._rows_of(part)  # as for an accelerator
+    on_device = loader._rows_of(part)  # the loader uses these rows on an accelerator
     assert np.array_equal(other.numpy(), actual)
     assert np.array_equal(on_device.numpy(), actual)
     assert inputs[0] == 1.7e9

@@ -1,8 +1,8 @@
-"""The same records, weights and batches in both backends, in float64.
+"""Logits, gradients and training are equal in both backends, in float64.
 
-The tests compare logits, gradients and training. A step of plain SGD with lr 1 subtracts the
-gradient itself, so one step shows every gradient. The dense layer in front of the layer under test
-shows the gradient of that layer's input.
+Both backends have the same layers, weights and batches. A step of plain SGD with lr 1 subtracts the
+gradient, so one step shows every gradient. A dense layer precedes the tested layer. The gradient of
+the dense layer's weight depends on the gradient of the tested layer's input.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def train(
     network: Network, backend: str, batches: Batches, steps: int, lr: float
 ) -> tuple[dict[str, np.ndarray], StepRecord, np.ndarray]:
-    """Return arrays, step record and logits of the first batch after steps with varying lr."""
+    """Train with varying lr. Return arrays, step record and logits of the first batch."""
     convert = torch.tensor if backend == "torch" else np.copy
     for step in range(steps):
         x, y = batches[step % len(batches)]
@@ -127,10 +127,10 @@ def test_loss_penalty_and_clipping_agree_between_backends(
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_mixed_labels_agree_between_backends(
+def test_training_on_mixed_labels_agrees_between_backends(
     make_network: MakeNetwork, batches: Batches, smoothing: float
 ) -> None:
-    """The labels are mixtures; the accuracy counts the class with the larger fraction."""
+    """For the accuracy, the label of a mixture is the class with the larger fraction."""
     rng = np.random.default_rng(0)
     mixed = [(x, rng.dirichlet(np.ones(4), len(x))) for x, _ in batches]
     layers = [{"dense": 8}, "tanh", {"dense": "classes"}]
@@ -159,7 +159,7 @@ WHOLE = {
 def test_hundred_steps_agree_between_backends(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
-    """Training uses momentum and L2; every seventh batch is smaller."""
+    """Training uses momentum and L2. Every seventh batch is smaller."""
     hidden = [{"dense": {"units": 16, "bias": False}}, *WHOLE[name]]
     layers = [*hidden, *hidden, {"dense": "classes"}]
     tolerance = {"rtol": 1e-9, "atol": 1e-12}

@@ -37,10 +37,10 @@ IMAGE = (3, 9, 8)
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_max_norm_scales_down_the_units_that_exceed_it(
+def test_max_norm_scales_down_only_units_above_the_limit(
     make_network: MakeNetwork, backend: str, dtype: str
 ) -> None:
-    """Max-norm rescales the weights of units with too large a norm, and changes nothing else."""
+    """Max-norm rescales the weights of units whose norm is too large, and no other weights."""
     batches = [(x.astype(dtype), y) for x, y in image_batches()]
     options = {"backend.dtype": dtype, "regularizer.decay_norm_and_bias": True}
     free, limited = (
@@ -117,8 +117,8 @@ def test_stochastic_depth_skips_deeper_branches_more_often(
     assert list(rates) == [f"residual{i + 1}" for i in range(blocks)]
 
 
-def test_skipped_branch_adds_zero_and_others_are_scaled(make_network: MakeNetwork) -> None:
-    """Each sample skips its own branches, also nested ones; evaluation skips no branch."""
+def test_skipped_branch_adds_zero_and_other_branches_are_scaled(make_network: MakeNetwork) -> None:
+    """Each sample skips different branches, including nested ones. Evaluation skips none."""
     layers = [*RESIDUAL[:1], {"residual": ["tanh", {"residual": ["sigmoid"]}]}, RESIDUAL[-1]]
     network, plain = (make_network("numpy", layers, seed=7, **options) for options in (HALF, {}))
     assert isinstance(network, NumpyNetwork)
@@ -186,8 +186,8 @@ def test_stochastic_depth_agrees_between_backends(
         assert_equal_after(make_network, data, layers, 1, 0.1, CLOSE, **different)
 
 
-def test_device_masks_skip_whole_samples(make_network: MakeNetwork) -> None:
-    """With an identity matrix as last weight, a logit is x or x + 2 · branch."""
+def test_stochastic_depth_masks_on_device_skip_whole_samples(make_network: MakeNetwork) -> None:
+    """The last weight is an identity matrix, so each logit is x or x + 2 · branch."""
     layers = [{"residual": [{"dense": 4}, "tanh"]}, {"dense": {"units": "classes", "bias": False}}]
     network = make_network("torch", layers, (4,), **{"regularizer.stochastic_depth": 0.5})
     assert isinstance(network, TorchNetwork)
@@ -221,7 +221,7 @@ def assert_same_training(
     dtype: str,
     tolerance: dict[str, float],
 ) -> None:
-    """Compare 20 steps on whole batches with 20 steps on their parts."""
+    """Compare 20 steps on whole batches with 20 steps on the same batches in parts."""
     batches = [(x.astype(dtype), y) for x, y in batches]
     networks = [
         make_network(
@@ -283,7 +283,7 @@ def test_accumulation_with_a_repeated_sample_is_detected(
 def test_accumulated_loss_is_the_mean_over_the_batch(
     make_network: MakeNetwork, batches: Any, backend: str
 ) -> None:
-    """The mean of the parts' means would weight samples of small parts more."""
+    """The mean of the means of all parts would give samples of small parts a larger weight."""
     x, y = batches[0]
     singly = [
         train(make_network(backend, PLAIN), backend, [(x[i : i + 1], y[i : i + 1])], 1, 0.0)[1]
@@ -304,7 +304,7 @@ def test_accumulation_agrees_between_backends(
 ) -> None:
     """The dropout masks of the parts differ, and batch norm uses the statistics of one part."""
     layers = [{"dense": 6}, "batch_norm", {"dropout": 0.3}, *RESIDUAL]
-    batches = batches[:6]  # without the last batch, whose parts would have two samples and one
+    batches = batches[:6]  # the parts of the last batch would have two samples and one sample
     options = HALF | {
         "batch_size": 10,
         "accumulation_steps": accumulation_steps,
@@ -317,7 +317,7 @@ def test_accumulation_agrees_between_backends(
 def test_accumulated_parts_have_different_masks(make_network: MakeNetwork, backend: str) -> None:
     """The batch repeats one sample, so equal masks of the halves would give equal gradients.
 
-    A part's mask depends on its number, step · accumulation_steps + part.
+    The mask of a part depends on the number step · accumulation_steps + part.
     """
     convert = torch.tensor if backend == "torch" else np.copy
     x, y = np.tile(np.linspace(1, 2, 6), (10, 1)), np.zeros(10, np.int64)
@@ -329,7 +329,7 @@ def test_accumulated_parts_have_different_masks(make_network: MakeNetwork, backe
         return network.gradient_arrays()["dense1.weight"]
 
     whole = gradient(3, 10, batch_size=10, accumulation_steps=2)
-    halves = [gradient(step, 5) for step in (6, 7)]  # step 3 · 2 parts + part 0 or 1
+    halves = [gradient(step, 5) for step in (6, 7)]  # 3 · 2 + part, where part is 0 or 1
     assert_allclose(whole, (halves[0] + halves[1]) / 2, rtol=1e-12, atol=1e-14)
     assert not np.allclose(halves[0], halves[1])
 
@@ -349,9 +349,9 @@ def test_batch_norm_updates_statistics_after_each_part(
 
 
 def test_accumulation_needs_the_memory_of_one_part(make_network: MakeNetwork) -> None:
-    """The test uses the NumPy backend, because tracemalloc tracks its arrays.
+    """The test uses the NumPy backend, because tracemalloc tracks NumPy's arrays.
 
-    The memory of weights and gradients is small in this network.
+    Weights and gradients of the network need little memory.
     """
     x, y = np.random.default_rng(0).standard_normal((1024, 6)), np.zeros(1024, np.int64)
     layers = [{"dense": 64}, "tanh", {"dense": 64}, "tanh", {"dense": "classes"}]

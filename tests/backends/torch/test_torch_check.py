@@ -25,12 +25,12 @@ from nnopt.schema import Config
 MakeConfig = Callable[..., Config]
 
 
-def test_check_backend_cpu_has_no_problems(make_config: MakeConfig) -> None:
+def test_check_backend_for_cpu_has_no_problems(make_config: MakeConfig) -> None:
     assert check_backend(make_config(backend="torch")) == []
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps", "cdua", "gpu", ""])
-def test_check_backend_absent_device_is_refused(
+def test_check_backend_refuses_absent_device(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
@@ -46,7 +46,7 @@ def test_check_backend_absent_device_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_check_backend_present_accelerator_is_listed(
+def test_check_backend_error_lists_present_accelerators(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
@@ -59,7 +59,7 @@ def test_check_backend_present_accelerator_is_listed(
     assert f"available: cpu, {kind}, {kind}:0, {kind}:1; " in problem
 
 
-def test_check_backend_float64_on_mps_is_refused(
+def test_check_backend_refuses_float64_on_mps(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
@@ -79,7 +79,7 @@ def test_check_backend_float64_on_mps_is_refused(
         (ModuleNotFoundError("No module named 'sympy'", name="sympy"), "--force-reinstall torch"),
     ],
 )
-def test_check_backend_missing_or_broken_torch_is_reported(
+def test_check_backend_reports_missing_or_broken_torch(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, error: Exception, mend: str
 ) -> None:
     real_import = importlib.import_module
@@ -98,7 +98,7 @@ def test_check_backend_missing_or_broken_torch_is_reported(
 
 
 @pytest.mark.parametrize("name", ["schedule_free_sgd", "schedule_free_adamw"])
-def test_check_backend_missing_schedulefree_is_reported(
+def test_check_backend_reports_missing_schedulefree(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     config = make_config(backend="torch", optimizer=name)
@@ -110,7 +110,7 @@ def test_check_backend_missing_schedulefree_is_reported(
     assert check_backend(make_config(backend="torch")) == []
 
 
-def test_check_backend_two_missing_libraries_and_device_are_all_reported(
+def test_check_backend_reports_all_missing_libraries_and_device(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)

@@ -58,7 +58,7 @@ def trained(network: TorchNetwork, steps: int = 5) -> dict[str, np.ndarray]:
     return network.arrays()
 
 
-def test_convolution_images_are_channels_last(make_network: MakeNetwork) -> None:
+def test_convolution_outputs_are_channels_last(make_network: MakeNetwork) -> None:
     network = make_network("torch", CONV, IMAGE, **SINGLE)
     seen: list[bool] = []
 
@@ -86,7 +86,7 @@ def test_memory_format_changes_no_result(make_network: MakeNetwork) -> None:
         assert_allclose(array, expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_bf16_computes_only_products_in_16_bits(make_network: MakeNetwork) -> None:
+def test_bf16_training_computes_only_products_in_16_bits(make_network: MakeNetwork) -> None:
     network = make_network("torch", CONV, IMAGE, **SINGLE, **{"backend.precision": "bf16"})
     x, _ = images()
     seen = formats_seen(network, x)
@@ -150,12 +150,12 @@ def test_fp16_overflow_skips_step_and_reduces_scale(make_config: MakeConfig) -> 
 
 
 @pytest.mark.parametrize("optimizer", ["nesterov", "adam", "rmsprop", "muon", "schedule_free_sgd"])
-def test_fp16_overflow_changes_no_state(
+def test_fp16_step_skipped_after_overflow_changes_no_state(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    """A skipped step keeps weights and optimizer state, also with weight decay and max-norm.
+    """A skipped step keeps weights and optimizer state, even with weight decay and max-norm.
 
-    The scaler starts at 2^120 and backs off to 2^16.
+    The scale starts at 2^120 and is reduced to 2^16.
     """
     overrides = {
         "backend.precision": "fp16",
@@ -227,7 +227,7 @@ def test_compiled_step_equals_plain_step_and_is_compiled_once(make_network: Make
 def test_compiled_16_bit_parts_with_mixed_labels_equal_plain_step(
     make_network: MakeNetwork,
 ) -> None:
-    """The configuration combines dropout, accumulation, mixed labels and bf16, as on a GPU."""
+    """The configuration has dropout, accumulation, mixed labels and bf16, as is usual on a GPU."""
     layers = [*CONV[:-1], {"dropout": 0.3}, CONV[-1]]
     overrides = {"backend.precision": "bf16", "batch_size": 16, "accumulation_steps": 2}
     x, labels = images()
@@ -261,9 +261,7 @@ def test_compiled_code_of_too_many_networks_is_deleted(
     assert counts == [0, 0, 0, 0, 0, 1, 1]
 
 
-def test_network_without_references_frees_its_memory(
-    make_network: MakeNetwork,
-) -> None:
+def test_network_without_references_frees_its_memory(make_network: MakeNetwork) -> None:
     network = make_network("torch", CONV, IMAGE, **SINGLE)
     x, y = images()
     weight = weakref.ref(network.module.get_submodule("dense1"))
@@ -276,7 +274,7 @@ def test_network_without_references_frees_its_memory(
         gc.enable()
 
 
-def test_compilation_uses_the_mode_and_copies_results(
+def test_compilation_uses_the_configured_mode_and_copies_results(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
@@ -348,7 +346,7 @@ class Greedy(nn.Module):
 
 
 @pytest.mark.parametrize("verb", ["train_step", "predict"])
-def test_out_of_memory_names_the_layer(make_network: MakeNetwork, verb: str) -> None:
+def test_out_of_memory_error_names_the_layer(make_network: MakeNetwork, verb: str) -> None:
     network = make_network("torch", MLP)
     greedy = network.module.get_submodule("relu1")
     greedy.forward = Greedy().forward  # type: ignore[method-assign]
@@ -380,13 +378,13 @@ def test_out_of_memory_names_the_layer(make_network: MakeNetwork, verb: str) -> 
         ),
     ],
 )
-def test_out_of_memory_every_message_is_recognized(said: str, message: str) -> None:
+def test_out_of_memory_message_of_any_kind_is_recognized(said: str, message: str) -> None:
     with pytest.raises(MemoryError) as caught, pytorch.device_errors():
         raise RuntimeError(said)
     assert str(caught.value) == message
 
 
-def test_missing_deterministic_kernel_names_the_key() -> None:
+def test_error_about_missing_deterministic_kernel_names_the_key() -> None:
     said = (
         "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you "
         "set 'torch.use_deterministic_algorithms(True)'."
@@ -400,7 +398,7 @@ def test_missing_deterministic_kernel_names_the_key() -> None:
 def test_evaluation_chunk_is_limited_by_memory(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The largest layers (8 channels, 6x6 pixels) read and write 576 numbers for each sample."""
+    """For each sample, the largest layers (8 channels, 6x6 pixels) read and write 576 numbers."""
     plain = make_network("torch", CONV, IMAGE, **{"regularizer.test_time_flip": True})
     monkeypatch.setattr(network_module, "CPU_EVALUATION_ELEMENTS", 5 * 2 * 8 * 36)
     network = make_network("torch", CONV, IMAGE, **{"regularizer.test_time_flip": True})
@@ -412,7 +410,7 @@ def test_evaluation_chunk_is_limited_by_memory(
     assert seen == [5, 5, 3] * 2
 
 
-def test_device_errors_other_error_is_unchanged(make_network: MakeNetwork) -> None:
+def test_device_errors_keeps_other_errors(make_network: MakeNetwork) -> None:
     network = make_network("torch", MLP)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         network.predict(torch.zeros(4, 5, dtype=torch.float64))
@@ -450,7 +448,7 @@ CURVED = [{"dense": 16}, "gelu", "layer_norm", {"dense": 16}, "sigmoid", {"dense
 
 
 @pytest.mark.parametrize("compile_", ["off", pytest.param("default", marks=pytest.mark.slow)])
-def test_smooth_activations_compiled_in_16_bits_end_near_float32(
+def test_smooth_activations_compiled_in_16_bits_are_near_float32(
     make_network: MakeNetwork, compile_: str
 ) -> None:
     layers = [*CURVED, {"dense": 4}]

@@ -49,7 +49,7 @@ def test_dropout_masks_depend_only_on_seed_layer_and_step() -> None:
         draw(0, "dropout2", 0),
         draw(2**63 - 1, "dropout1", 0),
     ]
-    for other in others:  # independent: they agree on half of the units
+    for other in others:  # independent masks agree on half of the units
         assert 0.45 < (other == first).float().mean().item() < 0.55
 
 
@@ -99,7 +99,7 @@ def test_evaluation_and_rate_zero_drop_nothing(make_network: Callable[..., Torch
 
 
 def test_dropout_used_twice_in_a_step_draws_two_masks() -> None:
-    """Torchvision's Swin transformers use one stochastic depth module for both branches."""
+    """In torchvision's Swin transformers, two branches share one stochastic depth module."""
     module = Dropout(DeviceMasks(0, "dropout1", 0.5, CPU))
     x = torch.ones(64, 64)
     module.set_step(3)
@@ -111,7 +111,7 @@ def test_dropout_used_twice_in_a_step_draws_two_masks() -> None:
 
 
 def test_dropout_in_16_bits_keeps_the_mean() -> None:
-    """The scale of rate 0.1 is 1.1111. Rounded to bfloat16 it would be 1.1094, 0.16 % too small."""
+    """The scale at rate 0.1 is 1.1111. In bfloat16, the scale would be 1.1094, 0.16 % too small."""
     module = Dropout(DeviceMasks(0, "dropout1", 0.1, CPU))
     x = torch.linspace(1, 2, 2**20).to(torch.bfloat16)
     y = module(x)

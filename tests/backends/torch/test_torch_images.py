@@ -90,7 +90,7 @@ def assert_shapes(module: nn.Module, architecture: Architecture) -> None:
     assert state == architecture.parameter_shapes() | architecture.statistic_shapes()
 
 
-def test_image_cases_contain_every_layer() -> None:
+def test_cases_of_image_layers_contain_every_layer() -> None:
     elementwise = {"relu", "leaky_relu", "gelu", "tanh", "sigmoid", "silu"}
     assert set(ON_IMAGES) | elementwise | {"dense"} == set(LAYERS)
 
@@ -139,7 +139,7 @@ def test_network_outputs_have_the_inferred_shapes(
     ],
     ids=str,
 )
-def test_parameters_and_flops_equal_pytorchs_counts(
+def test_parameters_and_flops_equal_counts_of_pytorch(
     make_config: MakeConfig, variant: schema.ArchitectureVariant, parameters: int
 ) -> None:
     """PyTorch counts two FLOPs for a multiplication and an addition."""
@@ -166,7 +166,7 @@ def test_parameters_and_flops_equal_pytorchs_counts(
 
 
 def forward(make_network: MakeNetwork, layer: Any, training: bool = True) -> tuple[Any, Any, Any]:
-    """Return a layer's module, its arrays, and its input and output in a network ending in HEAD."""
+    """Return the module, the arrays, the input and the output of a layer that precedes HEAD."""
     network = make_network("torch", [layer, *head_of(layer)], input_shape=IMAGE)
     x = images()
     arrays = {k: torch.tensor(v) for k, v in network.arrays().items()}
@@ -194,7 +194,7 @@ def test_batch_norm_of_images_equals_formula(make_network: MakeNetwork, training
 def test_norms_of_single_images_equal_formula(
     make_network: MakeNetwork, layer: Any, groups: int
 ) -> None:
-    """Statistics span the channels of a group and all positions."""
+    """The mean and variance are over the channels of a group and all positions."""
     _, arrays, (x, y) = forward(make_network, layer)
     weight, bias = (v.view(-1, 1, 1) for k, v in arrays.items() if "_norm1." in k)
     rows = x.view(5, groups, -1)
@@ -215,8 +215,8 @@ def test_pooling_equals_formula(make_network: MakeNetwork) -> None:
     assert_allclose(y, x.sum((2, 3)) / 72, rtol=1e-12, atol=1e-14)
 
 
-def test_convolution_every_option_equals_formula(make_network: MakeNetwork) -> None:
-    """The formula multiplies each window with its group's part of the weight."""
+def test_convolution_with_every_option_equals_formula(make_network: MakeNetwork) -> None:
+    """The formula multiplies each window by the part of the weight for the same group."""
     options = {"channels": 4, "kernel": 4, "stride": 3, "padding": 2, "groups": 2}
     _, arrays, (x, y) = forward(make_network, {"conv2d": options})
     windows = F.pad(x, (2,) * 4).unfold(2, 4, 3).unfold(3, 4, 3)  # (N, C, H, W, 4, 4)
@@ -227,7 +227,7 @@ def test_convolution_every_option_equals_formula(make_network: MakeNetwork) -> N
     assert_allclose(y.detach(), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_residual_adds_its_shortcut(make_network: MakeNetwork) -> None:
+def test_residual_layer_adds_the_shortcut(make_network: MakeNetwork) -> None:
     layers = {"layers": ["tanh", {"conv2d": 6}], "shortcut": [{"conv2d": 6}, "relu"]}
     _, arrays, (x, y) = forward(make_network, {"residual": layers})
 
@@ -240,7 +240,7 @@ def test_residual_adds_its_shortcut(make_network: MakeNetwork) -> None:
 
 
 def test_spatial_dropout_drops_whole_channels(make_network: MakeNetwork) -> None:
-    """The masks (N, C) apply to all positions; shared masks equal NumPy's."""
+    """The masks (N, C) apply to all positions. Shared masks equal the masks of NumPy."""
     rate, x = 0.4, images(count=50)
     changes = {"backend.shared_masks": True, "seed": 3}
     layers = [{"spatial_dropout": rate}, *HEAD]
@@ -267,7 +267,7 @@ def test_dropout_of_images_drops_single_elements() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_training_lowers_the_loss(make_config: MakeConfig, name: str) -> None:
-    """Twenty steps on eight images halve the loss; loading restores the weights by name."""
+    """Twenty steps on eight images halve the loss. Loading restores the weights by name."""
     config = make_config(backend="torch", optimizer="adam", **{"regularizer.norm": "batch"})
     config = replace(config, seed=1)
     architecture = build(NETWORKS[name], config.regularizer, (1, 14, 14), CLASSES)

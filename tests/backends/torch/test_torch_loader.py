@@ -1,4 +1,4 @@
-"""Batches of the PyTorch loader against indexing written out in NumPy."""
+"""Batches of the PyTorch loader, compared with explicit indexing in NumPy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCALE = Normalization(np.array([0.5, 0.25, 2.0]), np.array([-1.0, 0.0, 3.0]))
 
 
 def images(count: int = 23, seed: int = 0) -> Part:
-    """Return a dataset part that uses every other row of its images."""
+    """Return a part of a dataset that uses every other row of an array of images."""
     rng = np.random.default_rng(seed)
     inputs = rng.integers(0, 256, (2 * count, 3, 5, 4), dtype=np.uint8)
     return Part(inputs, rng.integers(0, 7, 2 * count), np.arange(1, 2 * count, 2))

@@ -1,4 +1,4 @@
-"""Muon against its published formula in NumPy, and the singular values after its iteration."""
+"""Muon compared with the published formula in NumPy, and singular values after the iteration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = np.ndarray
 
 
 def polynomial(x: Array) -> Array:
-    """Return the polynomial of Muon's iteration, applied to singular values."""
+    """Return the singular values after applying the polynomial of Muon's iteration."""
     for _ in range(5):
         x = 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
     return x
@@ -40,16 +40,14 @@ def random(*shape: int, seed: int = 0) -> Array:
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6), (5, 5), (1, 4), (4, 1)])
-def test_orthogonalize_applies_polynomial_to_singular_values(
-    shape: tuple[int, int],
-) -> None:
+def test_orthogonalize_applies_polynomial_to_singular_values(shape: tuple[int, int]) -> None:
     matrix = random(*shape)
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
     expected = (u * polynomial(s / np.linalg.norm(matrix))) @ vt
     assert_allclose(orthogonalize(torch.tensor(matrix), 5), expected, atol=1e-6)
 
 
-def test_orthogonalize_singular_values_end_in_the_known_range() -> None:
+def test_orthogonalize_gives_singular_values_in_the_known_range() -> None:
     values = np.geomspace(0.002, 0.5, 12)
     u, v = (np.linalg.qr(random(12, 12, seed=seed))[0] for seed in (1, 2))
     norm = np.linalg.norm(values)
@@ -64,7 +62,7 @@ def test_orthogonalize_singular_values_end_in_the_known_range() -> None:
     assert polynomial(x).max() < 1.21
 
 
-def test_orthogonalize_stack_equals_single_matrices() -> None:
+def test_orthogonalize_of_stack_equals_single_matrices() -> None:
     stack = torch.tensor(random(3, 4, 2))
     stack[1] = 0
     together = orthogonalize(stack, 5)
@@ -74,12 +72,12 @@ def test_orthogonalize_stack_equals_single_matrices() -> None:
 
 
 SHAPES = [(6, 2, 3, 3), (6,), (4, 6, 1, 1), (12, 5), (12,), (5, 12), (12, 5), (3, 12), (3,)]
-"""Kernels, tall and wide matrices, and biases; the last matrix is the output layer's weight."""
+"""Kernels, tall and wide matrices, and biases. The last matrix is the output layer's weight."""
 
 
 @pytest.mark.parametrize("input_layer", ["muon", "adam"])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_muon_twenty_steps_equal_formula(
+def test_twenty_steps_of_muon_equal_formula(
     make_config: Callable[..., Config], input_layer: str, memory_format: torch.memory_format
 ) -> None:
     changes = {"optimizer.input_layer": input_layer, "optimizer.adam_lr_ratio": 0.3}
@@ -100,11 +98,11 @@ def test_muon_twenty_steps_equal_formula(
     by_muon = {0, 2, 3, 5, 6} - ({0} if input_layer == "adam" else set())
     m, s = [0.0 * w for w in expected], [0.0 * w for w in expected]
     for t in range(1, 21):
-        lr = 0.05 * (1 + math.cos(t))  # the schedule's lr, not the initial one
+        lr = 0.05 * (1 + math.cos(t))  # optimizers use this lr, not the configured lr
         set_learning_rate(optimizer, lr)
         for k, w in enumerate(expected):
             g = rng.standard_normal(w.shape) * 10.0 ** rng.integers(-3, 3)
-            gradient = torch.empty_like(parameters[k])  # with autograd's memory layout
+            gradient = torch.empty_like(parameters[k])  # the memory layout that autograd uses
             parameters[k].grad = gradient.copy_(torch.tensor(g))
             if k in by_muon:
                 m[k] = 0.95 * m[k] + 0.05 * g
@@ -125,7 +123,7 @@ def test_muon_twenty_steps_equal_formula(
 def test_weight_decay_uses_the_learning_rate_of_the_group(
     make_network: Callable[..., TorchNetwork],
 ) -> None:
-    """The output layer's group has Adam's learning rate. All gradients are zero."""
+    """The group of the output layer has the learning rate of Adam. All gradients are zero."""
     hidden = [{"dense": {"units": units, "bias": False}} for units in (5, 4)]
     overrides = {"regularizer.weight_decay": 2.0, "optimizer.adam_lr_ratio": 0.25}
     network = make_network("torch", [*hidden, {"dense": "classes"}], optimizer="muon", **overrides)
@@ -140,7 +138,7 @@ def test_weight_decay_uses_the_learning_rate_of_the_group(
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch before 2.9")
 def test_muon_equals_torch_optim_muon(make_config: Callable[..., Config]) -> None:
-    """torch.optim.Muon computes in bfloat16, so two to three digits of the direction agree."""
+    """torch.optim.Muon computes in bfloat16, so only two or three digits of the direction agree."""
     muon = make_config(optimizer="muon").optimizer
     assert isinstance(muon, MuonConfig)
     ours, theirs = (nn.Parameter(torch.tensor(random(12, 5)).float()) for _ in range(2))

@@ -45,7 +45,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_activation_equals_torchs(make_network: MakeNetwork, batches: Batches, name: str) -> None:
+def test_activation_equals_torch(make_network: MakeNetwork, batches: Batches, name: str) -> None:
     network = make_network("torch", [{"dense": 8}, name, {"dense": "classes"}])
     w = {key: torch.tensor(value) for key, value in network.arrays().items()}
     x = torch.tensor(batches[0][0])
@@ -54,7 +54,7 @@ def test_activation_equals_torchs(make_network: MakeNetwork, batches: Batches, n
     assert_allclose(network.predict(x), expected, **EXACT)
 
 
-def test_residual_adds_its_branch_and_keeps_its_names(
+def test_residual_layer_adds_the_branch_and_keeps_names(
     make_network: MakeNetwork, batches: Batches
 ) -> None:
     layers = [{"residual": [{"dense": 6}, "batch_norm", "tanh"]}, {"dense": "classes"}]
@@ -79,7 +79,7 @@ def test_residual_adds_its_branch_and_keeps_its_names(
     assert_allclose(network.predict(torch.tensor(x)), expected, **EXACT)
 
 
-def test_flatten_images_equals_reshape(make_network: MakeNetwork) -> None:
+def test_flatten_of_images_equals_reshape(make_network: MakeNetwork) -> None:
     network = make_network("torch", ["flatten", {"dense": "classes"}], input_shape=(2, 3, 3))
     x = np.random.default_rng(0).standard_normal((5, 2, 3, 3))
     w = network.arrays()
@@ -87,7 +87,7 @@ def test_flatten_images_equals_reshape(make_network: MakeNetwork) -> None:
     assert_allclose(network.predict(torch.tensor(x)), expected, **EXACT)
 
 
-def test_running_statistics_follow_the_unbiased_variance(
+def test_running_statistics_average_the_unbiased_variance(
     make_network: MakeNetwork, batches: Batches
 ) -> None:
     layers = [{"batch_norm": {"momentum": 0.3, "epsilon": 1e-2}}, {"dense": "classes"}]
@@ -109,7 +109,7 @@ def test_predict_changes_no_array(make_network: MakeNetwork, batches: Batches) -
         assert_array_equal(array, before[name])
 
 
-def test_training_after_predict_is_unchanged(make_network: MakeNetwork, batches: Batches) -> None:
+def test_predict_does_not_affect_training(make_network: MakeNetwork, batches: Batches) -> None:
     layers = [{"dense": 8}, "batch_norm", {"dropout": 0.4}, {"dense": "classes"}]
     alone, watched = make_network("torch", layers), make_network("torch", layers)
     for step, (x, y) in enumerate(map(as_tensors, batches)):
@@ -206,7 +206,7 @@ def test_penalties_act_only_on_weights(
 def test_weight_decay_is_decoupled(
     make_network: MakeNetwork, batches: Batches, optimizer: str
 ) -> None:
-    """A step with decay subtracts lr·λ·w more than one without, from weights only."""
+    """A step with weight decay subtracts lr·λ·w more than a step without, from weights only."""
     lr, decay = 0.05, 0.3
     plain, decayed = (
         make_network("torch", MLP, optimizer=optimizer, **{"regularizer.weight_decay": x})
@@ -250,7 +250,7 @@ def test_clipping_scales_the_whole_gradient(make_network: MakeNetwork, batches: 
 def test_read_steps_returns_all_steps_once(
     make_network: MakeNetwork, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reference is plain PyTorch; the network folds its logits after every three steps."""
+    """The reference is plain PyTorch. The network sums up its metrics after every three steps."""
     monkeypatch.setattr(step_sums, "MAX_PENDING_STEPS", 3)
     network = make_network("torch", MLP, optimizer="sgd", **{"regularizer.l2": 0.1})
     module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)).double()
@@ -299,7 +299,7 @@ def test_learning_rate_zero_changes_no_bit(make_network: MakeNetwork, batches: B
 
 
 def test_networks_share_no_state(make_network: MakeNetwork, batches: Batches) -> None:
-    """Interleaved steps of another network and draws from PyTorch's generator change no bit."""
+    """Steps of another network and draws from PyTorch's generator in between change no bit."""
     layers = [{"dense": 8}, "batch_norm", "relu", {"dropout": 0.4}, {"dense": "classes"}]
 
     def steps(between: Callable[[int], object]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Twenty steps of each update rule against its formula in NumPy."""
+"""Twenty steps of each update rule, compared with the formula in NumPy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nnopt.schema import VARIANTS, Config
 
 Array = np.ndarray
 Rule = Callable[[Any], Iterator[Array]]
-"""A function of the configuration; its generator receives (g, lr) and yields the decrease of w."""
+"""Generator of an update rule: receives (g, lr), and yields the number to subtract from w."""
 
 
 def sgd(config: Any) -> Iterator[Array]:
@@ -107,7 +107,7 @@ def test_every_optimizer_of_the_schema_is_present() -> None:
 @pytest.mark.parametrize(
     ("name", "changes"), [(name, {}) for name in RULES] + list(UNUSUAL.items())
 )
-def test_optimizer_twenty_steps_equal_formula(
+def test_twenty_steps_of_optimizer_equal_formula(
     make_config: Callable[..., Config], name: str, changes: dict[str, float]
 ) -> None:
     whole = make_config(optimizer=name, **changes)
@@ -121,10 +121,10 @@ def test_optimizer_twenty_steps_equal_formula(
     for rule in rules:
         next(rule)
     for step in range(20):
-        lr = 0.05 * (1 + math.cos(step))  # the schedule's lr, not the initial one
+        lr = 0.05 * (1 + math.cos(step))  # optimizers use this lr, not the configured lr
         set_learning_rate(optimizer, lr)
         for k, rule in enumerate(rules):
-            g = rng.standard_normal(shapes[k]) * (step != 7)  # all zero in step 7
+            g = rng.standard_normal(shapes[k]) * (step != 7)  # in step 7, all gradients are zero
             parameters[k].grad = torch.tensor(g)
             expected[k] -= rule.send((g, lr))
         optimizer.step()

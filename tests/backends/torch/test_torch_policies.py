@@ -39,7 +39,7 @@ def levels_of(name: str) -> range:
 
 
 def by_torchvision(policy: str, image: Tensor, operation: int, level: int) -> Tensor:
-    """Return the result of torchvision's class for one image (C, H, W)."""
+    """Return the result of torchvision's policy class for an image (C, H, W)."""
     transform, name = CLASSES[policy], OPERATIONS[operation]
     strengths, _ = transform._AUGMENTATION_SPACE[name]
     table = strengths(LEVELS, *image.shape[1:])
@@ -52,7 +52,7 @@ def by_torchvision(policy: str, image: Tensor, operation: int, level: int) -> Te
 
 @POLICIES
 @pytest.mark.parametrize("size", [(32, 32), (28, 28), (17, 40)])
-def test_magnitudes_equal_torchvisions(policy: str, size: tuple[int, int]) -> None:
+def test_magnitudes_equal_magnitudes_of_torchvision(policy: str, size: tuple[int, int]) -> None:
     space = CLASSES[policy]._AUGMENTATION_SPACE
     assert tuple(space) == OPERATIONS
     assert tuple(name for name, (_, signed) in space.items() if signed) == SIGNED
@@ -64,7 +64,7 @@ def test_magnitudes_equal_torchvisions(policy: str, size: tuple[int, int]) -> No
 
 @POLICIES
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 9, 12)])
-def test_every_operation_and_level_equals_torchvisions(
+def test_every_operation_and_level_equals_torchvision(
     policy: str, shape: tuple[int, int, int]
 ) -> None:
     """One batch combines all operations and levels on noise, a ramp and a constant image."""
@@ -102,7 +102,7 @@ def config_of(make_config: MakeConfig, policy: str, seed: int = 0, **chosen: Any
 def epoch_of(
     config: Config, samples: Dataset, count: int = COUNT
 ) -> tuple[np.ndarray, Augmentation]:
-    """Return the inputs of the first epoch in dataset order, and their drawn augmentation."""
+    """Return the inputs of the first epoch in dataset order, and the drawn augmentations."""
     loader = build_loader(samples.train, samples.normalization, config)
     augmentation = draw_augmentation(config, samples, 1, count)
     batches = loader.train_batches(np.arange(count), BATCH, augmentation)
@@ -142,7 +142,7 @@ def test_policy_is_applied_after_flips_and_before_normalization(
 
 
 def numpy_state() -> str:
-    return repr(np.random.get_state())  # noqa: NPY002 # must stay unchanged
+    return repr(np.random.get_state())  # noqa: NPY002 # the state that must not change
 
 
 @POLICIES
@@ -166,7 +166,7 @@ def test_policy_is_repeatable_and_keeps_data_and_generators(
 
 
 @POLICIES
-def test_policy_frequencies_equal_torchvisions(
+def test_policy_frequencies_equal_frequencies_of_torchvision(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
     """The counts of nnopt and torchvision are samples of one distribution.
@@ -209,7 +209,7 @@ def test_policy_frequencies_equal_torchvisions(
 def test_torchvision_is_imported_only_for_a_policy(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision", None)  # makes an import raise
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # an import then raises an error
     monkeypatch.delitem(sys.modules, "nnopt.backends.torch.policies")
     epoch_of(config_of(make_config, "none", crop=1), dataset())
     (problem,) = check_backend(config_of(make_config, "trivial_augment"))

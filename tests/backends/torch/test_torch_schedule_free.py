@@ -1,4 +1,4 @@
-"""Schedule-Free compared with its formula in NumPy and with the library."""
+"""Schedule-Free compared with the formula in NumPy and with the library schedulefree."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def build(make_config: Callable[..., Config], name: str, p: nn.Parameter) -> Sch
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_schedule_free_twenty_steps_equal_formula(
+def test_twenty_steps_of_schedule_free_equal_formula(
     make_config: Callable[..., Config], name: str
 ) -> None:
-    """The formula has the paper's three sequences, weight decay and a warm-up."""
+    """The formula has the three sequences of the paper, weight decay and a warm-up."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 3))
     z, s, total = x.copy(), 0 * x, 0.0
@@ -74,7 +74,7 @@ def test_schedule_free_twenty_steps_equal_formula(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_network_equals_the_librarys_optimizer(
+def test_schedule_free_network_equals_optimizer_of_library(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
     layers = [{"dense": 8}, "tanh", {"dense": "classes"}]
@@ -173,7 +173,7 @@ def test_recomputed_statistics_belong_to_the_average(
 
 
 @pytest.mark.parametrize("steps", [None, 10])
-def test_epoch_ends_with_statistics_of_the_average(
+def test_epoch_ends_with_batch_statistics_of_averaged_weights(
     make_config: MakeConfig, steps: int | None
 ) -> None:
     """With ``max_steps=10``, the second epoch ends after 2 of 8 steps."""

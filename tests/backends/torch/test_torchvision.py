@@ -1,4 +1,4 @@
-"""Torchvision's models: their description, initialization from the seed, and training."""
+"""Torchvision's models: description of the layers, initialization from the seed, and training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def described(
 
 @pytest.fixture
 def vision(make_config: MakeConfig) -> Callable[..., Config]:
-    """Return a function that makes a configuration, as in ``vision("resnet18", seed=1)``."""
+    """Return a function that makes a configuration: ``vision("resnet18", seed=1)``."""
 
     def make(model: str, small: bool = False, pretrained: bool = False, **changes: Any) -> Config:
         architecture = TorchvisionConfig("torchvision", model, small, pretrained)
@@ -77,7 +77,7 @@ def batch(shape: tuple[int, ...] = (3, 32, 32), count: int = 8) -> tuple[Tensor,
 def test_parameter_counts_equal_published_counts(
     vision: Callable[..., Config], model: str, parameters: int
 ) -> None:
-    """Torchvision counts a multiplication with an addition once, and no other operation."""
+    """Torchvision counts a multiplication and addition as one operation, and nothing else."""
     architecture = described(vision(model), (3, 224, 224), 1000)
     assert architecture.parameter_count == parameters
     operations = models.get_model_weights(model).DEFAULT.meta["_ops"] * 2e9
@@ -86,8 +86,8 @@ def test_parameter_counts_equal_published_counts(
     assert {"fc", "classifier", "heads", "head"} & outer
 
 
-def test_adapted_resnet_equals_nnopts_resnet(make_config: MakeConfig) -> None:
-    """Equal arrays give equal logits in NumPy's network and in torchvision's."""
+def test_adapted_resnet_equals_resnet_of_nnopt(make_config: MakeConfig) -> None:
+    """With the same arrays, the networks of NumPy and torchvision give equal logits."""
     norm = {"regularizer.norm": "batch", "backend.dtype": "float64"}
     own = make_config(architecture=ResnetConfig("resnet", 18, None), **norm)
     model = TorchvisionConfig("torchvision", "resnet18", True, False)
@@ -108,7 +108,7 @@ def test_adapted_resnet_equals_nnopts_resnet(make_config: MakeConfig) -> None:
 
 
 def test_layer_outputs_have_the_described_shapes(vision: Callable[..., Config]) -> None:
-    """Known kinds of layers have nnopt's records; arrays have the names of the state dict."""
+    """Known kinds of layers have nnopt's records. Arrays have the names of the state dict."""
     config = vision("mobilenet_v3_small")
     architecture = described(config)
     network = built(config, architecture)
@@ -123,9 +123,9 @@ def test_layer_outputs_have_the_described_shapes(vision: Callable[..., Config]) 
 
 
 def test_parameters_outside_of_layers_have_names(vision: Callable[..., Config]) -> None:
-    """The network has the class token; the block around an attention has the attention's arrays.
+    """The class token belongs to the network, and arrays of an attention to the block around it.
 
-    Attention returns two tensors, so its module is not described as a layer.
+    The module of an attention returns two tensors. It is therefore not described as a layer.
     """
     architecture = described(vision("vit_b_32"))
     shapes = architecture.parameter_shapes()
@@ -139,10 +139,10 @@ def test_parameters_outside_of_layers_have_names(vision: Callable[..., Config]) 
     assert shapes == {name: tuple(p.shape) for name, p in reference.named_parameters()}
 
 
-def test_initial_weights_equal_torchvisions_for_the_seed(vision: Callable[..., Config]) -> None:
+def test_initial_weights_equal_torchvision_for_same_seed(vision: Callable[..., Config]) -> None:
     """The weights depend only on the seed, and the global generator is unchanged.
 
-    The replaced first convolution has the model's own initialization.
+    The replaced first convolution is initialized as in the model.
     """
     config = vision("resnet18", True)
     architecture = described(config)
@@ -176,7 +176,7 @@ def test_small_and_grey_images_are_accepted(
 
 
 def test_two_steps_lower_the_loss(vision: Callable[..., Config]) -> None:
-    """Repeated steps give the same bits, dropout included, without the global generator."""
+    """Repeated steps, including dropout, give the same bits. No step uses the global generator."""
     config = vision("mobilenet_v3_small", optimizer="sgd")
     architecture = described(config)
     before = torch.default_generator.get_state()
@@ -194,7 +194,7 @@ def test_two_steps_lower_the_loss(vision: Callable[..., Config]) -> None:
 
 
 @pytest.mark.parametrize("input_layer", ["muon", "adam"])
-def test_muon_and_max_norm_act_on_matrices_and_kernels(
+def test_muon_acts_only_on_matrices_and_kernels(
     vision: Callable[..., Config], input_layer: str
 ) -> None:
     """A transformer's class token and position embedding have several axes but use Adam."""
@@ -213,7 +213,7 @@ def test_muon_and_max_norm_act_on_matrices_and_kernels(
     assert all(named[name].ndim > 1 for name in by_muon)
 
 
-def test_dropout_in_models_is_nnopts(vision: Callable[..., Config]) -> None:
+def test_dropout_in_models_is_dropout_of_nnopt(vision: Callable[..., Config]) -> None:
     """This includes stochastic depth, which drops whole samples of a branch."""
     config = vision("efficientnet_b0")
     network = built(config, described(config))
@@ -260,7 +260,7 @@ def test_numpy_backend_refuses_torchvision_model(nnopt: Run, capsys: Captured) -
         (["initializer=glorot"], "initializer.hidden = 'glorot_normal' has no effect"),
     ],
 )
-def test_impossible_model_configuration_is_refused(
+def test_torchvision_model_with_impossible_configuration_is_refused(
     nnopt: Run, capsys: Captured, overrides: list[str], message: str
 ) -> None:
     assert nnopt("describe", *TORCHVISION, "backend=torch", *overrides) == 2
@@ -304,7 +304,7 @@ def test_missing_or_broken_torchvision_is_reported(
 
 
 @pytest.mark.slow
-def test_other_networks_do_not_import_torchvision() -> None:
+def test_networks_of_nnopt_do_not_import_torchvision() -> None:
     code = (
         "import sys; import nnopt.backends.torch.network, nnopt.backends.torch.loader;"
         "sys.exit('torchvision' in sys.modules)"
@@ -348,7 +348,7 @@ def test_published_weights_are_used_where_shapes_match(
             assert np.array_equal(array, state[name].numpy()), name
 
 
-def test_published_weights_missing_or_damaged_are_refused(
+def test_missing_or_damaged_published_weights_are_refused(
     vision: Callable[..., Config], published: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     path, _ = published
@@ -369,7 +369,7 @@ def test_published_weights_missing_or_damaged_are_refused(
 
 
 @pytest.mark.slow
-def test_run_writes_the_files_of_any_run(nnopt: Run, workplace: Path) -> None:
+def test_run_of_torchvision_model_writes_all_files(nnopt: Run, workplace: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 1024))
     header = ",".join(["label", *(f"pixel{k}" for k in range(1024))])
     lines = [",".join(map(str, [k % 2, *row])) for k, row in enumerate(pixels)]
