@@ -1,7 +1,7 @@
 """The result of a command, and the guarantees that every command gives.
 
-A command of the fault suite prints no traceback and no "bug in nnopt". It explains an exit code
-other than 0 in lines that begin with ``nnopt: error:``, and leaves no temporary file.
+A command prints no traceback and no "bug in nnopt". It explains an exit code other than 0 in lines
+that begin with ``nnopt: error:``, and leaves no temporary file.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Attempt:
     err: str
 
     def is_refused(self, code: int, *fragments: str) -> None:
-        """Assert that the command ended with this code, and an error with every fragment."""
+        """Assert that the command ended with this code and an error that contains ``fragments``."""
         assert self.code == code, f"exit code {self.code}, not {code}: {self.err}"
         for fragment in fragments:
             assert fragment in self.err, f"{fragment!r} is not in: {self.err}"
 
     def is_done(self, *fragments: str) -> None:
-        """Assert that the command succeeded, and that its output has every fragment."""
+        """Assert that the command succeeded with an output that contains ``fragments``."""
         assert self.code == 0, f"exit code {self.code}: {self.err}"
         for fragment in fragments:
             assert fragment in self.out + self.err, f"{fragment!r} is not in: {self.out + self.err}"

@@ -5,8 +5,8 @@
 Each attempt copies a small folder of runs and data, the workplace. It damages one file (bit flips,
 truncation, swapped or removed bytes, another file's content, wrong types with a correct checksum),
 and runs one command in a child process. The command must refuse the file in one line, repair it,
-or be unaffected by it. An attempt fails on a wrong result, a traceback, a hang, memory far above
-that of the undamaged file, or a change outside the workplace.
+or be unaffected by it. An attempt fails on a wrong result, a traceback, a hang, far more memory
+than with the undamaged file, or a change outside the workplace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SECONDS = 30
 """A command that takes longer counts as a hang; undamaged files take under 2 s."""
 
 EXTRA_MEMORY = 64 * 2**10
-"""KiB that a command may take above its peak with the undamaged file, a few kilobytes large."""
+"""KiB of memory that a command may use in addition to its peak with the undamaged, small file."""
 
 EXIT_CODES = (0, 2, 3, 4, 5, 6)
 
@@ -156,7 +156,7 @@ def _kind(value: Any) -> str:
 
 
 def sign_sweep(value: dict[str, Any]) -> bytes:
-    """Return the content of a ``sweep.json`` with a correct checksum."""
+    """Return the content of a ``sweep.json`` with these values and a correct checksum."""
     body = ",\n".join(
         f"{json.dumps(key)}: {json.dumps(item)}" for key, item in value.items() if key != "sha256"
     )
@@ -168,7 +168,7 @@ def retype_sweep(data: bytes, rng: Random) -> bytes:
 
 
 def retype_lines(data: bytes, rng: Random) -> bytes:
-    """Return JSON lines with a value of the wrong type in one line."""
+    """Replace a value in one line of JSON lines by a value of the wrong type."""
     lines = data.splitlines()
     index = rng.randrange(len(lines))
     lines[index] = json.dumps(wrong_type(json.loads(lines[index]), rng)).encode()
@@ -176,7 +176,7 @@ def retype_lines(data: bytes, rng: Random) -> bytes:
 
 
 def retype_cell(data: bytes, rng: Random) -> bytes:
-    """Return a CSV file with a wrong value in one cell."""
+    """Replace the value of one cell of a CSV file by a wrong value."""
     rows = data.splitlines()
     index = rng.randrange(len(rows))
     cells = rows[index].split(b",")
@@ -374,7 +374,7 @@ class Fuzzer:
         return Outcome(target, f"{name} of {path.name}", seed, report, reason)
 
     def _before(self, target: Target) -> Report:
-        """Return the report of the command with undamaged files."""
+        """Return the report of the target's command with undamaged files."""
         if target.title not in self._undamaged:
             with self._copy() as workplace:
                 report = run_command(workplace, target.words, target.result)

@@ -29,7 +29,7 @@ DATA_RUN = (
     "architecture.hidden=[4]",
 )
 CIFAR_IMAGES = 4
-"""Images in each of the small CIFAR-10 files."""
+"""Number of images in each of the small CIFAR-10 files."""
 
 
 def build_workplace(folder: Path) -> None:
@@ -74,7 +74,7 @@ def _write_datasets(folder: Path) -> None:
 
 
 def sweep_rows() -> Any:
-    """Return status, loss and accuracy of the sweep's points, by id."""
+    """Return status, loss and accuracy of each point of the sweep, by the id of the point."""
     return _rows(Path("sweep"))
 
 
@@ -118,7 +118,7 @@ def printed_config() -> Any:
 
 
 def loaded_data(*overrides: str) -> Any:
-    """Return the digest of every sample and label, in the order of the files."""
+    """Return one digest of all samples and labels, in the order of the files."""
     from nnopt.config.compose import compose_config
     from nnopt.data import load
 
@@ -136,7 +136,7 @@ def digest(inputs: np.ndarray, labels: list[str]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-# Independent readers -----------------------------------------------------------------------------
+# Readers that are independent of nnopt -----------------------------------------------------------
 
 
 def read_idx_folder(folder: Path) -> Any:
@@ -199,7 +199,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def small_cifar_files() -> None:
-    """Let nnopt accept CIFAR-10 files of few images, because complete files have 180 MB."""
+    """Let nnopt accept CIFAR-10 files of few images; the complete files have 180 MB."""
     from nnopt.data import cifar10
 
     cifar10.IMAGES_PER_FILE = CIFAR_IMAGES
@@ -236,7 +236,7 @@ def read_table(path: Path) -> Any:
 
 
 def _label(text: str) -> str:
-    """Return the same text for equal whole numbers, such as 1, 01 and 1.0."""
+    """Return a label in its shortest form, so that 1, 01 and 1.0 are equal."""
     try:
         number = float(text)
         return str(int(number)) if number.is_integer() else text.strip()

@@ -1,8 +1,8 @@
 """Hostile folders of results: a table with one function for each folder.
 
 Each function changes a copy of a sweep of nnopt. The sweep's first point is done, and the second is
-interrupted. ``HOSTILE`` has the allowed exit codes of ``nnopt resume``. Every verb must keep the
-guarantees in ``test_hostile_folders.py``.
+interrupted. ``HOSTILE`` has the allowed exit codes of ``nnopt resume``. Every nnopt command must
+keep the guarantees in ``test_hostile_folders.py``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ SECRET = "the-password-of-another-person"
 
 @dataclass(frozen=True)
 class Received:
-    """A received sweep and its surroundings.
+    """A sweep from another person, and the files around it.
 
-    outside: a folder with private files, such as ``secret.json`` and the folder ``run``, which
-    looks like an interrupted point. marker: a file that only an injected command would create.
+    outside: a folder with private files, such as ``secret.json`` and a folder ``run`` that looks
+    like an interrupted point. marker: a file that only an injected command would create.
     """
 
     sweep: Path
@@ -57,7 +57,7 @@ class Hostile:
 
 
 def private_files(folder: Path) -> None:
-    """Create files that no verb may print, change or delete."""
+    """Create files that no command may print, change or delete."""
     (folder / "run" / "plots").mkdir(parents=True)
     summary = summary_values(status="interrupted", error=SECRET, config={"name": SECRET})
     for name in ("secret.json", "run/summary.json"):
@@ -68,7 +68,7 @@ def private_files(folder: Path) -> None:
 
 
 def sealed(received: Received, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change ``sweep.json``, and correct its checksum."""
+    """Change ``sweep.json``, and correct the checksum in it."""
     path = received.sweep / "sweep.json"
     found = json.loads(path.read_text())
     del found["sha256"]
@@ -195,7 +195,7 @@ def written(where: str, text: str) -> Build:
 
 
 def with_id(identity: str) -> Build:
-    """Change the interrupted point's id, which names the folder that ``resume`` empties."""
+    """Change the interrupted point's id, the name of the folder that ``resume`` empties."""
 
     def build(received: Received) -> None:
         name = identity.replace("OUTSIDE", str(received.outside))
@@ -284,7 +284,7 @@ def _write(path: Path, text: str) -> None:
 
 
 RUNS = frozenset({0, 4})
-"""Exit codes where the hostile part is harmless: the sweep may be finished, or refused."""
+"""Allowed exit codes if the hostile part is harmless: the sweep may be finished or refused."""
 
 INJECTION = "gpu\ntouch MARKER\n"
 

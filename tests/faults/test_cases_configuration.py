@@ -203,7 +203,7 @@ REFUSED_WORDS = {
 
 
 @pytest.mark.parametrize(("word", "message"), REFUSED_WORDS.values(), ids=REFUSED_WORDS)
-def test_argument_malformed_is_refused_with_remedy(
+def test_argument_if_malformed_is_refused_with_remedy(
     attempt: Command, workplace: Path, word: str, message: str
 ) -> None:
     result = attempt("run", word)
@@ -223,7 +223,7 @@ READ_WORDS = {
 
 
 @pytest.mark.parametrize(("word", "code", "message"), READ_WORDS.values(), ids=READ_WORDS)
-def test_cfg_job_reads_arguments_like_run(
+def test_cfg_job_reads_the_arguments_as_run_does(
     attempt: Command, workplace: Path, word: str, code: int, message: str
 ) -> None:
     backend = ["backend=torch"] if "backend" in word else []
@@ -273,7 +273,7 @@ def test_sweep_too_many_points_is_refused(
     assert files_of(workplace) == set()
 
 
-def test_search_range_draws_its_values(attempt: Command, workplace: Path) -> None:
+def test_search_draws_the_values_of_a_range(attempt: Command, workplace: Path) -> None:
     overrides = [
         "epochs=1",
         "max_steps=1",

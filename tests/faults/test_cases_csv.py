@@ -43,7 +43,7 @@ def two_labels(workplace: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_labels")
-def test_cache_other_label_column_gives_other_labels(
+def test_cache_entry_depends_on_the_label_column(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = *TRAIN, f"backend={backend}", "dataset.train=two.csv"
@@ -75,7 +75,7 @@ def test_cache_sweep_over_labels_gives_separate_entries(
 def test_cache_swapped_folds_give_swapped_parts(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """The network predicts only the larger class, so the accuracy is the fraction of that class."""
+    """The network predicts only the larger class, so the accuracy is the fraction of this class."""
     shares = {"fold1": 0.7, "fold2": 0.9}
     for fold, share in shares.items():
         table = np.stack([np.zeros(40), np.arange(40) >= 40 * share], axis=1)
@@ -176,7 +176,7 @@ def losses(attempt: Command, workplace: Path, *overrides: str, folder: str = "ou
 
 
 @pytest.mark.parametrize(("content", "overrides"), SAME.values(), ids=SAME)
-def test_csv_other_dialect_gives_equal_data(
+def test_csv_dialects_give_equal_data(
     attempt: Command, workplace: Path, backend: str, content: str | bytes, overrides: list[str]
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -273,7 +273,7 @@ REFUSED: dict[str, tuple[str | bytes, list[str], int, str]] = {
 @pytest.mark.parametrize(
     ("content", "overrides", "code", "fragment"), REFUSED.values(), ids=REFUSED
 )
-def test_csv_malformed_is_refused(
+def test_csv_malformed_table_is_refused(
     attempt: Command,
     workplace: Path,
     content: str | bytes,
@@ -291,7 +291,7 @@ def test_csv_malformed_is_refused(
 # Two files ---------------------------------------------------------------------------------------
 
 
-def test_csv_test_columns_reordered_are_matched_by_name(
+def test_csv_reordered_test_columns_are_matched_by_name(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -317,7 +317,7 @@ OTHER_COLUMNS = {
 
 
 @pytest.mark.parametrize(("header", "fragment"), OTHER_COLUMNS.values(), ids=OTHER_COLUMNS)
-def test_csv_test_columns_different_are_refused(
+def test_csv_different_test_columns_are_refused(
     attempt: Command, workplace: Path, header: str, fragment: str
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -325,7 +325,7 @@ def test_csv_test_columns_different_are_refused(
     attempt("run", "dataset=csv", *LEARN, "dataset.test=b.csv").is_refused(3, "b.csv", fragment)
 
 
-def test_csv_test_file_equal_to_training_file_is_reported(
+def test_csv_test_file_equal_to_the_training_file_is_reported(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -344,8 +344,7 @@ def test_csv_repeated_rows_are_reported(attempt: Command, workplace: Path, backe
 
 
 def images(order: list[int], names: list[str]) -> str:
-    """Return a table of images in which pixel 2 determines the class; ``order`` permutes
-    columns."""
+    """Return a table of images whose class depends on pixel 2; ``order`` permutes the columns."""
     random = np.random.default_rng(0)
     values = random.integers(0, 256, (80, 12))
     labels = np.arange(80) % 2
@@ -376,7 +375,7 @@ AS_IMAGES: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize(("text", "overrides"), AS_IMAGES.values(), ids=AS_IMAGES)
-def test_csv_pixels_reordered_give_equal_images(
+def test_csv_reordered_pixels_give_equal_images(
     attempt: Command, workplace: Path, backend: str, text: str, overrides: list[str]
 ) -> None:
     overrides = [*LEARN, *CONVOLVE, f"backend={backend}", *overrides]
@@ -387,7 +386,7 @@ def test_csv_pixels_reordered_give_equal_images(
     assert losses(attempt, workplace, *overrides) == expected
 
 
-def test_csv_pixels_channels_last_give_equal_images(
+def test_csv_pixels_with_channels_last_give_equal_images(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = *LEARN, *CONVOLVE, f"backend={backend}", "dataset.shape=[3,2,2]"
@@ -448,7 +447,7 @@ def moved_sweep(attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("overrides", [(), ("seed=2",)], ids=["what is missing", "more points"])
-def test_resume_sweep_moved_with_its_csv_runs(
+def test_resume_sweep_moved_with_its_csv_is_completed(
     attempt: Command, workplace: Path, moved_sweep: Path, overrides: tuple[str, ...]
 ) -> None:
     attempt("resume", "after/sweeps/s", *overrides).is_done()
@@ -458,6 +457,6 @@ def test_resume_sweep_moved_with_its_csv_runs(
     assert not (workplace / "before").exists()
 
 
-def test_resume_sweep_moved_with_another_csv_refused(attempt: Command, moved_sweep: Path) -> None:
+def test_resume_sweep_moved_with_other_csv_is_refused(attempt: Command, moved_sweep: Path) -> None:
     (moved_sweep / "a.csv").write_text(table().replace("0.1", "0.2"))
     attempt("resume", "after/sweeps/s").is_refused(4, "a.csv", "changed since")

@@ -55,7 +55,7 @@ def rates_of(folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(("overrides", "rates"), RATES.values(), ids=RATES)
-def test_optimizer_on_command_line_uses_its_own_rate(
+def test_optimizer_from_command_line_uses_its_own_rate(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -78,17 +78,17 @@ NOTED = {
 
 
 @pytest.mark.parametrize("overrides", NOTED.values(), ids=NOTED)
-def test_experiment_rate_of_other_optimizer_is_noted(
+def test_experiment_rate_for_another_optimizer_is_noted(
     attempt: Command, tuned: str, overrides: list[str]
 ) -> None:
     attempt(*overrides, tuned).is_done(BOTH_RATES)
 
 
-def test_cfg_job_prints_rate_used_by_run(attempt: Command, tuned: str) -> None:
+def test_cfg_job_prints_the_rate_that_run_uses(attempt: Command, tuned: str) -> None:
     attempt("run", "--cfg", "job", tuned, "optimizer=adam").is_done("name: adam\n  lr: 0.001\n")
 
 
-def test_resume_added_optimizer_uses_its_own_rate(
+def test_resume_with_added_optimizer_uses_its_own_rate(
     attempt: Command, workplace: Path, tuned: str
 ) -> None:
     attempt("run", "-m", tuned, "optimizer=momentum,sgd", *SHORT).is_done()
@@ -123,7 +123,7 @@ ADVICE = {
 
 
 @pytest.mark.parametrize(("overrides", "advice"), ADVICE.values(), ids=ADVICE)
-def test_divergence_advice_follows_configuration(
+def test_divergence_advice_depends_on_the_configuration(
     attempt: Command, backend: str, overrides: list[str], advice: list[str]
 ) -> None:
     result = attempt("run", f"backend={backend}", *DIVERGED, *overrides)
@@ -144,7 +144,7 @@ def test_defaults_train_spiral(attempt: Command, workplace: Path, backend: str) 
 
 
 @pytest.mark.parametrize("name", ["moons", "circles"])
-def test_defaults_train_points_in_plane(attempt: Command, workplace: Path, name: str) -> None:
+def test_defaults_train_points_in_the_plane(attempt: Command, workplace: Path, name: str) -> None:
     assert accuracy_of(attempt, workplace, f"dataset={name}") > 0.95
 
 

@@ -26,7 +26,7 @@ COUNT = 20
 
 
 @pytest.mark.parametrize("value", ["", " "])
-def test_data_folder_variable_empty_uses_default_folder(
+def test_data_folder_is_the_default_if_the_variable_is_empty(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -59,7 +59,7 @@ WRONG_FOLDERS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize(("overrides", "fragment"), WRONG_FOLDERS.values(), ids=WRONG_FOLDERS)
-def test_folder_setting_wrong_refused(
+def test_folder_setting_with_wrong_path_is_refused(
     attempt: Command, workplace: Path, overrides: tuple[str, ...], fragment: str
 ) -> None:
     (workplace / "file").write_text("")
@@ -93,7 +93,7 @@ def test_home_folder_is_expanded(
 
 
 @pytest.mark.parametrize("kind", ["file", "dangling link", "absent"])
-def test_data_root_not_a_folder_refused(
+def test_data_root_that_is_not_a_folder_is_refused(
     attempt: Command, workplace: Path, backend: str, kind: str
 ) -> None:
     if kind == "file":
@@ -107,7 +107,7 @@ def test_data_root_not_a_folder_refused(
     assert not (workplace / "nowhere").exists()
 
 
-def test_cache_folder_is_file_reported(attempt: Command, workplace: Path, backend: str) -> None:
+def test_cache_that_is_a_file_is_reported(attempt: Command, workplace: Path, backend: str) -> None:
     write_idx(workplace / "data")
     (workplace / "data/cache").write_text("mine")
     attempt("run", "dataset=mnist", f"backend={backend}", *QUICK).is_done()
@@ -115,7 +115,7 @@ def test_cache_folder_is_file_reported(attempt: Command, workplace: Path, backen
 
 
 @pytest.mark.parametrize("files", [0, 3])
-def test_cifar10_incomplete_binary_folder_python_version_used(
+def test_cifar10_python_version_replaces_incomplete_binary_folder(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -140,7 +140,7 @@ def test_cifar10_incomplete_binary_folder_python_version_used(
     attempt("run", "dataset=cifar10", *QUICK, "seed=1").is_refused(3, missing)
 
 
-def test_fetch_incomplete_folder_refused(attempt: Command, workplace: Path) -> None:
+def test_fetch_into_incomplete_folder_is_refused(attempt: Command, workplace: Path) -> None:
     folder = write_cifar(workplace / "data", COUNT)
     (folder / "data_batch_2.bin").unlink()
     attempt("data", "fetch", "cifar10").is_refused(3, "incomplete", "data_batch_2.bin", "move it")
@@ -182,14 +182,14 @@ def test_image_dataset_other_layout_is_found(
     assert " yes " in row
 
 
-def test_missing_file_message_names_searched_folders(attempt: Command, workplace: Path) -> None:
+def test_missing_file_message_names_the_searched_folders(attempt: Command, workplace: Path) -> None:
     write_idx(workplace / "data", "mnist")
     (workplace / "data/mnist/t10k-labels-idx1-ubyte").unlink()
     looked = f"not found in {workplace / 'data'} (searched: the folder itself, mnist)"
     attempt("run", "dataset=mnist").is_refused(3, "mnist/t10k-labels-idx1-ubyte", looked)
 
 
-def test_known_keys_listed_in_stable_order(
+def test_known_keys_are_listed_in_a_stable_order(
     start_nnopt: Callable[..., Any], workplace: Path
 ) -> None:
     messages = set()
@@ -203,7 +203,7 @@ def test_known_keys_listed_in_stable_order(
 
 @pytest.mark.parametrize("damage", ["cut short", "replaced", "deleted"])
 @pytest.mark.parametrize("is_mapped", [True, False])
-def test_cache_file_changed_during_run_results_unchanged(
+def test_cache_file_changed_during_run_leaves_results_unchanged(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -259,7 +259,7 @@ def test_data_list_escapes_names(attempt: Command, workplace: Path) -> None:
     ("dataset", "archive"),
     [("cifar10", "cifar-10-python.tar.gz"), ("fashion_mnist", "fashion-mnist.zip")],
 )
-def test_packed_archive_message_advises_unpacking(
+def test_packed_archive_message_advises_to_unpack(
     attempt: Command, workplace: Path, dataset: str, archive: str
 ) -> None:
     (workplace / "data").mkdir()

@@ -50,14 +50,14 @@ def summary(workplace: Path, folder: str = "out") -> dict[str, Any]:
 
 
 TAILS = {"sigmoid": 17.0, "silu": 17.0, "tanh": 9.5}
-"""Inputs around which digits would cancel; a weight of either sign gives both tails."""
+"""Inputs near which digits could cancel; positive and negative weights give both tails."""
 
 
 @pytest.mark.parametrize("activation", TAILS)
-def test_activation_tail_backends_update_equally(
+def test_activation_tails_give_equal_updates_in_both_backends(
     attempt: Command, workplace: Path, activation: str
 ) -> None:
-    """Adam makes a full step for any gradient except zero, however small."""
+    """Adam makes a full step for any gradient other than zero, however small it is."""
     write_data(workplace, 0.5, TAILS[activation], features=1)
     layers = f"[{{dense: 64}}, {activation}, {{dense: classes}}]"
     weights = []
@@ -91,7 +91,7 @@ DIVERGES = {
 
 
 @pytest.mark.parametrize(("scale", "layers", "overrides"), DIVERGES.values(), ids=DIVERGES)
-def test_run_overflow_diverged(
+def test_run_with_overflow_is_diverged(
     attempt: Command, workplace: Path, backend: str, scale: float, layers: str, overrides: list[str]
 ) -> None:
     write_data(workplace, scale)
@@ -100,14 +100,14 @@ def test_run_overflow_diverged(
     assert summary(workplace)["status"] == "diverged"
 
 
-def test_run_layer_norm_overflow_names_layer(attempt: Command, workplace: Path) -> None:
+def test_run_overflow_in_layer_norm_names_the_layer(attempt: Command, workplace: Path) -> None:
     write_data(workplace, 1e20)
     result = train(attempt, "numpy", FLAT_NORM, "epochs=2")
     result.is_refused(5, "at step 1 the outputs of layer layer_norm1 and the loss are not finite")
 
 
 @pytest.mark.parametrize("scale", [1e22, 1e30])
-def test_run_clip_large_gradient_trains(
+def test_run_with_clipped_large_gradient_trains(
     attempt: Command, workplace: Path, backend: str, scale: float
 ) -> None:
     write_data(workplace, scale)
@@ -139,7 +139,7 @@ ONE_NUMBER = {
 
 
 @pytest.mark.parametrize(("layers", "name"), ONE_NUMBER.values(), ids=ONE_NUMBER)
-def test_run_norm_over_one_number_refused(
+def test_run_norm_over_one_number_is_refused(
     attempt: Command, workplace: Path, backend: str, layers: str, name: str
 ) -> None:
     write_data(workplace, 1)
@@ -147,12 +147,12 @@ def test_run_norm_over_one_number_refused(
     assert not (workplace / "out").exists()
 
 
-def test_run_builder_norm_over_one_unit_refused(attempt: Command, backend: str) -> None:
+def test_run_mlp_norm_over_one_unit_is_refused(attempt: Command, backend: str) -> None:
     overrides = f"backend={backend}", "architecture.hidden=[1]", "regularizer.norm=layer"
     attempt("run", *overrides).is_refused(2, "layer layer_norm1: its input of 1 has one number")
 
 
-def test_run_hinge_finite_trains(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_with_finite_hinge_loss_trains(attempt: Command, workplace: Path, backend: str) -> None:
     write_data(workplace, 1)
     train(attempt, backend, LINEAR, "loss=hinge", "epochs=3").is_done()
     assert math.isfinite(summary(workplace)["test_loss"])

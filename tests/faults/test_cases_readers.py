@@ -56,7 +56,7 @@ def stdout_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]
 
 @pytest.mark.parametrize("arguments", PRINTING)
 @pytest.mark.parametrize("kind", ["full", "reader", "closed"])
-def test_command_output_lost_exit_6_unless_reader_gone(
+def test_command_with_lost_output_exits_with_6_unless_reader_is_gone(
     attempt: Command,
     two_runs: Path,
     stdout_is: Callable[[str], None],
@@ -74,7 +74,7 @@ def test_command_output_lost_exit_6_unless_reader_gone(
 
 
 @pytest.mark.parametrize(("redirection", "code"), [("> /dev/full", 6), ("| true", 0), (">&-", 0)])
-def test_interpreter_end_output_lost_no_traceback(
+def test_interpreter_exit_with_lost_output_prints_no_traceback(
     workplace: Path, redirection: str, code: int
 ) -> None:
     """The interpreter flushes its streams again when it exits."""
@@ -94,7 +94,7 @@ SMALL = ("run", "epochs=1", "max_steps=1", "dataset.samples_per_class=9", "hydra
 
 
 @pytest.mark.parametrize("name", ["inline", "nonsense", "module://matplotlib_inline", "qtagg"])
-def test_run_unknown_plot_backend_plots_written(workplace: Path, name: str) -> None:
+def test_run_with_unknown_plot_backend_writes_plots(workplace: Path, name: str) -> None:
     """The run needs a new process, because Matplotlib reads MPLBACKEND during its import."""
     ended = subprocess.run(
         [sys.executable, "-c", "from nnopt.cli.main import main; main()", *SMALL],
@@ -106,7 +106,7 @@ def test_run_unknown_plot_backend_plots_written(workplace: Path, name: str) -> N
     assert (workplace / "a" / "plots" / "curves.png").exists()
 
 
-def test_run_disk_takes_no_byte_exit_6(workplace: Path) -> None:
+def test_run_on_disk_that_takes_no_byte_exits_with_6(workplace: Path) -> None:
     (workplace / "a").mkdir()
     program = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     program += "from nnopt.cli.main import main; main()"
@@ -136,7 +136,7 @@ HOME_PATHS = {
 
 
 @pytest.mark.parametrize(("arguments", "made"), HOME_PATHS.values(), ids=HOME_PATHS)
-def test_path_with_tilde_home_folder_used(
+def test_path_with_tilde_is_in_the_home_folder(
     attempt: Command,
     workplace: Path,
     leave_run: LeaveRun,
@@ -155,7 +155,7 @@ def test_path_with_tilde_home_folder_used(
     attempt(*user).is_refused(2, "there is no user")
 
 
-def test_run_one_class_loss_is_zero_without_sign(
+def test_run_with_one_class_has_loss_zero_without_sign(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     (workplace / "a.csv").write_text("a,label\n" + "".join(f"{i},x\n" for i in range(20)))
@@ -170,7 +170,7 @@ def test_run_one_class_loss_is_zero_without_sign(
 ESCAPE = "\x1b]0;owned\x07\x1b[31m\u202e"
 
 
-def test_terminal_control_characters_of_data_and_folders_escaped(
+def test_terminal_control_characters_of_data_and_folders_are_escaped(
     attempt: Command, workplace: Path
 ) -> None:
     folder = workplace / f"dir{ESCAPE}"
@@ -197,7 +197,7 @@ def test_terminal_control_characters_of_data_and_folders_escaped(
     assert any("\\x1b" in ended.err for ended in attempts)
 
 
-def test_log_warning_with_escapes_is_one_visible_line(
+def test_log_warning_with_control_characters_is_one_visible_line(
     attempt: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def warn(arguments: list[str]) -> int:

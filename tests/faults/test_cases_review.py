@@ -33,7 +33,7 @@ NO_SWEEP = {
 
 
 @pytest.mark.parametrize(("group", "content", "key"), NO_SWEEP.values(), ids=NO_SWEEP)
-def test_run_points_of_file_without_sweep_refused(
+def test_run_without_sweep_refuses_points_of_a_file(
     attempt: Command, workplace: Path, backend: str, group: str, content: str, key: str
 ) -> None:
     file = workplace / "conf" / group / "mine.yaml"
@@ -80,7 +80,7 @@ UNMERGED = {
     "unknown mode": ("hydra: {mode: many}\n", "hydra.mode: Invalid value 'many'"),
     "list as a folder": ("hydra: {sweep: {dir: [1]}}\n", "hydra.sweep.dir: Cannot convert"),
 }
-"""Files that cannot be merged with those before them. The last line has the key."""
+"""Files that cannot be merged with the files before them. The last line contains the key."""
 
 SWEPT = {
     "unknown key": ("optimizr.lr: 3", "unknown key 'optimizr.lr'"),
@@ -107,7 +107,7 @@ SWEPT = {
 
 @pytest.mark.parametrize("group", ["ablation", "experiment"])
 @pytest.mark.parametrize(("content", "text"), UNMERGED.values(), ids=UNMERGED)
-def test_run_file_with_wrong_value_type_refused_with_line(
+def test_run_file_with_wrong_value_type_is_refused_with_its_line(
     attempt: Command, workplace: Path, group: str, content: str, text: str
 ) -> None:
     file = workplace / "conf" / group / "mine.yaml"
@@ -118,7 +118,7 @@ def test_run_file_with_wrong_value_type_refused_with_line(
 
 
 @pytest.mark.parametrize(("entry", "text"), SWEPT.values(), ids=SWEPT)
-def test_run_wrong_entry_of_params_refused_with_line(
+def test_run_wrong_entry_of_params_is_refused_with_its_line(
     attempt: Command, workplace: Path, entry: str, text: str
 ) -> None:
     file = workplace / "conf" / "ablation" / "mine.yaml"
@@ -137,7 +137,7 @@ def test_run_wrong_entry_of_params_refused_with_line(
         ("'off'", "norm = 'off': allowed: none, batch, layer, group (conf"),
     ],
 )
-def test_run_yaml_boolean_for_text_key_explained(
+def test_run_yaml_boolean_for_text_key_is_explained(
     attempt: Command, workplace: Path, word: str, text: str
 ) -> None:
     file = workplace / "conf" / "experiment" / "mine.yaml"
@@ -152,11 +152,11 @@ UNQUOTED = {
     "text": ("name=true", "name = True: needs a text; quote the word"),
     "number": ("optimizer.lr=true", "optimizer.lr = True: needs a number or auto"),
 }
-"""Booleans of the command line, written as true or false."""
+"""Command-line values that are true or false, where the key needs a text."""
 
 
 @pytest.mark.parametrize(("word", "text"), UNQUOTED.values(), ids=UNQUOTED)
-def test_run_command_line_boolean_refused_without_yaml_hint(
+def test_run_command_line_boolean_is_refused_without_yaml_hint(
     attempt: Command, word: str, text: str
 ) -> None:
     refused = attempt("run", word)
@@ -177,7 +177,7 @@ def test_run_command_line_boolean_refused_without_yaml_hint(
         ("optimizer:\n  name: no\n", 2, "YAML reads no and off without quotes as false, a truth"),
     ],
 )
-def test_run_file_boolean_for_text_key_explained(
+def test_run_file_with_boolean_for_text_key_is_explained(
     attempt: Command, workplace: Path, content: str, line: int, text: str
 ) -> None:
     file = workplace / "conf" / "experiment" / "mine.yaml"
@@ -187,7 +187,7 @@ def test_run_file_boolean_for_text_key_explained(
 
 
 @pytest.mark.parametrize(("start", "lowest"), [("-1", "-1.0"), ("-0.5", "-0.5")])
-def test_run_search_of_interval_out_of_range_refused_with_line(
+def test_run_search_interval_out_of_range_is_refused_with_its_line(
     attempt: Command, workplace: Path, start: str, lowest: str
 ) -> None:
     file = workplace / "conf" / "ablation" / "mine.yaml"
@@ -202,11 +202,11 @@ GROUPS = {
     "from the top": ("dataset/m", "[spiral, {/dataset/sub: b}]", "'dataset/sub/b'"),
     "of an experiment": ("experiment/m", "[{/dataset/sub: b}]", "'dataset/sub/b'"),
 }
-"""Files whose list of defaults names a file that a group in a group lacks."""
+"""Files whose list of defaults names a file that does not exist in a nested group."""
 
 
 @pytest.mark.parametrize(("name", "defaults", "text"), GROUPS.values(), ids=GROUPS)
-def test_run_missing_file_of_inner_group_refused_with_file(
+def test_run_missing_file_of_inner_group_is_refused_with_its_name(
     attempt: Command, workplace: Path, name: str, defaults: str, text: str
 ) -> None:
     for file, content in {"dataset/sub/a": "points: 3\n", name: f"defaults: {defaults}\n"}.items():
@@ -218,7 +218,7 @@ def test_run_missing_file_of_inner_group_refused_with_file(
     assert "unknown group" not in refused.err
 
 
-def test_run_inner_group_that_does_not_exist_refused_as_unknown(
+def test_run_inner_group_that_does_not_exist_is_refused_as_unknown(
     attempt: Command, workplace: Path
 ) -> None:
     path = workplace / "conf" / "dataset" / "m.yaml"
@@ -227,7 +227,7 @@ def test_run_inner_group_that_does_not_exist_refused_as_unknown(
     attempt("run", "dataset=m").is_refused(2, "m.yaml, line 1: unknown group 'sub' in the list")
 
 
-def test_run_hydra_setting_of_wrong_type_refused_with_reason(attempt: Command) -> None:
+def test_run_hydra_setting_of_wrong_type_is_refused_with_reason(attempt: Command) -> None:
     attempt("run", "hydra.mode=many").is_refused(2, "'hydra.mode=many': hydra.mode: Invalid value")
     attempt("run", "hydra.run.dir=[1]").is_refused(2, "'hydra.run.dir=[1]': hydra.run.dir: Cannot")
 
@@ -243,7 +243,7 @@ UNCLEAR = {
 
 
 @pytest.mark.parametrize(("arguments", "fragment"), UNCLEAR.values(), ids=UNCLEAR)
-def test_run_common_mistake_message_has_remedy(
+def test_run_message_on_common_mistake_has_remedy(
     attempt: Command, workplace: Path, arguments: list[str], fragment: str
 ) -> None:
     write_rows(workplace / "a.csv")
@@ -262,7 +262,7 @@ ROUNDED = {
 
 
 @pytest.mark.parametrize(("first", "columns", "is_rounded"), ROUNDED.values(), ids=ROUNDED)
-def test_csv_integers_merged_by_float64_are_reported(
+def test_csv_integers_that_float64_merges_are_reported(
     attempt: Command,
     workplace: Path,
     request: pytest.FixtureRequest,
@@ -291,7 +291,7 @@ def test_csv_large_distinct_numbers_give_no_warning(attempt: Command, workplace:
 
 
 @pytest.mark.parametrize("name", ["pixel_mean", "Pixels", "pixel", "id"])
-def test_csv_column_among_pixels_refused_with_choice(
+def test_csv_column_among_pixels_is_refused_with_remedies(
     attempt: Command, workplace: Path, name: str
 ) -> None:
     write_rows(workplace / "a.csv", columns=f"pixel0,pixel1,pixel2,pixel3,{name},label")
@@ -317,7 +317,7 @@ ONCE = {
 
 
 @pytest.mark.parametrize("overrides", ONCE.values(), ids=ONCE)
-def test_sweep_repeated_rows_reported_once(
+def test_sweep_reports_repeated_rows_once(
     attempt: Command, workplace: Path, overrides: list[str]
 ) -> None:
     rows = "".join(f"{k % 3},{k % 2}\n" for k in range(60))
@@ -337,7 +337,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(("one", "other"), FILES.values(), ids=FILES)
-def test_compare_swapped_train_and_test_files_refused(
+def test_compare_swapped_train_and_test_files_is_refused(
     attempt: Command, workplace: Path, one: str, other: str
 ) -> None:
     (workplace / "parts").mkdir()
@@ -358,11 +358,11 @@ CHANGED = {
     "status": ('"status": "done"', '"status": "dona"', 'is damaged: status is "dona", expected'),
     "no JSON": ("{", "[", "is damaged: it is no JSON that nnopt writes ("),
 }
-"""Replacements in a summary, and the reason that is given."""
+"""Replacements in a summary, and the reason that the message gives."""
 
 
 @pytest.mark.parametrize(("old", "new", "reason"), CHANGED.values(), ids=CHANGED)
-def test_resume_changed_summary_reason_printed(
+def test_resume_changed_summary_prints_the_reason(
     attempt: Command, workplace: Path, old: str, new: str, reason: str
 ) -> None:
     overrides = ("dataset.samples_per_class=20", "seed=0,1", "hydra.sweep.dir=s")
@@ -384,7 +384,7 @@ def test_resume_changed_summary_reason_printed(
         (nnopt.__version__, "run the sweep again, in a new folder"),
     ],
 )
-def test_resume_configuration_out_of_range_message_has_remedy(
+def test_resume_message_on_configuration_out_of_range_has_remedy(
     attempt: Command, workplace: Path, version: str, remedy: str
 ) -> None:
     assert attempt("run", "-m", *QUICK, "seed=1,2", "hydra.sweep.dir=s").code == 0

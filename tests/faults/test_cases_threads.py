@@ -37,7 +37,7 @@ def busy_machine(two_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("busy_machine")
-def test_run_small_network_uses_one_thread_silently(
+def test_run_of_small_network_uses_one_thread_silently(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     result = attempt("run", f"backend={backend}", *QUICK, "hydra.run.dir=a")
@@ -50,7 +50,7 @@ def test_run_small_network_uses_one_thread_silently(
 
 
 @pytest.mark.usefixtures("busy_machine")
-def test_run_busy_machine_thread_choice_noted_once(
+def test_run_on_busy_machine_notes_thread_choice_once(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     result = attempt("run", f"backend={backend}", *QUICK, "backend.threads=2", "hydra.run.dir=a")
@@ -60,7 +60,7 @@ def test_run_busy_machine_thread_choice_noted_once(
 
 
 @pytest.mark.usefixtures("busy_machine")
-def test_sweep_busy_machine_thread_choice_noted_once(attempt: Command, backend: str) -> None:
+def test_sweep_on_busy_machine_notes_thread_choice_once(attempt: Command, backend: str) -> None:
     overrides = ("seed=0,1", "backend.threads=1,2", f"backend={backend}", *QUICK)
     result = attempt("run", "-m", *overrides)
     result.is_done()
@@ -68,7 +68,7 @@ def test_sweep_busy_machine_thread_choice_noted_once(attempt: Command, backend: 
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_run_more_threads_than_cores_noted_and_used(
+def test_run_more_threads_than_cores_are_noted_and_used(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     result = attempt("run", f"backend={backend}", *QUICK, "backend.threads=3", "hydra.run.dir=a")
@@ -79,7 +79,7 @@ def test_run_more_threads_than_cores_noted_and_used(
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_pool_more_workers_than_cores_noted_once(attempt: Command, workplace: Path) -> None:
+def test_pool_notes_more_workers_than_cores_once(attempt: Command, workplace: Path) -> None:
     overrides = ("hydra/launcher=pool", "hydra.launcher.workers=3", "seed=range(3)", *QUICK)
     result = attempt("run", "-m", *overrides, "hydra.sweep.dir=s")
     result.is_done("hydra.launcher.workers = 3 is more than the 2 cores that may be used")
@@ -89,7 +89,7 @@ def test_pool_more_workers_than_cores_noted_once(attempt: Command, workplace: Pa
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_run_any_number_of_threads_gives_equal_bits(
+def test_run_with_any_number_of_threads_gives_equal_bits(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     weights = []

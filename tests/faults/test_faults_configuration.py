@@ -1,6 +1,6 @@
 """Wrong configurations, which nnopt refuses before it writes any file.
 
-A test case gives all of its overrides in one command, and the message names each of them.
+A test case passes all its overrides to one command, and the message names each override.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize(("overrides", "fragments"), WRONG_WORDS.values(), ids=WRONG_WORDS)
-def test_run_wrong_argument_refused(
+def test_run_wrong_argument_is_refused(
     attempt: Command, workplace: Path, backend: str, overrides: list[str], fragments: list[str]
 ) -> None:
     own = [] if any(word.startswith("backend=") for word in overrides) else [f"backend={backend}"]
@@ -143,13 +143,13 @@ def test_run_wrong_argument_refused(
     assert list(workplace.iterdir()) == []
 
 
-def test_run_repeated_key_gives_warning(attempt: Command, workplace: Path) -> None:
+def test_run_repeated_key_gives_a_warning(attempt: Command, workplace: Path) -> None:
     attempt("run", "--cfg", "job", "epochs=1", "epochs=2").is_done(
         "epochs=1 is overridden by epochs=2", "epochs: 2\n"
     )
 
 
-def test_run_option_of_other_backend_refused(attempt: Command, workplace: Path) -> None:
+def test_run_option_of_other_backend_is_refused(attempt: Command, workplace: Path) -> None:
     attempt("run", "backend.precision=bf16").is_refused(2, "it belongs to backend=torch")
     attempt("run", "backend=torch", "backend.device=cuda:99").is_refused(2, "backend.device")
     attempt("run", "backend.device=cuda").is_refused(2, "needs backend=torch")
@@ -175,7 +175,7 @@ WRONG_FILES: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize(("content", "message"), WRONG_FILES.values(), ids=WRONG_FILES)
-def test_run_wrong_file_refused_with_line(
+def test_run_wrong_file_is_refused_with_its_line(
     attempt: Command, workplace: Path, content: str | bytes, message: str
 ) -> None:
     file = workplace / "conf" / "experiment" / "mine.yaml"
@@ -185,7 +185,7 @@ def test_run_wrong_file_refused_with_line(
     assert [path.name for path in workplace.iterdir()] == ["conf"]
 
 
-def test_sweep_wrong_point_refused_before_first_point(
+def test_sweep_wrong_point_is_refused_before_the_first_point(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = ["optimizer.lr=0.1,abc,0.2,-1", "epochs=1,0", f"backend={backend}"]
@@ -237,7 +237,7 @@ COMMANDS = (["run", "--cfg", "job"], ["describe"], ["run", "--help"], ["run", "-
 
 
 @pytest.mark.slow
-def test_run_unusual_argument_accepted_or_refused(attempt: Command, workplace: Path) -> None:
+def test_run_unusual_argument_is_accepted_or_refused(attempt: Command, workplace: Path) -> None:
     """``attempt`` checks that each command succeeds or prints the reason."""
     draw = random.Random(0)
     for _ in range(60):
@@ -250,7 +250,7 @@ def test_run_unusual_argument_accepted_or_refused(attempt: Command, workplace: P
 
 
 @pytest.mark.slow
-def test_run_wrong_configuration_refused_within_seconds(attempt: Command, workplace: Path) -> None:
+def test_run_wrong_file_is_refused_within_seconds(attempt: Command, workplace: Path) -> None:
     """The file has nearly the maximum number of values that nnopt accepts."""
     nodes = "name: mine\nseed: -1\nx: [" + ", ".join("1" for _ in range(2_900)) + "]\n"
     file = workplace / "conf" / "experiment" / "mine.yaml"

@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[list[int], list[int], list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize(("train", "test", "overrides", "fragments"), REFUSED.values(), ids=REFUSED)
-def test_run_impossible_data_refused(
+def test_run_impossible_data_are_refused(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -84,7 +84,7 @@ WARNED: dict[str, tuple[list[int], list[int], list[str], str]] = {
 
 
 @pytest.mark.parametrize(("train", "test", "overrides", "message"), WARNED.values(), ids=WARNED)
-def test_run_absent_class_reported(
+def test_run_absent_class_is_reported(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -103,7 +103,7 @@ def test_run_absent_class_reported(
     assert summary["test_loss"] is not None
 
 
-def test_run_parts_of_different_shapes_refused(
+def test_run_parts_of_different_shapes_are_refused(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     """The message names both shapes."""
@@ -113,13 +113,13 @@ def test_run_parts_of_different_shapes_refused(
     result.is_refused(3, "(1, 4, 4)", "(1, 5, 5)")
 
 
-def test_run_network_for_other_shape_refused(attempt: Command, workplace: Path) -> None:
+def test_run_network_for_other_shape_is_refused(attempt: Command, workplace: Path) -> None:
     """The images are too small for the pooling layers of the network."""
     write_idx(workplace / "data")
     attempt("run", *QUICK, "architecture=vgg").is_refused(2, "max_pool2d3", "use larger images")
 
 
-def test_run_labels_in_other_order_reported(
+def test_run_labels_in_other_order_are_reported(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     """Only a training accuracy at chance level reveals permuted labels."""
@@ -142,7 +142,7 @@ def test_run_learned_data_give_no_warning(attempt: Command, backend: str) -> Non
 
 
 @pytest.mark.parametrize("folder", ["MNIST/raw", "mnist", "."])
-def test_run_with_files_of_other_dataset_refused(
+def test_run_with_files_of_other_dataset_is_refused(
     attempt: Command,
     workplace: Path,
     backend: str,

@@ -62,7 +62,7 @@ def put(content: bytes) -> Callable[[Path], Any]:
 
 
 def replaced(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
-    """Replace a file by the result of ``make`` at its path."""
+    """Delete a file, and call ``make`` to create something else at the same path."""
 
     def damage(path: Path) -> None:
         path.unlink()
@@ -171,7 +171,7 @@ DAMAGED: dict[str, Damage] = {
 
 
 @pytest.mark.parametrize(("dataset", "file", "damage", "fragments"), DAMAGED.values(), ids=DAMAGED)
-def test_run_damaged_file_refused(
+def test_run_damaged_file_is_refused(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -197,7 +197,7 @@ ACCEPTED: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("change", ACCEPTED.values(), ids=ACCEPTED)
-def test_run_unusual_png_accepted(
+def test_run_unusual_png_is_accepted(
     attempt: Command, workplace: Path, backend: str, change: Callable[[Path], Any]
 ) -> None:
     write_cinic(workplace / "data")
@@ -205,7 +205,7 @@ def test_run_unusual_png_accepted(
     attempt("run", f"backend={backend}", "dataset=cinic10", *QUICK).is_done()
 
 
-def test_verify_other_checksum_refused(attempt: Command, workplace: Path) -> None:
+def test_verify_file_with_other_checksum_is_refused(attempt: Command, workplace: Path) -> None:
     """The message contains the expected and the actual checksum."""
     write_idx(workplace / "data")
     found = hashlib.sha256((workplace / "data" / IMAGES).read_bytes()).hexdigest()
@@ -231,7 +231,7 @@ PICKLES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("value", "fragment"), PICKLES.values(), ids=PICKLES)
-def test_run_hostile_pickle_refused(
+def test_run_hostile_pickle_is_refused(
     attempt: Command, workplace: Path, backend: str, value: Any, fragment: str
 ) -> None:
     folder = workplace / "data/cifar-10-batches-py"
@@ -267,7 +267,7 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("content", ARCHIVES.values(), ids=ARCHIVES)
-def test_fetch_hostile_archive_refused(
+def test_fetch_hostile_archive_is_refused(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     """The archive has the expected checksum, so only the code that unpacks it can refuse it."""
@@ -285,7 +285,7 @@ def test_fetch_hostile_archive_refused(
     assert [x.name for x in (workplace / "data").iterdir()] == ["downloads"]
 
 
-def test_run_missing_data_without_network_refused(
+def test_run_missing_data_without_network_are_refused(
     attempt: Command, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message contains the address, the target folder and the checksum of the download."""
@@ -302,14 +302,14 @@ FOLDERS = ["a b", "größe", "new\nline", "a=b,c", "50%", "[x]{y}", "'quoted\"",
 
 
 @pytest.mark.parametrize("name", [*FOLDERS, os.fsdecode(b"latin-\xe4")], ids=ascii)
-def test_run_folder_of_any_name_works(
+def test_run_data_folder_of_any_name_is_found(
     attempt: Command,
     workplace: Path,
     backend: str,
     name: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An environment variable names the folder, and then a quoted override."""
+    """The folder is named by an environment variable, and then by a quoted override."""
     write_idx(workplace / name)
     monkeypatch.setenv("NNOPT_DATA_DIR", name)
     attempt("data", "list").is_done("mnist")
@@ -321,7 +321,7 @@ def test_run_folder_of_any_name_works(
         attempt(*arguments, f"data.root='{quoted}'", "seed=1").is_done()
 
 
-def test_run_folder_with_umlaut_in_c_locale_works(
+def test_run_data_folder_with_umlaut_in_c_locale_is_found(
     start_nnopt: Callable[..., Any], workplace: Path
 ) -> None:
     """Minimal containers have the C locale."""
@@ -337,7 +337,7 @@ def test_run_folder_with_umlaut_in_c_locale_works(
     assert process.returncode == 0
 
 
-def test_resume_data_changed_refused(attempt: Command, workplace: Path, backend: str) -> None:
+def test_resume_refuses_changed_data(attempt: Command, workplace: Path, backend: str) -> None:
     """One pixel changes between the sweep and its resumption."""
     write_idx(workplace / "data")
     arguments = "-m", "dataset=mnist", f"backend={backend}", "seed=0", "epochs=1", "max_steps=1"

@@ -40,7 +40,7 @@ def table(sweep: Path) -> list[dict[str, str]]:
 
 
 def weights(sweep: Path) -> dict[str, bytes]:
-    """Return the bytes of the weights, and of metrics.csv without the column of seconds."""
+    """Return the bytes of the weights and of metrics.csv without the column of seconds."""
     found = {str(x.relative_to(sweep)): x.read_bytes() for x in sweep.rglob("*.npz")}
     for path in sweep.rglob("metrics.csv"):
         rows = [line.rpartition(b",")[0] for line in path.read_bytes().splitlines()]
@@ -88,7 +88,7 @@ main()
     [("fsync", 9), ("replace", 4), ("mkdir", 3)],
     ids=["in an epoch", "before a rename", "before a folder"],
 )
-def test_sweep_killed_resumed_to_equal_bits(
+def test_sweep_killed_and_resumed_gives_equal_bits(
     attempt: Command, workplace: Path, backend: str, name: str, count: int
 ) -> None:
     overrides = [*TINY, f"backend={backend}", "regularizer.dropout=0.2", "seed=0,1"]
@@ -113,7 +113,7 @@ def test_sweep_killed_resumed_to_equal_bits(
     ],
     ids=["in an epoch", "in the test", "at weights", "in a write", "in a plot"],
 )
-def test_run_sigterm_files_complete(
+def test_run_ended_by_sigterm_leaves_complete_files(
     attempt: Command, workplace: Path, backend: str, trap: Trap, name: str, count: int
 ) -> None:
     trap(name, count, lambda: signal.raise_signal(signal.SIGTERM))
@@ -136,7 +136,7 @@ def test_run_sigterm_files_complete(
     ],
     ids=["Ctrl-C", "SIGTERM", "SIGHUP"],
 )
-def test_sweep_signal_stopped_and_resumed_to_equal_bits(
+def test_sweep_stopped_by_signal_and_resumed_gives_equal_bits(
     attempt: Command, workplace: Path, backend: str, trap: Trap, number: int, code: int, why: str
 ) -> None:
     overrides = [*TINY, f"backend={backend}", "seed=0,1,2"]
@@ -152,7 +152,7 @@ def test_sweep_signal_stopped_and_resumed_to_equal_bits(
     assert weights(workplace / "cut") == weights(workplace / "whole")
 
 
-def test_run_second_ctrl_c_exits_immediately(workplace: Path) -> None:
+def test_run_exits_immediately_at_second_ctrl_c(workplace: Path) -> None:
     """After the first Ctrl-C, the run still writes its files; the second Ctrl-C stops it."""
     program = (
         "import signal, time, nnopt.recipe.run\n"
@@ -196,7 +196,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize(("stream", "code"), STREAMS.values(), ids=STREAMS)
-def test_run_closed_output_trains_to_the_end(
+def test_run_with_closed_output_trains_to_the_end(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -215,7 +215,7 @@ def test_run_closed_output_trains_to_the_end(
     assert [row["status"] for row in table(workplace / "sweep")] == ["done", "done"]
 
 
-def test_run_sigstop_and_sigcont_gives_equal_bits(
+def test_run_suspended_and_continued_gives_equal_bits(
     attempt: Command, workplace: Path, start_nnopt: Callable[..., subprocess.Popen[str]]
 ) -> None:
     """The process is suspended for half a second."""
@@ -234,10 +234,10 @@ def test_run_sigstop_and_sigcont_gives_equal_bits(
 
 
 @pytest.mark.parametrize("count", range(1, 9))
-def test_run_full_disk_no_partial_file_left(
+def test_run_on_full_disk_leaves_no_partial_file(
     attempt: Command, workplace: Path, backend: str, trap: Trap, count: int
 ) -> None:
-    """A run synchronizes config.yaml, metrics.csv, four rows and two weight files with the disk."""
+    """A run writes config.yaml, metrics.csv, four rows and two weight files to the disk."""
 
     def full() -> None:
         raise OSError(28, "No space left on device")
@@ -249,7 +249,7 @@ def test_run_full_disk_no_partial_file_left(
     assert not rows.exists() or rows.read_bytes().endswith(b"\n")
 
 
-def test_run_full_disk_for_log_trains_on(
+def test_run_with_full_disk_for_log_trains_on(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run drops the lines of run.log that do not fit on the disk."""
@@ -263,8 +263,8 @@ def test_run_full_disk_for_log_trains_on(
     assert result.err == ""
 
 
-def test_sweep_table_disk_full_refused(attempt: Command, workplace: Path, trap: Trap) -> None:
-    """A limit on file sizes, which results.csv exceeds, replaces the full disk.
+def test_sweep_table_disk_full_is_refused(attempt: Command, workplace: Path, trap: Trap) -> None:
+    """A limit on the size of files replaces the full disk; results.csv exceeds the limit.
 
     The captured output stays below the limit.
     """
@@ -297,7 +297,7 @@ PLACES = {
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])
 @pytest.mark.parametrize(("place", "fragment"), PLACES.values(), ids=PLACES)
-def test_output_folder_impossible_refused_before_data(
+def test_output_folder_impossible_path_is_refused_before_data(
     attempt: Command, workplace: Path, kind: str, place: str, fragment: str
 ) -> None:
     (workplace / "file").touch()
@@ -311,14 +311,14 @@ def test_output_folder_impossible_refused_before_data(
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])
 @pytest.mark.parametrize("name", ["mine", None], ids=["named", "outputs"])
-def test_output_folder_unwritable_refused_before_data(
+def test_output_folder_without_permission_is_refused_before_data(
     attempt: Command,
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     name: str | None,
 ) -> None:
-    """The system call is patched, because the user root may write to any folder."""
+    """The test patches the system call, because the user root may write to any folder."""
     (workplace / "mine").mkdir()
     monkeypatch.setattr("nnopt.io.own_files.os.access", _denied)
     overrides = ["dataset=csv", "dataset.train=missing.csv"]
@@ -328,7 +328,7 @@ def test_output_folder_unwritable_refused_before_data(
     assert sorted(path.name for path in workplace.iterdir()) == ["mine"]
 
 
-def test_folder_used_by_two_processes_second_refused(attempt: Command, workplace: Path) -> None:
+def test_folder_held_by_another_process_is_not_used(attempt: Command, workplace: Path) -> None:
     """The test holds the lock of the folder in place of a first process."""
     folder = workplace / "run"
     folder.mkdir()
@@ -342,7 +342,7 @@ def test_folder_used_by_two_processes_second_refused(attempt: Command, workplace
     attempt("resume", "sweep").is_done("[2/2]")
 
 
-def test_folder_used_twice_refused(attempt: Command, workplace: Path) -> None:
+def test_folder_of_an_earlier_run_is_refused(attempt: Command, workplace: Path) -> None:
     """The files of the first run or sweep do not change."""
     attempt("run", *TINY, "hydra.run.dir=run").is_done()
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
@@ -353,7 +353,7 @@ def test_folder_used_twice_refused(attempt: Command, workplace: Path) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_sweep_moved_resumed_from_elsewhere(
+def test_sweep_that_was_moved_is_resumed_from_elsewhere(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
@@ -375,7 +375,7 @@ LOSSES: dict[str, tuple[str, int, str]] = {
 
 
 @pytest.mark.parametrize(("pattern", "code", "fragment"), LOSSES.values(), ids=LOSSES)
-def test_sweep_deleted_files_reported_and_recreated(
+def test_sweep_reports_and_recreates_deleted_files(
     attempt: Command, workplace: Path, pattern: str, code: int, fragment: str
 ) -> None:
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
@@ -390,7 +390,7 @@ def test_sweep_deleted_files_reported_and_recreated(
     assert (workplace / "sweep" / "junk.txt").exists()
 
 
-def test_run_clock_set_back_durations_not_negative(
+def test_run_with_clock_set_back_has_no_negative_duration(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, calls = time.time(), [0]
@@ -407,7 +407,7 @@ def test_run_clock_set_back_durations_not_negative(
     assert all(float(row.rpartition(",")[2]) >= 0 for row in rows)
 
 
-def test_runs_started_in_one_second_get_separate_folders(
+def test_runs_started_in_the_same_second_get_separate_folders(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnopt.cli.run.time.strftime", lambda *_: "2026-10-25_02-30-00")
@@ -416,7 +416,7 @@ def test_runs_started_in_one_second_get_separate_folders(
     assert len(list((workplace / "outputs" / "runs").iterdir())) == 2
 
 
-def test_run_bare_environment_succeeds(workplace: Path) -> None:
+def test_run_in_bare_environment_succeeds(workplace: Path) -> None:
     """The home and temporary folders do not exist, and the umask denies access to others."""
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(workplace / "gone")}
     environment |= {"HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
@@ -432,7 +432,7 @@ def test_run_bare_environment_succeeds(workplace: Path) -> None:
     assert (workplace / "run" / "summary.json").stat().st_mode & 0o077 == 0
 
 
-def test_sweep_many_points_leaves_no_file_open(attempt: Command, workplace: Path) -> None:
+def test_sweep_of_many_points_leaves_no_file_open(attempt: Command, workplace: Path) -> None:
     """The number of open files before a sweep of 30 points equals the number after it."""
     attempt(
         "run", "-m", "epochs=1", "dataset.samples_per_class=10", "plots=false", "seed=0,1"
@@ -449,7 +449,7 @@ def test_sweep_many_points_leaves_no_file_open(attempt: Command, workplace: Path
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_resume_temporary_files_of_dead_processes_removed(
+def test_resume_removes_temporary_files_of_dead_processes(
     attempt: Command, workplace: Path
 ) -> None:
     """Resuming removes the temporary files of a killed process, and keeps similar names."""
@@ -467,7 +467,7 @@ def test_resume_temporary_files_of_dead_processes_removed(
         path.unlink()
 
 
-def test_run_folder_removed_noticed_after_epoch(
+def test_run_notices_removed_folder_after_the_epoch(
     attempt: Command, workplace: Path, backend: str, trap: Trap
 ) -> None:
     trap("MetricsFile.append", 2, lambda: shutil.rmtree(workplace / "run"))
@@ -481,8 +481,8 @@ def test_run_folder_removed_noticed_after_epoch(
     assert not (workplace / "run").exists()
 
 
-def test_temporary_file_names_match_removal_pattern(workplace: Path) -> None:
-    """The pattern matches the names that the writer creates."""
+def test_temporary_file_names_match_the_removal_pattern(workplace: Path) -> None:
+    """The pattern that removes temporary files matches the names that the writer creates."""
     from nnopt.io.own_files import is_temporary
 
     assert is_temporary(files._temporary(workplace).name)

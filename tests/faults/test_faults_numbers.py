@@ -50,7 +50,7 @@ def features(rows: int, constant: float = 7) -> list[list[object]]:
 # Divergence ---------------------------------------------------------------------------------------
 
 
-def test_run_loss_not_finite_diverged_and_files_kept(
+def test_run_with_infinite_loss_is_diverged_and_keeps_files(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = *SPIRAL, "epochs=5", "optimizer.lr=1e20", "architecture.hidden=[8,8]"
@@ -60,7 +60,7 @@ def test_run_loss_not_finite_diverged_and_files_kept(
     assert (workplace / "out" / "metrics.csv").exists()
 
 
-def test_run_diverged_keeps_earlier_rows_and_plots(
+def test_run_that_diverged_keeps_earlier_rows_and_plots(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", *PENALTY
@@ -76,7 +76,7 @@ def test_run_diverged_keeps_earlier_rows_and_plots(
     assert {"weights.png", "schedule.png", "curves.png"} <= pictures
 
 
-def test_sweep_diverged_point_leaves_other_points(
+def test_sweep_diverged_point_does_not_affect_other_points(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = "epochs=2", "optimizer.lr=0.1,1e25,0.01", "plots=false", "hydra.sweep.dir=sweep"
@@ -95,7 +95,7 @@ def test_sweep_diverged_point_leaves_other_points(
         ("run", "optimizer.lr=auto", "optimizer.lr = 'auto' found no learning rate"),
     ],
 )
-def test_lr_search_diverging_rate_refused(
+def test_lr_search_diverging_rate_is_refused(
     attempt: Command, workplace: Path, backend: str, verb: str, word: str, message: str
 ) -> None:
     write_csv(workplace / "train.csv", "a,b,label", features(20, constant=3e38))
@@ -104,7 +104,7 @@ def test_lr_search_diverging_rate_refused(
     attempt(verb, f"backend={backend}", *QUICK, *files, *network, word).is_refused(5, message)
 
 
-def test_run_validation_not_finite_never_best(
+def test_run_epoch_with_infinite_validation_loss_is_never_best(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     write_csv(workplace / "train.csv", "a,b,label", features(20))
@@ -172,7 +172,7 @@ def test_run_one_class_has_no_loss(attempt: Command, workplace: Path, backend: s
     ],
     ids=str,
 )
-def test_run_batch_of_one_with_batch_norm_refused(
+def test_run_batch_of_one_with_batch_norm_is_refused(
     attempt: Command, workplace: Path, backend: str, overrides: list[str]
 ) -> None:
     result = run(attempt, backend, *SPIRAL, "regularizer.norm=batch", *overrides)
@@ -183,7 +183,7 @@ def test_run_batch_of_one_with_batch_norm_refused(
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])
-def test_run_constant_feature_finite(
+def test_run_with_constant_feature_is_finite(
     attempt: Command, workplace: Path, backend: str, norm: str
 ) -> None:
     write_csv(workplace / "constant.csv", "a,b,label", features(20))
@@ -192,7 +192,7 @@ def test_run_constant_feature_finite(
     assert np.isfinite(summary(workplace)["test_loss"])
 
 
-def test_run_zero_images_finite_with_every_norm(
+def test_run_with_zero_images_is_finite_with_every_norm(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     header = ",".join([*(f"pixel{i}" for i in range(16)), "label"])
@@ -202,7 +202,7 @@ def test_run_zero_images_finite_with_every_norm(
     assert np.isfinite(summary(workplace)["test_loss"])
 
 
-def test_run_rate_of_zero_leaves_every_bit(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_rate_of_zero_changes_no_bit(attempt: Command, workplace: Path, backend: str) -> None:
     for folder, epochs in (("one", 1), ("two", 3)):
         overrides = f"hydra.run.dir={folder}", f"epochs={epochs}", "optimizer.lr=0", "plots=false"
         decay = "regularizer.weight_decay=0.1", "regularizer.l2=0.1"
@@ -211,7 +211,7 @@ def test_run_rate_of_zero_leaves_every_bit(attempt: Command, workplace: Path, ba
     assert all((first[name] == second[name]).all() for name in first)
 
 
-def test_run_rate_near_zero_leaves_weights(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_tiny_rate_keeps_weights(attempt: Command, workplace: Path, backend: str) -> None:
     runs = [("one", "epochs=1", "1e-30"), ("two", "epochs=3", "1e-30")]
     for folder, epochs, rate in runs:
         overrides = f"hydra.run.dir={folder}", epochs, f"optimizer.lr={rate}", "plots=false"
@@ -222,7 +222,7 @@ def test_run_rate_near_zero_leaves_weights(attempt: Command, workplace: Path, ba
     assert all((first[name] == second[name]).all() for name in weights)
 
 
-def test_run_penalty_overflow_diverged(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_penalty_overflow_diverges(attempt: Command, workplace: Path, backend: str) -> None:
     overrides = *SPIRAL, "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", *PENALTY
     run(attempt, backend, *overrides).is_refused(5, "training diverged")
 
@@ -230,7 +230,7 @@ def test_run_penalty_overflow_diverged(attempt: Command, workplace: Path, backen
 # Tiny numbers and lack of memory ------------------------------------------------------------------
 
 
-def test_run_denormal_features_train(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_with_denormal_features_trains(attempt: Command, workplace: Path, backend: str) -> None:
     rows = [[f"{(i % 2 + 1) * 1e-40:g}", f"{i * 1e-42:g}", i % 2] for i in range(20)]
     write_csv(workplace / "tiny.csv", "a,b,label", rows)
     files = "dataset=csv", "dataset.train=tiny.csv", "dataset.normalization=none", "epochs=2"
@@ -260,7 +260,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, backend: str, first: int) -> None:
 
 
 @pytest.mark.parametrize("first", [1, 2, 20])
-def test_run_out_of_memory_in_a_step_names_layer_and_batch(
+def test_run_out_of_memory_in_a_step_names_layer_and_batch_size(
     attempt: Command, workplace: Path, backend: str, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch, backend, first)
@@ -282,7 +282,7 @@ SHORTAGES = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", SHORTAGES)
-def test_run_out_of_memory_outside_a_step_reported(
+def test_run_out_of_memory_outside_a_step_is_reported(
     attempt: Command, place: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any, **options: Any) -> None:
@@ -306,7 +306,7 @@ sys.exit(run_verb(sys.argv[1:]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
-def test_run_memory_limit_reported(workplace: Path, backend: str) -> None:
+def test_run_at_memory_limit_is_reported(workplace: Path, backend: str) -> None:
     arguments = (
         "run",
         f"backend={backend}",
@@ -322,7 +322,7 @@ def test_run_memory_limit_reported(workplace: Path, backend: str) -> None:
     assert "Traceback" not in process.stderr
 
 
-def test_run_same_seed_same_bits(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_same_seed_gives_equal_bits(attempt: Command, workplace: Path, backend: str) -> None:
     for folder in ("one", "two"):
         overrides = "epochs=2", "regularizer.dropout=0.2", f"hydra.run.dir={folder}", "plots=false"
         attempt("run", f"backend={backend}", *SPIRAL, *overrides).is_done()

@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def unsealed(path: Path) -> dict[str, Any]:
-    """Return a summary without its checksum, so that nnopt accepts changes to it."""
+    """Return a summary without the checksum, so that nnopt accepts changes to the summary."""
     summary: dict[str, Any] = json.loads(path.read_text())
     del summary["sha256"]
     return summary
@@ -54,7 +54,7 @@ RATES = {
 
 
 @pytest.mark.parametrize(("rates", "failing"), RATES.values(), ids=RATES)
-def test_sweep_failed_points_others_finish(
+def test_sweep_with_failed_points_finishes_the_others(
     attempt: Command, workplace: Path, backend: str, rates: str, failing: list[int]
 ) -> None:
     overrides = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr={rates}"]
@@ -79,7 +79,7 @@ def test_sweep_failed_points_others_finish(
     ],
     ids=["SIGTERM", "SIGHUP", "Ctrl-C", "SIGKILL"],
 )
-def test_pool_worker_killed_costs_one_point(
+def test_pool_loses_only_one_point_with_a_killed_worker(
     attempt: Command, workplace: Path, number: signal.Signals, status: str, fragment: str
 ) -> None:
     overrides = [
@@ -114,7 +114,7 @@ def _signal_worker(workplace: Path, number: int) -> None:
             continue
 
 
-def test_resume_point_of_interrupted_worker_runs_again(
+def test_resume_runs_point_of_interrupted_worker_again(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupted point runs again; a failed point needs --retry-failed."""
@@ -128,7 +128,7 @@ def test_resume_point_of_interrupted_worker_runs_again(
     attempt("resume", "sweep", "--retry-failed").is_done("[2/2]")
 
 
-def test_resume_failed_points_run_only_on_request(
+def test_resume_runs_failed_points_only_on_request(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
@@ -144,7 +144,7 @@ def test_resume_failed_points_run_only_on_request(
     assert contents(folders[0]) == before[0]
 
 
-def test_resume_added_value_runs_one_point(attempt: Command, workplace: Path) -> None:
+def test_resume_with_added_value_runs_one_point(attempt: Command, workplace: Path) -> None:
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     before = [row["id"] for row in table(workplace / "sweep")]
     result = attempt("resume", "sweep", "seed=0,1,2")
@@ -153,14 +153,14 @@ def test_resume_added_value_runs_one_point(attempt: Command, workplace: Path) ->
     assert [row["id"] for row in table(workplace / "sweep")][:2] == before
 
 
-def test_sweep_repeated_point_runs_once(attempt: Command, workplace: Path) -> None:
-    """A value that is given twice yields one point; a sweep without values is refused."""
+def test_sweep_runs_a_repeated_point_once(attempt: Command, workplace: Path) -> None:
+    """A repeated value gives one point; a sweep without values is refused."""
     attempt("run", "-m", *TINY, "seed=1,1", "hydra.sweep.dir=sweep").is_done("1 of 1")
     assert statuses(workplace / "sweep") == ["done"]
     attempt("run", "-m", *TINY, "seed=range(0)").is_refused(2, "0 points")
 
 
-def test_pool_parallel_workers_write_every_row_once(attempt: Command, workplace: Path) -> None:
+def test_pool_workers_write_every_row_once(attempt: Command, workplace: Path) -> None:
     overrides = [
         "epochs=1",
         "max_steps=1",
@@ -173,7 +173,7 @@ def test_pool_parallel_workers_write_every_row_once(attempt: Command, workplace:
     assert [row["seed"] for row in table(workplace / "sweep")] == [str(n) for n in range(12)]
 
 
-def test_sweep_fail_fast_stops_after_first_failure(
+def test_sweep_with_fail_fast_stops_after_the_first_failure(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
@@ -181,7 +181,7 @@ def test_sweep_fail_fast_stops_after_first_failure(
     assert statuses(workplace / "sweep") == ["done", "diverged", "pending"]
 
 
-def test_sweep_order_of_points_gives_equal_bits(
+def test_sweep_in_any_order_of_points_gives_equal_bits(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = [*TINY, f"backend={backend}", "regularizer.dropout=0.3"]
@@ -203,7 +203,7 @@ DAMAGE_ERRORS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE_ERRORS.values(), ids=DAMAGE_ERRORS)
-def test_sweep_manifest_damaged_while_running_rewritten(
+def test_sweep_rewrites_manifest_damaged_while_running(
     attempt: Command,
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -231,10 +231,10 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("group", "key", "value", "fragment"), OTHERS.values(), ids=OTHERS)
-def test_resume_points_of_other_versions_noted(
+def test_resume_notes_points_of_other_versions(
     attempt: Command, workplace: Path, group: str, key: str, value: Any, fragment: str
 ) -> None:
-    overrides = [*TINY, "batch_size=1000000"]  # work for more threads than there are cores
+    overrides = [*TINY, "batch_size=1000000"]  # enough work for more threads than cores
     attempt("run", "-m", *overrides, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     first, second = (next((workplace / "sweep").glob(f"*-s{n}-*/summary.json")) for n in (0, 1))
     second.unlink()
@@ -284,7 +284,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("text", JOURNALS.values(), ids=JOURNALS)
-def test_search_foreign_journal_refused(
+def test_search_journal_not_written_by_nnopt_is_refused(
     attempt: Command, workplace: Path, search: Path, text: str
 ) -> None:
     sweep = _copy(search, workplace)
@@ -309,7 +309,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize(("key", "value"), CHANGES.values(), ids=CHANGES)
-def test_search_journal_with_wrong_types_refused(
+def test_search_journal_with_wrong_types_is_refused(
     attempt: Command, workplace: Path, search: Path, key: str, value: Any
 ) -> None:
     sweep = _copy(search, workplace)
@@ -320,7 +320,7 @@ def test_search_journal_with_wrong_types_refused(
     attempt("resume", "sweep").is_refused(4, "search.journal is not a journal of nnopt")
 
 
-def test_search_journal_with_damaged_last_line_refused(
+def test_search_journal_with_damaged_last_line_is_refused(
     attempt: Command, workplace: Path, search: Path
 ) -> None:
     sweep = _copy(search, workplace)

@@ -22,7 +22,7 @@ def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzer]:
 
 
 @pytest.mark.parametrize("seed", range(len(TARGETS)), ids=lambda seed: TARGETS[seed].title)
-def test_command_damaged_file_refused_or_right(fuzzer: Fuzzer, seed: int) -> None:
+def test_command_with_damaged_file_is_refused_or_right(fuzzer: Fuzzer, seed: int) -> None:
     outcome = fuzzer.attempt(seed)
     assert outcome.problem is None, str(outcome)
 
@@ -44,21 +44,21 @@ WRONG_OUTCOMES = {
 
 
 @pytest.mark.parametrize("report", WRONG_OUTCOMES.values(), ids=WRONG_OUTCOMES)
-def test_problem_wrong_outcome_reported(report: Report) -> None:
+def test_problem_wrong_outcome_is_reported(report: Report) -> None:
     assert problem(TARGET, BEFORE, report, BEFORE.result) is not None
 
 
-def test_problem_right_outcome_none() -> None:
+def test_problem_right_outcome_gives_none() -> None:
     noted = replace(BEFORE, err="nnopt: summary.json is left out", result={})
     for report in (BEFORE, REFUSED, noted):
         assert problem(TARGET, BEFORE, report, BEFORE.result) is None
 
 
-def test_problem_accepted_wrong_file_reported() -> None:
+def test_problem_accepted_wrong_file_is_reported() -> None:
     assert problem(TARGET, BEFORE, BEFORE, ValueError("no table")) is not None
 
 
-def test_retype_sweep_checksum_correct() -> None:
+def test_retype_sweep_checksum_is_correct() -> None:
     signed = sign_sweep({"format": 1, "points": []})
     for seed in range(20):
         found = retype_sweep(signed, random.Random(seed))

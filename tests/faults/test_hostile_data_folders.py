@@ -1,4 +1,4 @@
-"""Data folders from a hostile sender: no verb writes, deletes or executes files outside of them."""
+"""Data folders from a hostile sender: no command writes, deletes or executes files outside."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def fifo(path: Path) -> None:
 
 
 def forget(received: Received) -> None:
-    """Remove the index of the cache, so that nnopt decodes the data and writes them again."""
+    """Remove the index of the cache, so that nnopt decodes the data and writes the cache again."""
     received.index.unlink()
 
 
@@ -267,7 +267,7 @@ def contents_of(folder: Path) -> Iterator[tuple[str, int, bytes]]:
 
 
 @pytest.mark.parametrize("build", HOSTILE, ids=lambda build: str(build.__name__))
-def test_hostile_data_folder_nothing_outside_touched(
+def test_hostile_data_folder_changes_nothing_outside(
     attempt: Command, workplace: Path, received: Received, build: Callable[[Received], None]
 ) -> None:
     build(received)
@@ -293,7 +293,7 @@ def test_hostile_cache_run_succeeds(
     attempt("run", *overrides).is_done()
 
 
-def test_cache_folder_linked_by_user_is_used(
+def test_cache_folder_that_the_user_linked_is_used(
     attempt: Command, workplace: Path, received: Received
 ) -> None:
     """nnopt follows a link that the user names on the command line."""

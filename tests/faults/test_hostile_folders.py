@@ -1,4 +1,4 @@
-"""Folders of results from a hostile sender: no verb accesses files outside of the given folder.
+"""Folders of results from a hostile sender: no command accesses files outside of the folder.
 
 The table of folders is in ``hostile_folders.py``.
 """
@@ -55,7 +55,7 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int, str]]:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_folder_nothing_outside_touched_or_printed(
+def test_hostile_folder_changes_and_prints_nothing_outside(
     attempt: Command, received: Received, workplace: Path, hostile: Hostile
 ) -> None:
     hostile.build(received)

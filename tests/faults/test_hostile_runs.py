@@ -1,8 +1,8 @@
-"""Folders of runs from a hostile sender, and the verbs that read them.
+"""Folders of runs from a hostile sender, and the commands that read the folders.
 
-Each test case changes one file of a finished run. The verbs compare, report and diff either leave
-the file out or refuse it with its name. They never hang, show a private file, or use more memory
-than a file of normal size needs.
+Each test case changes one file of a finished run. The commands compare, report and diff either
+leave the file out, or refuse it and name it. They never hang, show a private file, or use more
+memory than a file of normal size needs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Build = Callable[[Path], Any]
 
 
 def summary(**changes: Any) -> Build:
-    """Change keys of the summary, and correct its checksum."""
+    """Change keys of the summary, and correct the checksum in it."""
 
     def build(run: Path) -> None:
         values = json.loads((run / "summary.json").read_text())
@@ -78,7 +78,7 @@ def endless(name: str) -> Build:
 
 
 def sparse(name: str) -> Build:
-    """Extend a file to 64 GiB that need no space on the disk."""
+    """Extend a file to 64 GiB without using space on the disk."""
 
     def build(run: Path) -> None:
         with (run / name).open("ab") as file:
@@ -88,7 +88,7 @@ def sparse(name: str) -> Build:
 
 
 def archive(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) -> Build:
-    """Replace the weights by an archive with these members."""
+    """Replace the file of the weights by an archive with these members."""
 
     def build(run: Path) -> None:
         with (
@@ -191,7 +191,7 @@ SUMMARIES: dict[str, Build] = {
     "endless": endless("summary.json"),
     "64 GiB": sparse("summary.json"),
 }
-"""Summaries that are refused by name: exit code 3 (diff: 2 or 3)."""
+"""Summaries that the commands refuse by name: exit code 3 (diff: 2 or 3)."""
 
 HARMLESS: dict[str, Build] = {
     "started before the year 1": summary(started="0001-01-01T00:00:00+14:00"),
@@ -241,7 +241,7 @@ HARMLESS: dict[str, Build] = {
     "plots: a name": picture('"><script>x.svg', "<svg/>"),
     "plots: no picture": picture("b.png", "\x89PNG"),
 }
-"""Files that are left out or shown as text: exit code 0."""
+"""Files that the commands leave out or show as text: exit code 0."""
 
 WEIGHTS: dict[str, Build] = {
     "texts": archive(("a.npy", array("(1,)", "'<U4'", b"a" * 16))),
@@ -314,9 +314,7 @@ def everything_told(attempt: Command, expected: set[int]) -> list[Attempt]:
 
 
 @pytest.mark.parametrize("build", SUMMARIES.values(), ids=SUMMARIES)
-def test_readers_hostile_summary_refused_by_name(
-    attempt: Command, runs: Path, build: Build
-) -> None:
+def test_readers_refuse_hostile_summary_by_name(attempt: Command, runs: Path, build: Build) -> None:
     build(runs / "b")
     for result in everything_told(attempt, {3}):
         assert "runs/b/summary.json" in result.err
@@ -325,7 +323,7 @@ def test_readers_hostile_summary_refused_by_name(
 
 
 @pytest.mark.parametrize("build", HARMLESS.values(), ids=HARMLESS)
-def test_readers_hostile_file_left_out(attempt: Command, runs: Path, build: Build) -> None:
+def test_readers_leave_out_hostile_file(attempt: Command, runs: Path, build: Build) -> None:
     build(runs / "b")
     everything_told(attempt, {0})
     assert attempt("diff", "runs/a", "runs/b").code in (0, 2)
@@ -334,7 +332,7 @@ def test_readers_hostile_file_left_out(attempt: Command, runs: Path, build: Buil
 
 
 @pytest.mark.parametrize("build", WEIGHTS.values(), ids=WEIGHTS)
-def test_diff_hostile_weights_refused_within_memory(
+def test_diff_refuses_hostile_weights_within_memory(
     attempt: Command, runs: Path, build: Build
 ) -> None:
     build(runs / "b")
@@ -345,7 +343,7 @@ def test_diff_hostile_weights_refused_within_memory(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # KiB
 
 
-def test_compare_losses_near_float_maximum_shown_exactly(
+def test_compare_shows_losses_near_float_maximum_exactly(
     attempt: Command, leave_run: Callable[..., Path], workplace: Path
 ) -> None:
     for name, lr, losses in (("a", 0.1, (1.7e308, -1.7e308)), ("b", 0.2, (1e308, 1e308))):
@@ -369,7 +367,7 @@ def test_diff_other_architecture_lists_few_arrays(attempt: Command, workplace: P
     printed.is_done("not in both, or of different shapes: dense1.weight", "more")
 
 
-def test_weights_read_back_equal_bits(sent: Path) -> None:
+def test_weights_are_read_back_bit_by_bit(sent: Path) -> None:
     from nnopt.results.weights import read_weights
 
     actual = read_weights(sent / "a" / "model_best.npz")
