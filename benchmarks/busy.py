@@ -8,8 +8,8 @@ two cores that this process may use. The command is ``nnopt run experiment=mnist
 each backend, the ratio of the median training times must be at most 1.6. Exits with 1 if it is
 larger.
 
-Training times are those of ``summary.json``, without the start of Python and PyTorch. The column
-"command" has the ratio for whole commands.
+Training times are read from ``summary.json`` and exclude the start of Python and PyTorch. The
+column "command" contains the ratio of the times of whole commands.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def measure(backend: str, overrides: list[str]) -> tuple[float, float]:
-    """Return the seconds of one training and of its command."""
+    """Return the seconds of one training and of the whole command."""
     variables = {k: v for k, v in os.environ.items() if k not in THREAD_VARIABLES}
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["run", "experiment=mnist_mlp", "epochs=1", "plots=false", f"backend={backend}"]

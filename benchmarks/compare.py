@@ -3,8 +3,8 @@
     python benchmarks/compare.py
 
 The script copies a real run to the folders of a sweep of 200 settings and 5 seeds, and compares
-them with a baseline. The whole process must take at most 3 s (median of five, after a warm-up) and
-need at most 400 MB. Exits with 1 if a target is missed.
+the settings with a baseline. The whole process must take at most 3 s (median of five, after a
+warm-up) and need at most 400 MB. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Compare the time of convolution in NumPy with PyTorch's on the CPU.
+"""Compare the time of a convolution in NumPy and in PyTorch on the CPU.
 
     python benchmarks/conv.py
 
 The first table has the time of a 3x3 layer, forward and both gradients, at five shapes, relative to
 the faster of PyTorch's two memory formats. A second table shows how the time grows with batch size
 and channels. Both sides use 2 threads and take turns; the ratio is the median over turns. Exits
-with 1 if a ratio exceeds 1.5 or their geometric mean 1.1.
+with 1 if a ratio exceeds 1.5 or the geometric mean of the ratios exceeds 1.1.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def torch_layer(shape: Shape, memory_format: torch.memory_format) -> Callable[[], None]:
-    """Return forward and both gradients in PyTorch."""
+    """Return a function that computes forward and both gradients in PyTorch."""
 
     def tensor(*size: int) -> torch.Tensor:
         return torch.randn(size).to(memory_format=memory_format)
@@ -109,7 +109,7 @@ def torch_layer(shape: Shape, memory_format: torch.memory_format) -> Callable[[]
 
 
 def numpy_layer(shape: Shape) -> Callable[[], None]:
-    """Return forward and both gradients in nnopt's NumPy backend, with reused buffers."""
+    """Return a function that does the same in nnopt's NumPy backend, with reused buffers."""
     random = np.random.default_rng(0)
 
     def array(*size: int) -> np.ndarray:

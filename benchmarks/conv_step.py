@@ -1,4 +1,4 @@
-"""Compare time and memory of a training step of convolutional networks, NumPy and PyTorch, CPU.
+"""Compare time and memory of training steps of convolutional networks in NumPy and PyTorch, CPU.
 
     python benchmarks/conv_step.py
 
@@ -8,7 +8,7 @@ The PyTorch side has the same layers as ``torch.nn`` modules, and ``torch.optim`
 settings, in the faster of its two memory formats. Both take turns; the ratio is the median over
 turns.
 
-Memory is the growth of the peak of a new process during 20 steps, from before the network is built.
+Memory is the growth of a new process's peak memory from before the network is built to step 20.
 "growth" is the further growth of the NumPy side from step 20 to step 200. Exits with 1 if a ratio
 of times exceeds 1.5, a ratio of memory 2, or the growth 2 MB. Two of the networks have no targets.
 """
@@ -131,7 +131,7 @@ STEPS: dict[str, Callable[[Case], Step]] = {
 
 
 def memory_of(side: str, number: int) -> tuple[float, float]:
-    """Return the growth of memory in MB in 20 steps and in 180 further ones, in a new process."""
+    """Return the growth of memory in MB in 20 steps and in 180 more steps, in a new process."""
     first, growth = run_command(sys.executable, __file__, side, number).output.split()[-2:]
     return float(first), float(growth)
 
@@ -139,7 +139,7 @@ def memory_of(side: str, number: int) -> tuple[float, float]:
 def measure_memory(side: str, number: int) -> None:
     """Build and train a network and print its memory, in the child process."""
     torch.set_num_threads(THREADS)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, which imports have raised
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory; imports raised it
     before = peak()
     with threadpool_limits(THREADS):
         step = STEPS[side](CASES[number])
@@ -152,7 +152,7 @@ def measure_memory(side: str, number: int) -> None:
 
 
 def peak() -> int:
-    """Return the peak memory of this process since its reset, in bytes (Linux)."""
+    """Return the peak memory of this process since the last reset, in bytes (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
 

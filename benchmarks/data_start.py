@@ -1,13 +1,13 @@
-"""Measure how fast data of CINIC-10's size load from the cache, and the memory they need.
+"""Measure time and memory for loading data of CINIC-10's size from the cache.
 
     python benchmarks/data_start.py                    270,000 images, about five minutes
     python benchmarks/data_start.py --images 6000
 
 The script writes a tree of PNG files to a temporary folder and decodes it into the cache. Then it
 starts new processes that load the data from there; one of them also reads every row of every part.
-The second start, the whole process from its start to its end, must take at most 1 s, and the peak
-of resident memory must be at most 1.3 times the size of the images. A small tree has no target for
-memory, because the interpreter needs more than its images. Exits with 1 if a target is missed.
+The second start (wall time of the whole process) must take at most 1 s, and the peak of resident
+memory must be at most 1.3 times the size of the images. A small tree has no target for memory,
+because the interpreter needs more memory than the images. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from timing import Table, machine_line, run_command
 MAX_START_SECONDS = 1.0
 LARGEST_MEMORY_RATIO = 1.3
 MIN_RAW_BYTES = 2 * 10**8
-"""Bytes of images from which the memory has a target."""
+"""Minimum size of the images, in bytes, for a target of the memory."""
 
 DISTINCT_IMAGES = 500
 ROWS_PER_READ = 1_000
@@ -36,7 +36,7 @@ ROWS_PER_READ = 1_000
 def main() -> int:
     """Print the table; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=270_000, help="in all three parts together")
+    parser.add_argument("--images", type=int, default=270_000, help="number in all three parts")
     parser.add_argument("--child", nargs=2, metavar=("ROOT", "load|read"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:

@@ -3,11 +3,10 @@
     NNOPT_DATA_DIR=... python benchmarks/defaults.py [PART ...] [KEY=VALUE ...] [--seeds 5]
 
 The parts are ``datasets``, ``backends`` (the datasets with PyTorch), ``networks`` and
-``optimizers``. If none is named, all parts run. The table has one row per command, which runs with
-seeds 0, 1, ... A row has the mean, the standard deviation and the minimum of the test accuracy in
-percent, and the smallest accepted minimum.
-Rows with n = 1 train only seed 0, to check that the accuracy is above chance. Exits with 1 if a
-minimum misses its target or a point failed.
+``optimizers``. If none is named, all parts run. Each command runs with seeds 0, 1, ... and has one
+row of the table: the mean, the standard deviation and the minimum of the test accuracy in percent,
+and the smallest accepted minimum. Rows with n = 1 train only seed 0, to check that the accuracy is
+above chance. Exits with 1 if a minimum misses its target or a run failed.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     NNOPT_DATA_DIR=... python benchmarks/experiments.py [EXPERIMENT ...] [KEY=VALUE ...] [--seeds 5]
 
 Each experiment is trained with seeds 0, 1, ... as one sweep, with the given overrides, such as
-backend=torch. If none is named, the script runs all but those made for a GPU. It prints mean ±
-standard deviation (n - 1 in the denominator) of test accuracy and training time. Exits with 1 if a
-point failed or if an experiment misses its accuracy or its time.
+backend=torch. If none is named, the script runs all experiments except those made for a GPU. It
+prints mean ± standard deviation (n - 1 in the denominator) of test accuracy and training time.
+Exits with 1 if a run failed or if an experiment misses its target of accuracy or time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MAX_SECONDS = {"cifar10_three_layer_conv": 900.0, "cifar10_vgg": 900.0}
 """Targets of the mean training time on two cores."""
 
 ON_A_GPU = ("cifar10_fast", "cifar10_resnet18", "cinic10_vgg")
-"""Measured by gpu_recipes.py, and by this script only if they are named."""
+"""Experiments that gpu_recipes.py measures; this script runs them only if they are named."""
 
 
 def main() -> int:
@@ -72,14 +72,14 @@ def run_sweep(overrides: Sequence[str], seeds: int, folder: Path) -> int:
 
 
 def accuracies(sweep: Path) -> list[float]:
-    """Return the test accuracies of a sweep in percent; 0 for a point without a result."""
+    """Return the test accuracies of a sweep in percent; 0 for a run without a result."""
     with suppress(FileNotFoundError):
         return [100 * float(row["test_accuracy"] or 0) for row in read_csv(sweep / "results.csv")]
     return []
 
 
 def experiment_names() -> list[str]:
-    """Return all experiments but those made for a GPU."""
+    """Return the names of all experiments except those made for a GPU."""
     return sorted({path.stem for path in EXPERIMENTS.glob("*.yaml")} - set(ON_A_GPU))
 
 

@@ -7,7 +7,7 @@ row of the table:
 
 accuracy  test accuracy, mean ± standard deviation (n - 1 in the denominator);
 first     training time of seed 0, including compilation, which later seeds reuse;
-warm      training time of all seeds if every epoch took the median time of those after the first;
+warm      training time of all seeds if every epoch took the median time of the later epochs;
 MFU       model FLOP utilization (Chowdhery et al. 2022, appendix B): the FLOPs of a forward pass,
           as in `nnopt describe`, times three for each training sample and times one for each
           validation sample, divided by the warm time and by the peak of the device's 16-bit matrix
@@ -31,7 +31,7 @@ from experiments import ON_A_GPU, run_sweep
 from timing import machine_line, mean_and_std, read_csv, read_summaries
 
 SEEDS = dict.fromkeys(ON_A_GPU, 3) | {"cifar10_fast": 10}
-"""The recipes in order, and their default number of seeds."""
+"""Recipe -> default number of seeds, in the order of the table."""
 
 MIN_ACCURACY = {"cifar10_fast": 0.94}
 """Targets of the mean test accuracy."""
@@ -51,8 +51,8 @@ PEAKS = {
     "RTX 4090": 165.2,
     "RTX 3090": 71.0,
 }
-"""Part of a device's name -> dense bf16 TFLOP/s with float32 sums, from its data sheet. The first
-match counts."""
+"""Part of a device's name -> dense bf16 TFLOP/s with float32 sums, from the data sheet of the
+device. The first match counts."""
 
 HEADER = ("recipe", "seeds", "accuracy, %", "first, s", "warm, s", "MFU, %")
 LINE = "{:<18} {:>5} {:>14} {:>9} {:>14} {:>7}"

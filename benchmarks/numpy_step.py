@@ -5,8 +5,8 @@
 Both sides have the same net, initial weights and batch, SGD with momentum 0.9 and 2 threads; nnopt
 uses one thread for products of small batches. The NumPy side is nnopt's network and optimizer
 (``NumpyNetwork.train_step``), the PyTorch side a hand-written ``nn.Sequential`` with the default
-form of ``torch.optim``. They take turns; the ratio is that of the medians. Exits with 1 if a ratio
-of the first table exceeds its target.
+form of ``torch.optim``. They take turns; the ratio is computed from the medians. Exits with 1 if a
+ratio of the first table exceeds its target.
 
 The column "by hand" of the first table is a control: the same step as a short NumPy loop for this
 net alone, with preallocated arrays, relative to PyTorch. It depends only on the matrix libraries,
@@ -40,8 +40,8 @@ from nnopt.schema import Config, MlpConfig
 THREADS = 2
 SECONDS_PER_CASE = 8.0
 TURN_SECONDS = 0.5
-"""Long, because the worker threads of either side spin for some ten milliseconds after their last
-task and slow the other side: this affects the first steps of a turn, but not the median."""
+"""A turn is long, because the worker threads of either side spin for some ten milliseconds after
+their last task and slow the other side: only the first steps of a turn are affected."""
 
 LR = 1e-5  # all steps use the same batch: a larger rate would reach denormal gradients
 
@@ -116,7 +116,7 @@ def measure(case: Case, overrides: list[str], with_control: bool) -> list[float]
 def loop_by_hand(
     case: Case, config: Config, architecture: Architecture, x: np.ndarray, y: np.ndarray
 ) -> Callable[[], None]:
-    """Return a step for this net and rule only; weights are (in, out), for x @ w."""
+    """Return a step for this net and optimizer only; weights are (in, out), for x @ w."""
     initial = initial_arrays(architecture, config.initializer, config.seed)
     parameters = [aligned(a.T) for a in initial.values()]  # w, b, w, b, ...
     velocities, updates = [[aligned(0 * p) for p in parameters] for _ in range(2)]

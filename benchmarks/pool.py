@@ -4,7 +4,7 @@
 
 A sweep of eight points that need only the processor runs in one process with one thread, and with
 ``hydra/launcher=pool`` and two workers with one thread each. Whole commands are timed and take
-turns. The ratio of the medians must be at least 1.8. Exits with 1 if it is smaller.
+turns. Exits with 1 if the ratio of the medians is below 1.8.
 
 The benchmark needs two free cores. The row "two by hand" shows the limit of the machine: two
 commands that run half of the sweep each at the same time. Cores that share caches, power or a
@@ -45,7 +45,7 @@ COMMANDS = {
     "two workers": [["seed=0,1", *POOL]],
     "two by hand": [["seed=0"], ["seed=1"]],
 }
-"""Variant -> the last overrides of each of its commands, which run at the same time."""
+"""Variant -> the last overrides of each command; a variant's commands run at the same time."""
 
 
 def main() -> int:

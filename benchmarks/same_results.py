@@ -2,9 +2,9 @@
 
     NNOPT_DATA_DIR=... python benchmarks/same_results.py OLD_NNOPT NEW_NNOPT
 
-Each argument is an executable ``nnopt``. Twelve configurations are trained with both of them, each
-in both backends. The script compares all weights, ``metrics.csv`` without its times, and
-``layers.csv``, and it exits with 1 if one of them differs. Use it before and after a change that
+Each argument is an executable ``nnopt``. Twelve configurations are trained with both executables,
+in both backends. The script compares all weights, ``metrics.csv`` without the times, and
+``layers.csv``, and it exits with 1 if a result differs. Use it before and after a change that
 must not change any result. The data are the first images of MNIST.
 """
 
@@ -96,7 +96,7 @@ def train(executable: Path, folder: Path, overrides: list[str], backend: str) ->
 
 @cache
 def wants_first_keys(executable: Path) -> bool:
-    """Return whether an executable is older than the present names of the keys."""
+    """Return whether an executable is so old that it needs the first names of the keys."""
     command = [str(executable.absolute()), "run", "--cfg", "job"]
     config = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return "accumulation_steps:" not in config

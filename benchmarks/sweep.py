@@ -1,12 +1,12 @@
-"""Measure the overhead of a sweep over the training of its points.
+"""Measure the overhead of a sweep, in addition to the training of its runs.
 
     python benchmarks/sweep.py [--points 1000]
 
-A sweep of 100 points of one step on the spiral must take at most 15 s, and at most 100 ms per point
+A sweep of 100 runs of one step on the spiral must take at most 15 s, and at most 100 ms per run
 in addition to training, with every config group chosen on the command line. The same sweep with
-plots of each point, the default of small sweeps, has no target. In a sweep of ``--points`` points,
-the number of open files must not grow from the 10th point to the last, and the memory must grow by
-at most 2 %. Exits with 1 if a target is missed.
+plots of each run, the default of small sweeps, has no target. In a sweep of ``--points`` runs, the
+number of open files must not grow from the 10th run to the last, and the memory must grow by at
+most 2 %. Exits with 1 if a target is missed.
 
 Other work on the machine affects the wall times; the column "cpu" has the processor time.
 """
@@ -45,13 +45,13 @@ with open(sys.argv[1], "w") as file:
     json.dump(found, file)
 sys.exit(code)
 """
-"""Runs a sweep and records open files and memory whenever its table is written."""
+"""Runs a sweep and records open files and memory whenever the sweep writes its table."""
 
 
 def main() -> int:
     """Print the tables; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", type=int, default=1000, help="of the long sweep; default 1000")
+    parser.add_argument("--points", type=int, default=1000, help="runs of the long sweep")
     options = parser.parse_args()
     print(machine_line())
     with tempfile.TemporaryDirectory() as name:
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def measure(table: Table, folder: Path, points: int, plots: str) -> None:
-    """Run a sweep and add its rows; ``plots`` is the value of plots=auto at this size."""
+    """Run a sweep and print its rows; ``plots`` is the value that plots=auto has at this size."""
     base = run_nnopt(*arguments(folder.with_suffix(".two"), 2), f"plots={plots}").seconds
     sweep = run_nnopt(*arguments(folder, points))
     training = [float(row["train_seconds"]) for row in read_csv(folder / "results.csv")]
@@ -81,7 +81,7 @@ def measure(table: Table, folder: Path, points: int, plots: str) -> None:
 
 
 def watch(table: Table, folder: Path, points: int) -> None:
-    """Run a long sweep and add its rows."""
+    """Run a long sweep and print its rows."""
     records = folder.with_suffix(".json")
     process = run_command(sys.executable, "-c", WATCHED, records, *arguments(folder, points))
     values = json.loads(records.read_text())

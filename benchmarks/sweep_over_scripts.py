@@ -10,8 +10,8 @@ for the same epochs with the same batch size and optimizer:
 
 The sweep uses NumPy and one worker per core, the script PyTorch with its default threads. Both
 write metrics and weights but no plots. The loop runs ``--loop`` of its 80 trainings, spread over
-all settings, half of them before the sweep and half after it; their time is scaled to 80. Exits
-with 1 if the sweep takes more than 0.35 of the loop's time.
+all settings, half of them before the sweep and half after it; the time is scaled to 80 trainings.
+Exits with 1 if the sweep takes more than 0.35 of the loop's time.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> int:
     table.row("sweep", *cells, value=ratio, at_most=LARGEST_RATIO)
     same = [x for x in ours if point_of(x) in {(float(a), float(b), c) for a, b, c in chosen}]
     accuracies = [statistics.mean(x["test_accuracy"] for x in runs) for runs in (theirs, same)]
-    print("mean test accuracy of the same settings: {:.4f} and {:.4f}".format(*accuracies))
+    print("mean test accuracy of equal settings: loop {:.4f}, sweep {:.4f}".format(*accuracies))
     return int(table.missed)
 
 
@@ -81,7 +81,7 @@ def decode() -> None:
 
 
 def loop_seconds(points: list[tuple[str, str, int]], epochs: int, data: str, root: Path) -> float:
-    """Return the seconds of a shell loop over these points."""
+    """Return the seconds of a shell loop over ``points``: (learning rate, L2, seed)."""
     lines = []
     for lr, l2, seed in points:
         options = f"--lr {lr} --l2 {l2} --seed {seed} --epochs {epochs} --data {shlex.quote(data)}"
@@ -103,7 +103,7 @@ def sweep_seconds(epochs: int) -> float:
 
 
 def point_of(summary: dict[str, Any]) -> tuple[float, float, int]:
-    """Return learning rate, strength of L2 and seed of a point of the sweep."""
+    """Return learning rate, strength of L2 and seed of a run of the sweep."""
     config = summary["config"]
     return config["optimizer"]["lr"], config["regularizer"]["l2"], config["seed"]
 

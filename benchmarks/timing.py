@@ -1,4 +1,4 @@
-"""Shared code of the benchmarks: processes, turns, ratios, tables with targets, the machine."""
+"""Code that benchmarks share: processes, turns, ratios, tables with targets, the machine."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def take_turns(
     Args:
         functions: The functions to compare.
         turns: Number of turns of each function.
-        turn_seconds: Seconds of a turn. A function is called at least twice in each.
+        turn_seconds: Seconds of a turn. A function is called at least twice in each turn.
 
     Returns:
         Seconds of each call, by function and turn.
@@ -111,7 +111,7 @@ def compare_with_fastest(
 
     Returns:
         Seconds of the reference with the smallest median, seconds of the function, and the median
-        over turns of their ratio. The time of a turn is the median of its calls.
+        over turns of the ratio of both. The time of a turn is the median of its calls.
     """
     measured = take_turns(*references, function, turns=turns, turn_seconds=turn_seconds)
     *others, own = [[statistics.median(turn) for turn in each] for each in measured]
@@ -131,7 +131,7 @@ def alternate(
 
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Return the median over turns of the ratio within a turn."""
+    """Compute the ratio within each turn, and return the median over turns."""
     return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
@@ -154,7 +154,7 @@ class Table:
         """Print a row.
 
         Args:
-            cells: Text of the columns, at most all but the last.
+            cells: Texts of the columns from the first; the last column shows the target.
             value: The number to compare with the target.
             target: ``at_most=`` or ``at_least=`` and a number; none if the row has no target.
         """

@@ -5,12 +5,12 @@
 plain:    an efficient loop: shuffled index batches of float32 tensors in memory, torch.optim.SGD
           with default settings, the loss summed on the device.
 tutorial: the loop of most tutorials: a dataset that transforms sample by sample, a DataLoader, and
-          loss.item() at each step; the faster of no worker process and two.
+          loss.item() at each step; with no or two worker processes, whichever is faster.
 
-The backend and plain take turns every 50 steps. The backend and tutorial take turns every epoch,
-because the worker processes would continue during the backend's turn. The ratio is the median over
-rounds. Exits with 1 if the backend takes more than 1.05 of plain's or 0.6 of tutorial's time. The
-images are noise if NNOPT_DATA_DIR does not contain MNIST.
+The backend and plain take turns every 50 steps. The backend and tutorial take turns only after each
+epoch, because worker processes would continue during the backend's turn. The ratio is the median
+over rounds. Exits with 1 if the backend takes more than 1.05 times plain's time or 0.6 times
+tutorial's. The images are noise if NNOPT_DATA_DIR does not contain MNIST.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def mnist() -> tuple[np.ndarray, np.ndarray]:
 
 
 def backend(x: np.ndarray, y: np.ndarray, hidden: tuple[int, ...], batch: int) -> Epoch:
-    """Return an epoch of nnopt's PyTorch backend."""
+    """Return a function that runs an epoch of nnopt's PyTorch backend."""
     overrides = ["backend=torch", f"architecture.hidden={list(hidden)}", f"batch_size={batch}"]
     overrides += [f"optimizer.lr={LR}", f"optimizer.momentum={MOMENTUM}", "regularizer.grad_clip=0"]
     dataset = make_dataset(x, y, np.array([MEAN]), np.array([DEVIATION]))
@@ -92,7 +92,7 @@ def backend(x: np.ndarray, y: np.ndarray, hidden: tuple[int, ...], batch: int) -
 
 
 def mlp(hidden: tuple[int, ...]) -> nn.Sequential:
-    """Return a net of 784, the hidden sizes with ReLU, and 10."""
+    """Return a net with 784 inputs, hidden layers of these sizes with ReLU, and 10 outputs."""
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise([784, *hidden]):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]

@@ -10,8 +10,8 @@ tutorial: the loop of most tutorials: torchvision's transforms on one image at a
 
 All three train the same net on CIFAR-10, with random crops and flips, in batches of 64. They take
 turns; each turn is one epoch of ``--images`` images. The ratio is the median over rounds. Exits
-with 1 if the backend takes more than 1.03 of best's or 0.8 of tutorial's time. The images are noise
-if NNOPT_DATA_DIR does not contain CIFAR-10.
+with 1 if the backend takes more than 1.03 times best's time or 0.8 times tutorial's. The images are
+noise if NNOPT_DATA_DIR does not contain CIFAR-10.
 
 KEY=VALUE are overrides for the backend, such as backend.compile=default. With backend.device=cuda
 the other loops use the GPU too, but they are never compiled and always use float32.

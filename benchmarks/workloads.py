@@ -29,7 +29,7 @@ Epoch = Callable[[], Iterator[float]]
 TURN_STEPS = 50
 
 READ_EVERY = 100
-"""Steps between two reads of the records of the NumPy backend."""
+"""Steps between two reads of the loss and accuracy that the NumPy backend has recorded."""
 
 
 def build_architecture(config: Config, shape: tuple[int, ...], classes: int = 10) -> Architecture:
@@ -40,7 +40,7 @@ def build_architecture(config: Config, shape: tuple[int, ...], classes: int = 10
 def numpy_step(
     config: Config, architecture: Architecture, x: np.ndarray, y: np.ndarray, lr: float
 ) -> Step:
-    """Return a step of nnopt's NumPy backend, which reads its records every 100 steps."""
+    """Return a step of nnopt's NumPy backend; every 100 steps, it reads the recorded losses."""
     network = NumpyNetwork(architecture, config)
     network.load(initial_arrays(architecture, config.initializer, config.seed))
     count = 0
@@ -74,7 +74,7 @@ def make_dataset(x: np.ndarray, y: np.ndarray, mean: np.ndarray, std: np.ndarray
 
 
 def backend_epoch(config: Config, dataset: Dataset, lr: float) -> Epoch:
-    """Return an epoch of the configured backend, through its loader and network only."""
+    """Return an epoch of the configured backend, which uses only its loader and its network."""
     architecture = build_architecture(config, dataset.input_shape)
     backend = load_backend(config.backend.name)
     network = backend.build_network(architecture, config)

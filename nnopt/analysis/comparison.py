@@ -25,7 +25,7 @@ from nnopt.results.metrics import METRICS, better_direction
 
 @dataclass(frozen=True)
 class MetricResult:
-    """Result of one setting in one metric."""
+    """Result of one setting in one metric. A setting is a group of runs; see ``settings``."""
 
     estimate: Estimate | None  # None if no run of the setting has the metric
     difference: Difference | None  # from the baseline; None without a baseline
@@ -52,7 +52,7 @@ class Comparison:
     notes: tuple[str, ...]  # remarks about the data, one sentence each
 
     def label(self, metric: str) -> str:
-        """Return the column of a metric: ``epochs_done`` if the key ``epochs`` has a column."""
+        """Return a metric's column title, such as ``epochs_done`` if ``epochs`` is also a key."""
         return f"{metric}_done" if metric in self.keys else metric
 
     @property
@@ -154,8 +154,8 @@ def _baselines(
 ) -> list[int | None]:
     """Return the index of the baseline for each setting.
 
-    If only one setting meets the conditions, it is the baseline of all. If several settings meet
-    them, the baseline is the one that equals the setting in all other keys.
+    If only one setting meets the conditions, it is the baseline of all settings. If several meet
+    the conditions, the baseline of a setting is the one that equals it in all other keys.
     """
     if not conditions:
         return [None] * len(settings)

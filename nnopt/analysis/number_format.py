@@ -8,7 +8,7 @@ from decimal import Decimal
 from nnopt.analysis.statistics import ROUNDING, SIGNIFICANCE, Difference, Estimate
 
 MISSING = "–"
-PLAIN_EXPONENTS = range(-4, 7)  # decimal exponents of numbers that are written in full
+PLAIN_EXPONENTS = range(-4, 7)  # decimal exponents of numbers written without e
 
 
 def format_mean(found: Estimate | None) -> str:

@@ -40,8 +40,8 @@ def text_rows(table: Table) -> list[list[str]]:
 def to_csv(rows: Sequence[Record], keep_formulas: bool = False) -> str:
     """Return records as CSV; numbers have full precision, and None is an empty cell.
 
-    Spreadsheets interpret texts such as ``=A1`` as formulas. They get a leading apostrophe unless
-    ``keep_formulas`` is True.
+    Spreadsheets interpret texts such as ``=A1`` as formulas. Such texts get a leading apostrophe
+    unless ``keep_formulas`` is True.
     """
     as_cell = (lambda value: value) if keep_formulas else _without_formula
     text = io.StringIO()

@@ -101,8 +101,8 @@ def unify_file_names(runs: Sequence[Run]) -> list[Run]:
     """Replace different paths of the same file in ``dataset.train`` and ``dataset.test`` by one.
 
     Files with the same name and content are the same file. All runs get the shortest path of the
-    file. If the content of a run's file is unknown, the run gets the path that other runs with its
-    old path get, provided that they all get the same path.
+    file. If the content of a run's file is unknown, its path is replaced as in the other runs with
+    the same path, provided that all of these get the same new path.
     """
     paths: dict[tuple[str, str, str], set[str]] = {}
     for run in runs:
@@ -155,14 +155,14 @@ def _digest(run: Run) -> str:
 
 
 def _sources(run: Run) -> frozenset[str]:
-    """Return the hashes of the data files; that of the test file also with a mark."""
+    """Return the hashes of the data files; the hash of the test file is added with a mark."""
     return run.sources if run.test_file is None else run.sources | {f"test {run.test_file}"}
 
 
 def _files(
     runs: Iterable[Run], sources_of: Callable[[Run], frozenset[str]]
 ) -> dict[str, dict[frozenset[str], Run]]:
-    """Return the first finished run for each dataset and each set of digests of its files."""
+    """Return the first finished run for each dataset and each set of digests of data files."""
     files: dict[str, dict[frozenset[str], Run]] = {}
     for run in runs:
         if run.status == "done":

@@ -18,7 +18,7 @@ Values = Mapping[str, Value]  # values by dotted key
 
 
 class _WithSettings(Protocol):
-    """A run, or a point that has only a configuration."""
+    """A run, or a configuration that has not run."""
 
     @property
     def settings(self) -> Values: ...
@@ -30,7 +30,7 @@ class Setting:
 
     values: Values  # values of the varying keys that these runs have
     runs: Mapping[int, Run]  # finished runs by seed
-    left_out: Mapping[str, int]  # number of the runs that are not done, by status
+    left_out: Mapping[str, int]  # number of runs by status, for runs that are not done
     repeated: int  # number of finished runs that a newer run with the same seed replaces
 
     def metric(self, name: str) -> dict[int, float]:
@@ -39,7 +39,7 @@ class Setting:
 
 
 def known_keys(runs: Iterable[_WithSettings]) -> list[str]:
-    """Return the keys of all runs in groups. The name of a group precedes its keys."""
+    """Return the keys of all runs, sorted by config group; the group's name precedes its keys."""
     names = dict.fromkeys(key for run in runs for key in run.settings)
     groups = {name: n for n, name in enumerate(dict.fromkeys(map(_group_of, names)))}
     return sorted(names, key=lambda key: (groups[_group_of(key)], key != _group_of(key)))
@@ -94,7 +94,7 @@ def _setting(runs: list[Run], keys: Sequence[str]) -> Setting:
 
 
 def sort_key(values: Values, key: str) -> tuple[int, Any]:
-    """Return a sort key of a value: missing values first, then null, numbers, lists and text."""
+    """Return a sort key: missing values are first, then null, numbers, lists and texts."""
     if key not in values:
         return (0, 0)
     match values[key]:
@@ -125,7 +125,7 @@ class Condition:
         return f"{self.key}{self.operator}{','.join(self.values)}"
 
     def holds(self, values: Values) -> bool:
-        """Return whether the values meet the condition. Without the key, they meet only ``!=``."""
+        """Return whether the values meet the condition. If the key is absent, only ``!=`` holds."""
         if self.key not in values:
             return self.operator == "!="
         value = values[self.key]

@@ -1,8 +1,8 @@
 """Means over seeds, differences between settings, and their significance.
 
-Runs with the same seed share initial weights and batches, so their results are correlated, and
-Student's paired t test is used. Rank tests such as Wilcoxon's do not suit few seeds: with five
-seeds, their smallest p value is 2 / 2⁵ = 0.06, which is not below 5 %.
+Student's paired t test is used, because results of runs with the same seed are correlated: they
+share initial weights and batches. Rank tests such as Wilcoxon's do not suit few seeds: with five
+seeds, the smallest possible p value is 2 / 2⁵ = 0.06, which is not below 5 %.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
-ROUNDING = 1e-12  # a standard deviation below this fraction of the values is a rounding error
+ROUNDING = 1e-12  # a smaller standard deviation, relative to the values, is a rounding error
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for multiple tests, in the same order (Holm 1979).
 
-    The i-th smallest of m values is multiplied by m - i + 1, and then raised to the largest
-    adjusted value before it. At level α, the probability of one or more false positives is at most
-    α, even for dependent tests, such as comparisons with a common baseline.
+    The i-th smallest of m values is multiplied by m - i + 1, and raised to the adjusted value
+    before it if that is greater. At level α, the probability of any false positive is at most α,
+    even for dependent tests, such as comparisons with a common baseline.
     """
     adjusted, largest, m = [0.0] * len(p_values), 0.0, len(p_values)
     for rank, index in enumerate(sorted(range(m), key=p_values.__getitem__)):
@@ -110,7 +110,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
-    """Return the differences with ``p_holm``, the p values corrected over all of them."""
+    """Return the differences with ``p_holm``, corrected for the number of all differences."""
     p_values = [x.p for x in differences if x is not None and x.p is not None]
     adjusted = iter(holm(p_values))
     return [

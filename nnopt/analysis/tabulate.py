@@ -46,7 +46,7 @@ Columns = list[tuple[str, str, list[Cell]]]  # title, alignment and cells of eac
 
 
 def tabulate(comparison: Comparison) -> Table:
-    """Return a table with a row for each setting: its keys, and its results in each metric."""
+    """Return a table with a row for each setting: the values of its keys, and its results."""
     columns: Columns = [
         (key, "l", [Cell(short_text(value_of(row.setting, key))) for row in comparison.rows])
         for key in comparison.keys
@@ -116,11 +116,11 @@ def _fields(comparison: Comparison, row: Row) -> Iterator[tuple[str, str | float
 
 
 def pivot(comparison: Comparison, down: str, across: str) -> tuple[Table, list[Record]]:
-    """Return a table with a row for each value of ``down`` and a column for each of ``across``.
+    """Return a table of means and, in full precision, its rows as records; see ``check_pivot``.
 
-    The cells contain the means of one metric. The first column has the values of ``down``, and the
-    next columns have the other keys that vary. The records have the same cells in full precision.
-    The conditions of ``check_pivot`` must hold.
+    There is a row for each combination of values of ``down`` and the other varying keys except
+    ``across``, and a column for each value of ``across``. The first columns contain the values of
+    ``down`` and of the other varying keys.
     """
     keys = [down, *(key for key in comparison.keys if key not in (down, across))]
     results: dict[tuple[str | None, ...], dict[str | None, MetricResult]] = {}
@@ -188,14 +188,14 @@ def counted(number: int, noun: str) -> str:
 
 
 def value_of(setting: Setting, key: str) -> str | None:
-    """Return a value in the syntax of overrides, or None if the setting does not have the key."""
+    """Return a value in the syntax of overrides, or None if the setting lacks the key."""
     return setting_text(setting.values[key]) if key in setting.values else None
 
 
 def short_text(value: str | None, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
     """Return the value as the text of a cell, shortened if it is long.
 
-    A part of its digest distinguishes a shortened value from others with the same beginning.
+    A shortened value ends with a part of its digest, and thus differs from values that begin alike.
     """
     if value is None or len(value) <= max_characters:
         return value or MISSING

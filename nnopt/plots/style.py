@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from matplotlib.ticker import Formatter, Locator
 
 DPI = 110
-CHARACTERS_PER_INCH = 9  # of a title, on average
-BAR_WIDTH, BAR_GAP = 0.12, 0.1  # of a colour bar, in inches; the gap is to its axes
-LARGEST = 1e100  # larger values would overflow a log scale and count as infinite
+CHARACTERS_PER_INCH = 9  # average for a title
+BAR_WIDTH, BAR_GAP = 0.12, 0.1  # width of a colour bar and gap to the axes, in inches
+LARGEST = 1e100  # larger values would overflow a log scale, and are treated as infinite
 
 # The colours of Okabe and Ito (2008), which colour-blind readers can distinguish.
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, PURPLE, YELLOW, BLACK = "#56B4E9", "#CC79A7", "#F0E442", "#000000"
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, YELLOW, BLACK)
-MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">", "d", "*")  # 11 and 8 colours are coprime
+MARKERS = ("o", "s", "^", "D", "v", "p", "<", "h", ">", "d", "*")  # 11, coprime to 8 colours
 
 INK, FAINT, GRID, PALE = "#222222", "#6B6B6B", "#DDDDDD", "#F3F3F3"
 
@@ -93,7 +93,7 @@ def drawing(
     """Create a figure, let the caller draw into it, and write it to files.
 
     A file with the suffix ``.svg`` is an SVG, any other a PNG. The width and the height are in
-    inches. The title is in the uppermost 0.45 inches, and is cut at the width of the figure.
+    inches. The title is in the uppermost 0.45 inches and is cut at the width of the figure.
 
     Raises:
         OutputError: A file cannot be written.
@@ -103,7 +103,7 @@ def drawing(
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # ignores the user's matplotlibrc
+        matplotlib.rcdefaults()  # the user's matplotlibrc has no effect
         matplotlib.rcParams.update(cast(dict[Any, Any], STYLE))
         matplotlib.rcParams["font.family"] = _installed_fonts()
         figure = Figure((width, height), dpi=DPI)
@@ -182,7 +182,7 @@ def text_width(texts: Sequence[str], points: float = 9) -> float:
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """Return a shape like 32×14×14."""
+    """Format a shape, as ``32×14×14``."""
     return "×".join(map(str, shape))
 
 
@@ -213,7 +213,7 @@ def few_ticks(axis: Axis, most: int = 5, integer: bool = False) -> None:
 
 
 def round_ticks(most: int = 5, integer: bool = False) -> tuple[Locator, Formatter]:
-    """Return the ticks of ``few_ticks``."""
+    """Return the tick locator and the formatter that ``few_ticks`` sets."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     fewest, steps = 1 if integer else 2, [1, 2, 2.5, 5, 10]
@@ -228,7 +228,7 @@ def spans_decades(values: Floats, decades: float = 2) -> bool:
 
 
 def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
-    """Make an axis logarithmic. Its limits, which determine its ticks, must be final."""
+    """Make an axis logarithmic. The limits of the axis must be final: they determine the ticks."""
     from matplotlib.ticker import NullLocator
 
     is_x = which == "x"
@@ -240,7 +240,7 @@ def log_scale(axes: Axes, which: Literal["x", "y"] = "y") -> None:
 
 
 def set_scale(axes: Axes, which: Literal["x", "y"], logarithmic: bool, most: int = 5) -> None:
-    """Make an axis logarithmic or linear, with its ticks. ``most``: as in ``few_ticks``."""
+    """Make an axis logarithmic or linear, and set the ticks. ``most``: see ``few_ticks``."""
     if logarithmic:
         log_scale(axes, which)
     else:
@@ -284,7 +284,7 @@ def _power(value: float, position: int) -> str:
 def readable(text: str, most: int | None = None) -> str:
     r"""Return the text in at most ``most`` characters.
 
-    A character without a glyph in the installed fonts becomes its code, like \u732b.
+    A character without a glyph in the installed fonts is replaced by its code, such as \u732b.
     """
     if not text.isascii() or not text.isprintable():
         text = "".join(c if _has_glyph(c) else ascii(c)[1:-1] for c in text)
@@ -297,7 +297,7 @@ def evenly_spaced(count: int, most: int) -> Ints:
 
 
 def column_of(rows: Sequence[Any], name: str) -> Floats:
-    """Return an attribute of all rows, with NaN for missing and infinite values."""
+    """Return an attribute of all rows as an array, with NaN for missing and infinite values."""
     values = np.array([getattr(row, name) for row in rows], dtype=np.float64)
     values[~(np.abs(values) < LARGEST)] = np.nan
     return values
@@ -312,7 +312,7 @@ def rgb(colour: str) -> Floats:
 def load_matplotlib() -> ModuleType:
     """Import matplotlib without the environment variable MPLBACKEND.
 
-    No figure is shown, and the import would fail if the variable named an unknown backend.
+    The import would fail if the variable named an unknown backend. No figure is shown on a screen.
     """
     named = os.environ.pop("MPLBACKEND", None)
     try:

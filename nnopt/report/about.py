@@ -45,7 +45,7 @@ def about(points: Sequence[Point], keys: Sequence[str], sweep: Path | None) -> l
 
 
 def _arguments(sweep: Path) -> list[str]:
-    """Return the arguments of the sweep's command, where renamed keys have their new names."""
+    """Return the arguments of the sweep's command line; renamed keys have their new names."""
     arguments = read_plan(sweep).get("words")
     if isinstance(arguments, list) and all(isinstance(text, str) for text in arguments):
         return list(map(new_override, arguments))
@@ -70,7 +70,7 @@ def _varied(points: Sequence[Point], keys: Sequence[str]) -> list[str]:
 
 
 def _in_order(values: Iterable[str]) -> list[str]:
-    """Return sorted numbers, followed by the other values in their order."""
+    """Return the numbers in ascending order, followed by the other values in the given order."""
 
     def rank(text: str) -> tuple[bool, float]:
         with suppress(ValueError):
@@ -134,7 +134,7 @@ def _code(point: Point) -> str:
 
 
 def _distinct(points: Sequence[Point], describe: Any) -> list[str]:
-    """Return the different descriptions of the points, with counts if there are several."""
+    """Return each distinct description once, with its number of points if descriptions differ."""
     counts: Counter[str] = Counter()
     for point in points:
         # The summary of another version may lack values.

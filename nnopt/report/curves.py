@@ -23,12 +23,12 @@ COLUMNS = (
 )
 """Columns that can be drawn against epochs, steps or seconds."""
 
-MAX_PAGE_VALUES = 300_000  # in all curves of a page: 2.1 MB at seven characters each
+MAX_PAGE_VALUES = 300_000  # limit of the numbers in a page's curves: 2.1 MB at 7 bytes each
 MAX_EPOCHS, MIN_EPOCHS = 500, 20  # limits of the number of selected epochs of a run
 DIGITS = 5
 
 Column = list[float | None] | float | None
-"""The numbers of a column, None for a missing one; or one number if all are equal."""
+"""The numbers of a column, None for a missing number; or one number if all are equal."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Curve:
     steps: list[int]  # optimizer steps until the end of each epoch
     seconds: list[float | None]  # seconds until the end of each epoch
     columns: Mapping[str, Column]
-    every: int  # distance between the selected epochs
+    every: int  # distance between the selected epochs, in epochs
 
 
 def read_curves(locations: Sequence[tuple[Path, str | None] | None]) -> list[Curve | str | None]:
-    """Return the curve of each run, None without epochs, or the reason why its file is unreadable.
+    """Return for each run its curve, None without epochs, or why its file is unreadable.
 
-    A location is the folder of a run and the SHA-256 of its ``metrics.csv``, if it is known. For
+    A location is the folder of a run and the SHA-256 of its ``metrics.csv``, None if unknown. For
     runs of similar length, the same epochs are selected, so that the curves can be averaged.
     """
     histories = [_history(*location) if location else [] for location in locations]
@@ -67,7 +67,7 @@ def _history(folder: Path, checksum: str | None) -> list[EpochRow] | str:
 
 
 def _thin(rows: Sequence[EpochRow], max_epochs: int) -> Curve:
-    """Return at most ``max_epochs`` + 1 rows: every 2^k-th from the first one on, and the last."""
+    """Return at most ``max_epochs`` + 1 rows: every 2^k-th row from the first, and the last row."""
     every = 1
     while len(rows) > every * max_epochs:
         every *= 2
@@ -96,6 +96,6 @@ def short(value: Any, digits: int) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     rounded = float(f"{value:.{digits}g}")
-    if not math.isfinite(rounded):  # rounding can exceed the largest number
+    if not math.isfinite(rounded):  # rounding up can exceed the largest float64
         return float(value)
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded

@@ -29,8 +29,8 @@ from nnopt.results.metrics import METRICS, better_direction
 Record = dict[str, Any]  # an object of the JSON data
 
 MAX_LOG_CHARACTERS = 600_000  # limit of all logs of a page
-MAX_TAIL_CHARACTERS = 8_000  # limit of one log; always used if the run is not done
-MIN_TAIL_CHARACTERS = 400  # limit of one log if there are many
+MAX_TAIL_CHARACTERS = 8_000  # limit of one log; always allowed if the run is not done
+MIN_TAIL_CHARACTERS = 400  # lowest limit of one log, used if the page has many logs
 MAX_CONFIG_LINES, MAX_CELL_CHARACTERS = 5_000, 300
 
 
@@ -106,13 +106,13 @@ def _add_plots(
     return {"embedded": embedded, "linked": len(sources) - embedded}
 
 
-# scopes: all points, and those of each sweep ------------------------------------------------------
+# scopes: a scope is all points, or the points of one sweep ----------------------------------------
 
 
 def _scopes(
     directory: Path, points: Sequence[Point], index: RunIndex, metrics: Sequence[str]
 ) -> Iterator[tuple[Path | None, Record]]:
-    """Yield the record of each scope, with the folder of its sweep."""
+    """Yield the JSON data of each scope, with the folder of its sweep or None."""
     for name, indices, sweep in _members(directory, points, index.sweeps):
         members = [points[number] for number in indices]
         keys = keys_that_vary(members)
@@ -165,7 +165,7 @@ def _comparison(
 
 
 def _table(comparison: Comparison, points: Sequence[Point]) -> Record:
-    """Return the texts of the cells, their sort keys, and the values of each seed."""
+    """Return the table with the text and the sort key of each cell, and the values by seed."""
     table = tabulate(comparison)
     statuses = Counter(point.status for point in points)
     for row in comparison.rows:
@@ -232,7 +232,7 @@ def _cell(point: Point, key: str) -> str:
 
 
 def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
-    """Return the record of a curve. grids: lists of epochs and steps, which runs can share."""
+    """Return a curve as JSON data. grids: the page's lists of epochs and steps, shared by runs."""
     if curve is None:
         return {}
     if isinstance(curve, str):
@@ -248,7 +248,7 @@ def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
 
 
 def _config(point: Point, lines: dict[str, int]) -> list[int]:
-    """Return the lines of the configuration as YAML, as indices of the list of all lines.
+    """Return the configuration as YAML: the index of each of its lines in ``lines``.
 
     The summary takes precedence over ``config.yaml``, because it has a checksum.
     """
@@ -263,7 +263,7 @@ def _config(point: Point, lines: dict[str, int]) -> list[int]:
 
 
 def _tail(point: Point, most: int) -> str:
-    """Return the last lines of the log; more lines of a run that is not done."""
+    """Return the last lines of the log; for a run that is not done, return more lines."""
     if point.folder is None:
         return ""
     if point.status != "done":

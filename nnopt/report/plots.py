@@ -20,7 +20,7 @@ MAX_PAGE_BYTES = 4_800_000  # limit of a page with its plots
 MAX_SVG_BYTES = 600_000  # a larger SVG is replaced by the PNG of the same name if there is one
 MAX_PLOT_BYTES, MAX_PLOT_PIXELS = 64_000_000, 40_000_000  # limits for reading and for decoding
 WEBP_QUALITY = 82  # from 0 to 100; plots look the same as in PNG at a quarter of the size
-DRAWN_BY_PAGE = ("schedule", "curves")  # the page draws these plots itself
+DRAWN_BY_PAGE = ("schedule", "curves")  # names of plots that scripts in the page draw
 
 ACTIVE_CONTENT = re.compile(
     r"<\s*(\w+:)?(script|foreignobject|iframe|embed|object|handler|listener)\b|<!entity"
@@ -71,8 +71,8 @@ def embed_or_link(
 ) -> dict[Path, str]:
     """Return the ``src`` attribute of each plot: a ``data:`` URL, or a link relative to ``page``.
 
-    The plots of sweeps come first, then those of runs, name by name. If ``available_bytes``
-    suffice, all plots with the same name are embedded. Otherwise all of them are linked.
+    Plots of sweeps are embedded first, then plots of runs. Plots of runs with the same name are all
+    embedded if the rest of ``available_bytes`` suffices; otherwise all of them are linked.
     """
     sources: dict[Path, str] = {}
     kinds: dict[str, list[Path]] = {str(path): [path] for path in sweeps}
@@ -118,12 +118,12 @@ def _data_url(path: Path) -> str:
                     return ""
                 image.convert("RGB").save(file, "webp", quality=WEBP_QUALITY, method=1)
             data = file.getvalue()
-    except (*DAMAGE_ERRORS, Image.DecompressionBombError):  # incomplete or damaged
+    except (*DAMAGE_ERRORS, Image.DecompressionBombError):  # the PNG is incomplete or damaged
         return ""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _link(path: Path, page: Path) -> str:
-    """Return a URL relative to the page, so that both can be moved together."""
+    """Return a URL relative to the page, so that page and plot can be moved together."""
     relative = os.path.relpath(path.resolve(), page.resolve().parent)
     return quote(relative.replace(os.sep, "/"), errors="surrogateescape")

@@ -25,18 +25,18 @@ from nnopt.results.summary import check_tree
 from nnopt.schema import new_override, with_new_keys
 
 FIXED_COLUMNS = ("number", "id", "status", "error")
-"""First columns of ``results.csv``; those of the varied keys and ``seed`` follow."""
+"""First columns of ``results.csv``; the columns of the varied keys and ``seed`` follow."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A point of a sweep, or a single run, with the available information.
+    """A configuration of a sweep, or a single run, with the available information.
 
     ``status`` is the status in the summary. Without a summary, it is "running" if a process has
     locked the folder, else "interrupted", "pending" or "damaged".
     """
 
-    name: str  # id of the run
+    name: str  # identifier of the run
     folder: Path | None  # None for a point that has not started
     sweep: Path | None  # folder of the sweep that contains the point
     number: int | None  # number of the point in the table of the sweep
@@ -131,7 +131,7 @@ def _planned(sweep: Path) -> dict[str, dict[str, Any]]:
 
 
 def _settings(config: Any, overrides: Any) -> dict[str, Value]:
-    """Return the settings of a configuration; none if nnopt cannot have written it."""
+    """Return the settings of a configuration; empty if nnopt cannot have written it."""
     if not (isinstance(config, dict) and isinstance(overrides, list | tuple)):
         return {}
     with suppress(ValueError):
@@ -202,8 +202,8 @@ def _integer(text: str | None) -> int | None:
 def keys_that_vary(points: Sequence[Point]) -> list[str]:
     """Return the keys that differ between points, except the seed.
 
-    For points with a complete configuration, the result equals that of ``nnopt compare``. For other
-    points, it contains the varied keys of their sweep.
+    Points with a complete configuration are compared as by ``nnopt compare``. For other points, the
+    result contains the varied keys of their sweep.
     """
     known = [point for point in points if "seed" in point.settings]
     keys = varying_keys(known)

@@ -1,4 +1,4 @@
-"""Search for runs in folders. Each ``summary.json`` is read into a record for comparisons."""
+"""Search for runs in folders. Each ``summary.json`` is read into a ``Run`` for comparisons."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Value = bool | int | float | str | tuple[Any, ...] | None  # value of a key; a t
 
 @dataclass(frozen=True)
 class Run:
-    """The record of one run, read from its ``summary.json``.
+    """One run, as read from its ``summary.json``.
 
     ``settings`` has the values of the seed and of every key that can affect a result, by dotted
-    key. The value of a group, such as ``optimizer``, is the name of the chosen file. A group
-    without a key ``name``, such as ``regularizer``, is contained only if the command line chose it.
+    key. The value of a config group, such as ``optimizer``, is the name of the chosen file. A group
+    without a key ``name``, such as ``regularizer``, is included only if the command line chose it.
     """
 
     folder: Path
@@ -64,10 +64,10 @@ class RunIndex:
     runs: list[Run] = field(default_factory=list)  # ended, with any status
     unfinished: list[Path] = field(default_factory=list)  # running or killed; see io.locks.is_held
     sweeps: list[Path] = field(default_factory=list)
-    pending: int = 0  # points of these sweeps that have not started
-    missing: int = 0  # started points of these sweeps whose folder is missing or is a link
+    pending: int = 0  # configurations of these sweeps that have not started
+    missing: int = 0  # started runs of these sweeps whose folder is missing or is a link
     damaged: list[str] = field(default_factory=list)  # a message for each unreadable file or folder
-    damaged_folders: dict[Path, str] = field(default_factory=dict)  # by folder of a damaged run
+    damaged_folders: dict[Path, str] = field(default_factory=dict)  # folder of a run -> message
 
 
 def find_runs(directories: Sequence[Path], with_summaries: bool = False) -> RunIndex:
@@ -129,7 +129,7 @@ def _folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, list[
 
 
 def _is_folder(sweep: Path, name: str | None) -> bool:
-    """Return whether a point has a folder that is not a link."""
+    """Return whether a run has a folder that is not a link. name: the folder's name in a table."""
     with suppress(OSError, ValueError):
         path = sweep / str(name)
         return bool(name) and os.sep not in str(name) and path.is_dir() and not path.is_symlink()
@@ -156,7 +156,7 @@ def read_table(folder: Path) -> list[dict[str, str]]:
 
 
 def read_run(folder: Path, with_summary: bool = False) -> Run:
-    """Return the record of one run. Raises DataError if the summary is invalid."""
+    """Read the summary of one run. Raises DataError if the summary is invalid."""
     read = read_summary(folder)
     summary, ended = read.values, read.written_ns / 1e9
     if finished := summary.get("finished"):  # the file may have been copied later
@@ -183,7 +183,7 @@ def read_run(folder: Path, with_summary: bool = False) -> Run:
 
 
 def _named_files(sources: Mapping[str, str], dataset: Mapping[str, Any]) -> dict[str, str]:
-    """Return those hashes of ``dataset.train`` and ``dataset.test`` that can be identified.
+    """Return the hashes of the files of ``dataset.train`` and ``dataset.test``, if identified.
 
     The paths in ``sources`` are absolute or relative to the data folder. The paths in the
     configuration may also be relative to the working or home directory, or contain links.
@@ -207,9 +207,9 @@ def _named(sources: Mapping[str, str], name: Any) -> set[str]:
 
 
 def settings_of(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Value]:
-    """Return ``Run.settings`` of a resolved configuration and the overrides that led to it.
+    """Build ``Run.settings`` from a resolved configuration and the overrides that led to it.
 
-    All keys have their current names. The choice of a group precedes its keys.
+    Renamed keys get their current names. The choice of a config group precedes the group's keys.
     """
     pairs = (override.lstrip("+").partition("=") for override in overrides)
     choices = {key: value for key, _, value in pairs if "." not in key}

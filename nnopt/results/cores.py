@@ -1,4 +1,4 @@
-"""Processor cores: those this process may use, and their use by other processes."""
+"""The processor cores that this process may use, and how much other processes use them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _thread_pools(modules: int) -> ThreadpoolController:
 def cpu_quota(
     root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> float | None:
-    """Return the number of cores that control groups allow this process, None without a limit.
+    """Return the number of cores that control groups allow this process; None means no limit.
 
     The result is the smallest quota of the group of this process and of its parent groups.
     """
@@ -66,7 +66,7 @@ def cpu_quota(
 
 
 def _quotas(root: Path, membership: str) -> Iterator[float]:
-    """Yield the quotas of the group in a line of ``/proc/self/cgroup`` and of its parents."""
+    """Yield the quotas of a group, a line of ``/proc/self/cgroup``, and of its parent groups."""
     _, controllers, path = membership.split(":", 2)
     if controllers and "cpu" not in controllers.split(","):
         return
@@ -104,7 +104,7 @@ def processor_times() -> ProcessorTimes | None:
 
 
 def ticks_of_all(stat: str, cores: frozenset[int] | None) -> int:
-    """Sum the columns user, nice and system of these cores in a text from ``/proc/stat``."""
+    """Sum the columns user, nice and system of ``cores`` in ``stat``, a text of ``/proc/stat``."""
     rows = re.findall(r"^cpu(\d+) (\d+) (\d+) (\d+)", stat, re.MULTILINE)
     return sum(sum(map(int, row)) for core, *row in rows if cores is None or int(core) in cores)
 

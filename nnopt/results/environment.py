@@ -43,14 +43,14 @@ def _version(package: str) -> str:
 def git_state() -> dict[str, str | bool] | None:
     """Return the commit and whether tracked files differ from it; None outside a repository.
 
-    If nnopt runs from a Git checkout, this repository is used, else that of the current folder.
+    The repository is that of nnopt if nnopt runs from a checkout, else that of the current folder.
     """
     checkout = Path(nnopt.__file__).resolve().parents[1]
     folder = checkout if (checkout / ".git").exists() else Path.cwd()
     # A git hook sets these variables, which take precedence over -C.
     inherited = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"}
     environment = {key: value for key, value in os.environ.items() if key not in inherited}
-    # Git does not lock the index, because several runs may call it at the same time.
+    # Git must not lock its index, because several runs may call Git at the same time.
     command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder)]
     command += ["status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
@@ -130,7 +130,7 @@ def threads() -> dict[str, Any]:
     NumPy's matrix library, or None if unknown. ``torch`` is the number of PyTorch's threads.
     """
     libraries = thread_pools().select(user_api="blas").info()
-    # NumPy's library comes first. PyTorch may contain a library of its own.
+    # NumPy's matrix library comes first. PyTorch may contain another.
     libraries.sort(key=lambda library: "numpy" not in library["filepath"])
     first = libraries[0] if libraries else {}
     names = {"library": "internal_api", "version": "version", "blas": "num_threads"}

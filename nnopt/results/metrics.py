@@ -108,8 +108,8 @@ def penalty(weights: Iterable[Array], l1: float, l2: float) -> float:
 def _log_softmax(logits: Array) -> Floats:
     """Return log pₖ = (sₖ - m) - log Σⱼ exp(sⱼ - m), where m is the largest logit.
 
-    No exponential can overflow. The largest term of the sum is 1. With the sum r of the other
-    terms, log1p(r) preserves the digits of a small r.
+    No exponential can overflow. The largest term of the sum is 1. The logarithm is log1p(r), with
+    the sum r of the other terms, because this preserves the digits of a small r.
     """
     scores = np.asarray(logits, dtype=np.float64)
     largest = np.arange(len(scores)), scores.argmax(axis=1)  # the first NaN, if there is one

@@ -44,9 +44,9 @@ class EpochRow:
 class LayerRow:
     """Statistics of one layer at the end of one epoch, a row of ``layers.csv``.
 
-    The activations are all outputs of the layer for the probe samples, in evaluation mode. A unit
-    (for images: a channel) is dead if it is 0 for every sample at every position. The gradient is
-    that of ``weight`` in the last step of the epoch, with penalties and after clipping.
+    The activations are all outputs of the layer for some fixed samples, in evaluation mode. A unit
+    (for images: a channel) is dead if it is 0 for every sample at every position. The gradient of
+    ``weight`` is that of the last step of the epoch, with penalties and after clipping.
     """
 
     epoch: int  # counted from 1
@@ -64,7 +64,7 @@ _INTEGERS = {"epoch", "step"}
 _OPTIONAL = {"validation_loss", "validation_accuracy"}
 _INTEGER = re.compile(r"[0-9]{1,20}")
 _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?(e[+-]?[0-9]{1,3})?|nan|-?inf")
-"""Numbers as ``repr`` writes them; ``float`` would also accept ``1_000`` and other digits."""
+"""Numbers as ``repr`` writes them; ``float`` would also accept ``1_000`` and non-ASCII digits."""
 
 FileRow = EpochRow | LayerRow
 Floats = NDArray[np.float64]
@@ -103,7 +103,7 @@ class MetricsFile(AbstractContextManager["MetricsFile"]):
         self._write(b"".join(map(_row_line, rows)))
 
     def complete(self, rows: Sequence[FileRow]) -> None:
-        """Write those of the rows that the file does not contain yet, given all rows so far."""
+        """Write the rows that the file lacks. rows: all rows of the run so far."""
         written = self.path.read_bytes().count(b"\n") - 1
         self.append(*rows[written:])
 

@@ -33,12 +33,12 @@ RENAMED = {"found_lr": "suggested_lr"}
 STATUSES = ("running", "done", "pruned", "interrupted", "failed", "diverged", "timeout")
 
 MAX_LEVELS, MAX_VALUES, MAX_CHARACTERS = 50, 100_000, 100_000
-"""Limits of a summary: levels of nesting, number of values, and characters of one text."""
+"""Limits of a summary: levels of nesting, number of values, and characters in one text."""
 
 MAX_INTEGER = 2**64
 
 RUN_KEYS = ("status", "seed", "config", "overrides", "data", "error")
-"""Keys of every summary. If a summary lacks one, it is damaged, and its point runs again."""
+"""Keys of every summary. If a summary lacks a key, it is damaged and nnopt repeats the run."""
 
 MAX_QUOTED_CHARACTERS = 60
 """Maximum length of a wrong value in an error message."""
@@ -101,7 +101,7 @@ def read_summary(folder: Path) -> Summary:
 
 
 def file_checksums(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """Return the SHA-256 of those files that exist, by name. Raises OSError."""
+    """Return the SHA-256 of the files in ``names`` that exist, by name. Raises OSError."""
     paths = [folder / name for name in names]
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()
@@ -146,7 +146,7 @@ _STATUS = f"one of {', '.join(STATUSES)}"
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     _STATUS: STATUSES.__contains__,
     "a whole number": lambda value: type(value) is int,
-    "a number": lambda value: isinstance(value, int | float),  # or a bool, as stopped_early is
+    "a number": lambda value: isinstance(value, int | float),  # or a bool, such as stopped_early
     "a text": lambda value: isinstance(value, str),
     "a list of texts": _is_list_of_texts,
     "a time": _is_time,

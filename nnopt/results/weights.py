@@ -62,7 +62,7 @@ def read_weights(path: Path, parameters: float | None = None) -> Arrays:
                 )
             arrays: Arrays = {}
             for member in members:
-                with archive.open(member) as entry:  # its CRC is checked at the end
+                with archive.open(member) as entry:  # reading to the end checks the CRC
                     array = npy.read_array(entry, max_header_size=MAX_HEADER_CHARACTERS)
                 arrays[member.filename.removesuffix(".npy")] = array
             return arrays
@@ -104,7 +104,7 @@ def _checked_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
         raise ValueError(f"{name!r} has an impossible shape")
     size = math.prod(shape)
     if size * dtype.itemsize != member.file_size - length:
-        raise ValueError(f"{name!r} has another size than its shape {str(shape)[:50]}")
+        raise ValueError(f"{name!r} has a size that does not match its shape {str(shape)[:50]}")
     return size
 
 

@@ -24,9 +24,9 @@ BAR_WIDTH = 0.5  # length of a bar for an accuracy of 100 %, in inches
 def plot_confusion(counts: Ints, classes: Sequence[str], path: Path, title: str) -> None:
     """Draw true classes as rows, predicted classes as columns, and the accuracy of each class.
 
-    The colour of a cell is its fraction of the row, on a square-root scale that makes rare
-    confusions visible. Its number is the entry of ``counts`` (K, K) or, if a count reaches 10,000,
-    the percentage of the row; empty cells have no number.
+    The colour of a cell shows its fraction of the row, on a square-root scale that makes rare
+    confusions visible. The number in a cell is the entry of ``counts`` (K, K) or, if any count
+    reaches 10,000, the percentage of the row; empty cells have no number.
     """
     size = len(classes)
     every = -(-size // MAX_NAMES)
@@ -60,7 +60,7 @@ def plot_confusion(counts: Ints, classes: Sequence[str], path: Path, title: str)
 
 
 def _draw_numbers(axes: Axes, numbers: NDArray[np.number], fractions: Floats, cell: float) -> None:
-    """Draw the numbers that are not zero, in white on dark cells.
+    """Draw the numbers other than zero; on dark cells, they are white.
 
     matplotlib takes half a second for 400 texts. Therefore the outline of each digit is created
     once and drawn as the marker of a scatter plot.
@@ -68,8 +68,8 @@ def _draw_numbers(axes: Axes, numbers: NDArray[np.number], fractions: Floats, ce
     from matplotlib.path import Path as Outline
     from matplotlib.textpath import TextPath
 
-    points = min(9.0, 21 * cell)  # font size, for four digits a cell
-    advance, height = 0.636, 0.73  # of a digit of DejaVu Sans, as fractions of the font size
+    points = min(9.0, 21 * cell)  # font size; four digits fit into a cell
+    advance, height = 0.636, 0.73  # of a DejaVu Sans digit, relative to the font size
     positions: dict[str, list[tuple[float, int, str]]] = {}
     for row, column in zip(*np.nonzero(numbers), strict=True):
         text = f"{numbers[row, column]:.0f}"

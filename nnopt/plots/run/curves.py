@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PARTS = ("train", "validation")
 MAX_EPOCHS_WITH_MARKERS = 30
 MAX_EPOCHS_WITH_BROAD_LINES = 200
-MAX_RATES = 2000  # more than the plot has columns of pixels
+MAX_RATES = 2000  # drawn learning rates; the plot has fewer columns of pixels
 
 
 def plot_curves(
@@ -66,7 +66,7 @@ def _draw(axes: Axes, epochs: Ints, train: Floats, validation: Floats) -> None:
 
 
 def _mark(axes: Axes, epoch: int, value: float, form: str) -> None:
-    """Mark an epoch with a vertical line, a star at its validation value, and a title."""
+    """Mark an epoch with a vertical line, a star at the validation value, and a title."""
     axes.axvline(epoch, color=style.INK, linewidth=1, linestyle=":")
     text = f"best: epoch {epoch}"
     if np.isfinite(value):
@@ -89,7 +89,7 @@ def plot_schedule(learning_rates: Floats, steps_per_epoch: int, path: Path, titl
         style.few_ticks(axes.xaxis, 6)
         style.few_ticks(axes.yaxis)
         # The last few rates of a cosine schedule are many decades below the others. Therefore
-        # the lowest tenth is ignored.
+        # the lowest tenth of the rates is ignored.
         positive = np.sort(rates[rates > 0])
         if style.spans_decades(positive[len(positive) // 10 :]):
             style.log_scale(axes)

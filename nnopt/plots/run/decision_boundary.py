@@ -34,8 +34,8 @@ def plot_decision_boundary(
 ) -> None:
     """Draw regions in the colours of the predicted classes, and the samples ``points`` (N, 2).
 
-    ``predict`` maps points (M, 2) to logits (M, K). Uncertain predictions are paler. Misclassified
-    samples have a ring.
+    ``predict`` maps points (M, 2) to logits (M, K). Regions are paler where the prediction is less
+    certain. Misclassified samples have a ring.
     """
     shown = style.evenly_spaced(len(points), MAX_SAMPLES)
     points, labels = np.asarray(points)[shown], np.asarray(labels)[shown]

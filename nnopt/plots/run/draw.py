@@ -39,8 +39,8 @@ def plot_training(
 ) -> None:
     """Draw curves, learning rates, weights before and after training, and layer statistics.
 
-    ``initial`` are the parameters before training. ``layers`` is empty if no statistics of layers
-    were recorded. ``name`` is the name of the run.
+    ``initial`` contains the parameters before training. ``layers`` is empty if layer statistics are
+    off. ``name`` is the name of the run.
     """
     if training.history:
         plot_curves(training.history, folder / "curves.png", name, training.best_epoch or None)
@@ -58,8 +58,8 @@ def plot_test(
 ) -> None:
     """Draw the confusion matrix, and sample images or, for points, the decision boundary.
 
-    ``logits`` (N, K) are those of the test part of the dataset. ``predict`` maps raw inputs (M, 2)
-    to logits (M, K). ``name`` is the name of the run.
+    ``logits`` (N, K) are the logits of the test samples. ``predict`` maps raw inputs (M, 2) to
+    logits (M, K). ``name`` is the name of the run.
     """
     test = dataset.test
     labels, predictions = test.labels[test.rows], logits.argmax(axis=1)
@@ -78,7 +78,7 @@ def plot_convolutions(
 ) -> None:
     """Draw the filters of the first convolution and feature maps of test images.
 
-    The images are one of each of the first six classes. ``outputs`` maps raw images (N, C, H, W) to
+    One image of each of the first six classes is drawn. ``outputs`` maps raw images (N, C, H, W) to
     the output of each layer. Nothing is drawn for a network without convolutions.
     """
     convolutions = (x.name for x in architecture.walk() if isinstance(x.record, Conv2d))

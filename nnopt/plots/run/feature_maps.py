@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_STAGES = 4
-MAX_COLUMNS = 18  # maps of all stages in a row
+MAX_COLUMNS = 18  # maps of all drawn layers, the stages, in a row
 MAX_CHANNELS = 8  # maps of one stage in a row
-MIN_UNEXPLAINED_FRACTION = 0.1  # of the variance of a channel that differs from the drawn ones
-MIN_VARIANCE_FRACTION = 0.01  # of the variance of the strongest channel
-MAX_PERCENTILE = 99  # of a channel; a single peak does not darken the image
-CELL, STEP, STAGE_GAP = 0.62, 0.67, 0.2  # inches; from a map to the next; between layers
+MIN_UNEXPLAINED_FRACTION = 0.1  # of a channel's variance, not explained by the chosen channels
+MIN_VARIANCE_FRACTION = 0.01  # minimum variance of a channel, relative to the largest variance
+MAX_PERCENTILE = 99  # brightest value of a channel, so that a single peak does not darken the image
+CELL, STEP, STAGE_GAP = 0.62, 0.67, 0.2  # size, distance of maps, gap between stages, in inches
 MIN_STAGE_WIDTH = 1.15  # inches
 TOP, BOTTOM = 1.15, 0.62
 MAX_NAME_CHARACTERS = 14
 NOTE = (
     "below: the channel; each explains most of the variance that the previous ones do not explain",
-    "dark: its minimum in these images; bright: its 99th percentile",
+    "dark: the channel's minimum in these images; bright: its 99th percentile",
 )
 # The outputs of these layers resemble those of the previous layer, or cannot be drawn.
 IGNORED_LAYERS = (AvgPool2d, GlobalAvgPool, MaxPool2d, Dropout, SpatialDropout)
@@ -41,8 +41,7 @@ def stages_of(architecture: Architecture) -> tuple[str, ...]:
     """Return the names of the layers to draw: the last layer before each change of the image shape.
 
     Such a layer is often the activation before a pooling layer. Pooling, dropout and the layers
-    inside residual blocks are ignored. If there are more than 4 such layers, evenly spaced ones are
-    returned.
+    inside residual blocks are ignored. Of more than 4 layers, 4 evenly spaced ones are returned.
     """
     last: dict[int, str] = {}
     shape, stage = architecture.input_shape, 0
@@ -119,8 +118,8 @@ def select_channels(maps: NDArray[np.floating], most: int) -> tuple[Ints, float]
     first, are not chosen. Infinite values count as 0.
 
     Returns:
-        The channels, at least one; and the fraction of the variance of all channels that they
-        explain, NaN if the variance is 0.
+        The indices of at least one channel; and the fraction of the variance of all channels that
+        the chosen channels explain, NaN if the variance is 0.
     """
     flat = np.asarray(maps, np.float64).transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)
     flat = np.nan_to_num(flat, posinf=0, neginf=0)
@@ -149,7 +148,7 @@ def select_channels(maps: NDArray[np.floating], most: int) -> tuple[Ints, float]
 
 
 def _head(axes: Axes, left: float, layer: str, maps: NDArray[Any], *lines: str) -> None:
-    """Draw the name of a layer above its first column, and its shape and the lines below it."""
+    """Draw a layer's name above its first column; below the name, its shape and the lines."""
     axes.text(left, TOP - 0.48, style.readable(layer, 24), va="bottom", fontsize=9)
     shape = style.shape_text(maps.shape[1:])
     for index, line in enumerate((shape, *lines)):

@@ -22,12 +22,12 @@ MARGIN, TOP = 0.15, 0.55  # inches
 
 SAMPLE_COLUMNS = 4
 MAX_SAMPLES = 16
-SAMPLE_SIZE, SAMPLE_STEP = 1.05, (1.5, 1.62)  # inches; from a sample to the next
+SAMPLE_SIZE, SAMPLE_STEP = 1.05, (1.5, 1.62)  # inches; the step is from sample to sample
 MAX_NAME_CHARACTERS = 18
 
 FILTER_COLUMNS = 8
 MAX_FILTERS = 64
-MAX_DEAD_NORM = 0.01  # of a dead filter, relative to the largest norm
+MAX_DEAD_NORM = 0.01  # norm of a dead filter, relative to the largest norm
 FILTER_SIZE, FILTER_STEP = 0.68, (0.78, 0.84)  # inches
 BAR_DISTANCE = 0.065  # inches from a filter to the bar of its norm
 NOTE_HEIGHT = 0.72  # inches
@@ -39,7 +39,7 @@ Extent = tuple[float, float, float, float]  # left, right, bottom and top, in in
 
 
 def canvas(figure: Figure) -> Axes:
-    """Return axes over the whole figure, in inches from its upper left corner.
+    """Return axes over the whole figure, with coordinates in inches from the upper left corner.
 
     Many small images share these axes, because creating axes is slow.
     """
@@ -57,7 +57,7 @@ def draw_image(
     Return the extent of the image. ``size`` is the side of the cell in inches.
     """
     rows, columns = image.shape[:2]
-    inch = size / max(rows, columns)  # of a pixel
+    inch = size / max(rows, columns)  # size of a pixel
     x, y = left + (size - columns * inch) / 2, top + (size - rows * inch) / 2
     extent = (x, x + columns * inch, y + rows * inch, y)
     interpolation = "nearest" if inch * style.DPI > 1 else "antialiased"
@@ -72,7 +72,7 @@ def _draw_frame(axes: Axes, extent: Extent, **options: Any) -> None:
 
 
 def to_pixels(images: NDArray[Any]) -> NDArray[Any]:
-    """Convert images (N, C, H, W) to (N, H, W, 3) if C = 3, else to their first channel."""
+    """Convert images (N, C, H, W) to (N, H, W, 3) if C = 3, else to the first channel (N, H, W)."""
     return images.transpose(0, 2, 3, 1) if images.shape[1] == 3 else images[:, 0]
 
 
@@ -110,10 +110,10 @@ def plot_samples(
 def plot_filters(weight: NDArray[np.floating], layer: str, path: Path) -> None:
     """Draw the first 64 filters of a convolution, ``weight`` (O, C, kh, kw), as a grid of images.
 
-    Each filter is scaled by its largest absolute weight. The bar below it is its norm relative to
-    the largest norm. Filters of three channels are drawn in colour, where grey is 0. Others are the
-    mean over their channels, from blue (negative) over grey (0) to yellow. A filter whose norm is
-    less than 1 % of the largest is dead: it is pale and crossed out.
+    Each filter is scaled by its largest absolute weight. The bar below a filter shows its norm
+    relative to the largest norm. Filters with three channels are drawn in colour, where grey is 0.
+    Of other filters, the mean over the channels is drawn, from blue (negative) over grey (0) to
+    yellow. A filter whose norm is less than 1 % of the largest is dead: pale and crossed out.
     """
     images, norms = _filter_images(weight[:MAX_FILTERS]), _relative_norms(weight)
     count, (total, channels) = len(images), weight.shape[:2]

@@ -1,7 +1,7 @@
 """Activations, gradients and dead units of each layer against the epoch.
 
-Statistics of a few layers are lines. Those of many layers are maps with a row for each layer and a
-column for each epoch.
+Statistics of a few layers are drawn as lines, statistics of many layers as maps with a row for each
+layer and a column for each epoch.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-MAX_LINES = 8  # more layers are rows of a map
+MAX_LINES = 8  # if there are more layers, they are rows of a map
 MAX_NAME_CHARACTERS = 28
 MAX_EPOCHS_WITH_MARKERS = 30
-MAX_BRIGHTNESS = 0.9  # of viridis, whose yellow end is faint on white
-MIN_GREY = 0.12  # of the colour map "Greys" for a fraction of 0, so that a map of zeros is visible
+MAX_BRIGHTNESS = 0.9  # part of viridis that is used; its yellow end is faint on white
+MIN_GREY = 0.12  # position of 0 in the colour map "Greys", so that a map of zeros is visible
 NAME_POINTS, MIN_MARK_DISTANCE = 8.5, 6.0  # points
 
 # Inches:
 WIDTH, LINES_HEIGHT, MIN_MAP_HEIGHT, MAX_MAP_HEIGHT = 2.9, 2.5, 2.5, 6.0  # of a panel
 BOTTOM, TOP = 0.6, 0.8
 PANEL_GAP = 0.95  # also the space of a colour bar with its numbers and label
-STRIP_STEP, STRIP_GAP = 0.09, 0.06  # for each layer on a strip; between a strip and the panel
+STRIP_STEP, STRIP_GAP = 0.09, 0.06  # height per layer; gap to the panel
 NAMED_ROW_HEIGHT, MAX_ROW_HEIGHT = 0.17, 0.5
 LAST_COLUMN_WIDTH = 0.42  # column with the fractions in the last epoch
 MIN_BAR_HEIGHT = 1.5
@@ -45,8 +45,8 @@ def plot_layer_statistics(
     """Draw the standard deviations of outputs and weight gradients, and the dead ReLU units.
 
     Up to 8 layers are lines, from dark to bright by depth, with zeros and infinite values on strips
-    below and above the panel. More layers are rows of maps. The fraction of dead units, which are 0
-    for every sample, is always a map.
+    below and above the panel. More layers are rows of maps. The fraction of dead units (units that
+    are 0 for every sample) is always a map.
 
     ``matrices`` are the layers whose weight is a matrix or kernels, not the scale of a
     normalization. ``name`` is the name of the run.
@@ -160,7 +160,7 @@ def _strip_height(where: Bools) -> float:
 def _draw_strip(
     axes: Axes, epochs: Ints, where: Bools, styles: Sequence[dict[str, Any]], text: str
 ) -> Axes:
-    """Draw a dot at each epoch where ``where`` (L, E) is true; the first layer is on top."""
+    """Draw a dot for each true element of ``where`` (L, E); the first layer is on top."""
     present = np.flatnonzero(where.any(axis=1)).tolist()
     for index, layer in enumerate(present):
         form = {"markersize": 4.5, "marker": styles[layer]["marker"] or "|", "linestyle": "-"}
@@ -177,7 +177,7 @@ def _draw_strip(
 def _draw_deviations(
     figure: Figure, box: Box, title: str, epochs: Ints, values: Floats, names: Sequence[str]
 ) -> Axes:
-    """Draw a map with a logarithmic colour scale: a circle marks a 0, a cross an infinite value."""
+    """Draw a map with a logarithmic colour scale, circles for zeros and crosses for infinities."""
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
 
@@ -264,7 +264,7 @@ def _draw_map(
 
 
 def _draw_marks(axes: Axes, epochs: Ints, where: Bools, marker: str) -> None:
-    """Draw a mark in each cell where ``where`` (L, E) is true, but fewer if cells are small."""
+    """Draw a mark in each cell where ``where`` (L, E) is true; small cells get fewer marks."""
     _, _, width, height = style.box_of(axes)
     cell = 72 * np.array([height, width]) / where.shape  # points
     down, across = np.ceil(MIN_MARK_DISTANCE / cell).astype(int)

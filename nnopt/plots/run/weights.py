@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_PANELS, COLUMNS = 12, 4
-PANEL_SIZE, STEP = (2.2, 1.15), (2.55, 2.0)  # inches; from one panel to the next
+PANEL_SIZE, STEP = (2.2, 1.15), (2.55, 2.0)  # inches; the step is from panel to panel
 BINS = 40
-MAX_WEIGHTS = 200_000  # of one tensor; of larger ones, evenly spaced weights are drawn
+MAX_WEIGHTS = 200_000  # drawn weights of a tensor; evenly spaced if it has more
 
-# Of the plot of two runs; sizes are in inches:
+# For the plot of two runs; sizes are in inches:
 MAX_ROWS = 6
 ROW_HEIGHT, ROW_STEP, BOTTOM, TOP = 1.2, 2.0, 0.6, 0.85
 WIDTH, HISTOGRAM_LEFT, HISTOGRAM_WIDTH, MAP_LEFT, MAP_WIDTH = 8.2, 0.35, 3.2, 4.15, 2.9
@@ -33,7 +33,7 @@ Arrays = Mapping[str, NDArray[Any]]
 def plot_weight_histograms(initial: Arrays, final: Arrays, path: Path) -> None:
     """Draw histograms of each weight tensor of rank 2 or more: initial (outline), trained (filled).
 
-    If there are more than 12 tensors, evenly spaced ones are drawn, and the title contains the
+    If there are more than 12 tensors, 12 evenly spaced ones are drawn, and the title contains the
     number of the others.
     """
     names, left_out = _thinned(_matrices(final), MAX_PANELS)
@@ -57,7 +57,7 @@ def plot_weight_difference(a: Arrays, b: Arrays, names: tuple[str, str], path: P
     """Draw histograms of the weights of both runs, and b - a as a heat map of outputs and inputs.
 
     Only tensors of rank 2 or more with the same shape in both runs are drawn. If there are more
-    than 6, evenly spaced ones are drawn, and the title contains the number of the others.
+    than 6, 6 evenly spaced ones are drawn, and the title contains the number of the others.
     """
     both = [name for name in _matrices(a) if name in b and np.shape(b[name]) == np.shape(a[name])]
     layers, left_out = _thinned(both, MAX_ROWS)
@@ -95,7 +95,7 @@ def _thinned(names: list[str], most: int) -> tuple[list[str], str]:
 def _draw(axes: Axes, name: str, before: NDArray[Any] | None, after: NDArray[Any]) -> None:
     tensors = {"trained": after} if before is None else {"trained": after, "initial": before}
     peaks = _draw_histograms(axes, tensors)
-    # Constant initial weights are one tall bar. It must not flatten the other histogram.
+    # Constant initial weights are one tall bar, which must not flatten the other histogram.
     axes.set_ylim(0, 1.1 * min(3 * (peaks[0] or 1.0), max(peaks) or 1.0))
     style.few_ticks(axes.xaxis, 3)
     spreads = " → ".join(_spread(_finite(w)) for w in reversed(tensors.values()))
@@ -104,16 +104,16 @@ def _draw(axes: Axes, name: str, before: NDArray[Any] | None, after: NDArray[Any
 
 
 def _draw_histograms(axes: Axes, tensors: Arrays) -> list[float]:
-    """Draw fractions of the weights over the same bins, and return the largest of each tensor.
+    """Draw the fraction of weights in each bin; return the largest fraction of each tensor.
 
-    The first histogram is filled and the others are outlines, so that they are distinct without
-    colours.
+    The bins are the same for all tensors. The first histogram is filled and the others are
+    outlines, so that they differ without colours.
     """
     finite = {label: _finite(w) for label, w in tensors.items()}
     extremes = [limit for w in finite.values() if w.size for limit in (w.min(), w.max())]
     low, high = (float(min(extremes)), float(max(extremes))) if extremes else (0.0, 0.0)
     size = max(abs(low), abs(high)) or 1.0
-    if high - low <= 1e-6 * size:  # such as for all zeros
+    if high - low <= 1e-6 * size:  # such as if all are zero
         low, high = low - size / 2, high + size / 2
     edges = np.linspace(low, high, BINS + 1)
     form: dict[str, Any] = {"fill": True, "color": style.SKY}

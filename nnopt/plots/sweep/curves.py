@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 MAX_EPOCHS_WITH_MARKERS = 30  # longer lines have about MARKERS_PER_LINE markers
 MARKERS_PER_LINE = 8
-MAX_UNNAMED_POINTS = 300  # of a grey line; more would enlarge the SVG, which contains every point
-LOG_SCALE_DECADES = 1.3  # a loss that spans more has a logarithmic axis
+MAX_UNNAMED_POINTS = 300  # points of a grey line; the SVG contains every point
+LOG_SCALE_DECADES = 1.3  # a loss that spans more decades has a logarithmic axis
 PANEL_SIZE, PANEL_GAP = (3.95, 2.9), 0.95  # inches
 
 History = Sequence[EpochRow]
@@ -48,7 +48,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class LearningCurves:
-    """Epochs of each run of a setting, and whether all its runs diverged."""
+    """Epochs of each run of a setting, and whether all runs of the setting diverged."""
 
     row: Row
     histories: tuple[History, ...]
@@ -57,7 +57,7 @@ class LearningCurves:
 
 @dataclass(frozen=True)
 class Line:
-    """Mean over seeds, and the ends of its band, at each epoch: arrays (E,).
+    """Mean over seeds and ends of the band around the mean, as arrays (E,) over epochs.
 
     At an epoch where some seeds have no value, ``complete`` is False and the band is NaN. Where no
     seed has a value, ``centre`` is NaN, too.
@@ -72,7 +72,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """The lines of one column of ``metrics.csv``: of the named settings, and of the others."""
+    """The lines of one column of ``metrics.csv``, for the settings in the legend and the others."""
 
     column: str
     logarithmic: bool
@@ -86,9 +86,9 @@ def plot_sweep_curves(
 ) -> None:
     """Draw the training loss (left) and the validation accuracy or loss (right) of every setting.
 
-    A line is the mean over seeds, and its band is ± 1 standard deviation. On a logarithmic axis,
-    both are computed from the logarithms. Where some seeds have stopped, the line is thin and
-    shows the mean of the others. If there are many settings, only the best are coloured.
+    A line is the mean over seeds; its band is ± 1 standard deviation. On a logarithmic axis, both
+    are computed from the logarithms. Where some seeds have stopped, the line is thin and shows the
+    mean of the other seeds. If there are many settings, only the best are coloured.
     """
     metric = metric_of(comparison)
     named, others = split_named(curves, lambda setting: setting.row, metric)
@@ -153,7 +153,7 @@ def _note(
 
 def _panel(column: str, named: Sequence[LearningCurves], others: Sequence[LearningCurves]) -> Panel:
     values = [values_of(setting.histories, column) for setting in named]
-    # The axis does not have to contain the losses of diverged runs, unless all diverged.
+    # The axis does not have to contain the losses of diverged runs, unless all runs diverged.
     indices = [k for k, setting in enumerate(named) if not setting.diverged] or range(len(named))
     shown = np.concatenate([np.ravel(values[k]) for k in indices])
     logarithmic = column.endswith("loss") and style.spans_decades(shown, LOG_SCALE_DECADES)
@@ -212,7 +212,7 @@ def _draw_line(axes: Axes, line: Line, index: int, longest: int) -> None:
 
 
 def _mark_end(axes: Axes, line: Line, colour: str) -> None:
-    """Mark the last finite value with a cross, at the end of the axis if the value exceeds it."""
+    """Mark the last finite value with a cross; a value beyond the axis is marked at its end."""
     finite = np.flatnonzero(np.isfinite(line.centre))
     if len(finite):
         last = finite[-1]
@@ -235,7 +235,7 @@ def values_of(histories: Sequence[History], column: str) -> Floats:
 def line_of(values: Floats, logarithmic: bool) -> Line:
     """Return mean ± standard deviation (divided by S - 1) over the seeds of ``values`` (S, E).
 
-    If ``logarithmic``, they are computed from the logarithms, and their exponentials are returned.
+    If ``logarithmic``, the limits are exponentials of mean ± standard deviation of the logarithms.
     """
     seeds, epochs = values.shape
     if logarithmic:

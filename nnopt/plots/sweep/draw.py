@@ -69,7 +69,7 @@ def plot_comparison(comparison: Comparison, runs: Sequence[Run], folder: Path) -
 
 
 def _plots(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str, Plot]]:
-    """Yield the name and the function of each plot that the comparison has data for."""
+    """Yield the name and the drawing function of each plot for which there are data."""
     comparison = _drawable(comparison)
     if not comparison.rows:
         return
@@ -87,7 +87,7 @@ def _plots(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str, P
 
 
 def _drawable(comparison: Comparison) -> Comparison:
-    """Return the comparison without settings whose values exceed any axis; log a warning."""
+    """Return the comparison without settings whose values no axis can show; log a warning."""
     metric = comparison.metrics[0]
 
     def fits(row: Row) -> bool:

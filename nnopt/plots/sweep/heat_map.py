@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
 
-MIN_FILLED_FRACTION = 0.6  # of the cells; a random search fills fewer
+MIN_FILLED_FRACTION = 0.6  # minimum fraction of cells with a setting; a random search fills fewer
 LEARNING_RATE = "optimizer.lr"
-MAX_VALUES = 30  # of each key
+MAX_VALUES = 30  # maximum number of values of a key
 MAX_FACETS = 6  # maps for the values of the other keys; if more are needed, one map shows the mean
 
 # Pairs are (horizontal, vertical) in inches.
-CELL_SIZE = (0.62, 0.4)  # preferred; the width decides how many maps fit side by side
+CELL_SIZE = (0.62, 0.4)  # preferred size; its width decides how many maps are in a row
 MIN_CELL_SIZE, MAX_CELL_SIZE = (0.2, 0.28), (0.95, 0.7)
 MIN_WIDTH_WITH_NUMBER = 0.45
 
@@ -77,11 +77,11 @@ def heat_map_keys(comparison: Comparison) -> Keys | None:
 
 
 def plot_heat_map(comparison: Comparison, keys: Keys, paths: Sequence[Path]) -> None:
-    """Draw the mean over seeds for every pair of values of two keys, across and down.
+    """Draw the mean over seeds for each pair of values of ``keys``: (horizontal, vertical) key.
 
-    Each setting of the other keys has its own map. If there are more than six, one map shows the
-    mean over them. A frame marks the best cell. Cells without a finished run are hatched, cells
-    without runs are blank. The colour scale ignores outliers.
+    Each combination of values of the other keys has its own map. If more than six maps were needed,
+    one map shows the mean over the combinations. A frame marks the best cell. Cells without a
+    finished run are hatched, cells without runs are blank. The colour scale ignores outliers.
     """
     metric = metric_of(comparison)
     rows = _rows_with(comparison, keys)
@@ -145,7 +145,7 @@ def _value_labels(rows: Sequence[Row], key: str) -> list[str]:
 
 
 def _facets(rows: Sequence[Row], keys: Keys, others: Sequence[str], metric: Metric) -> list[Facet]:
-    """Return a map for each setting of the other keys, or one map if there are too many."""
+    """Return a map for each combination of values of the other keys, or one map if too many."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(value_labels(row, others), []).append(row)
@@ -163,7 +163,7 @@ def _facets(rows: Sequence[Row], keys: Keys, others: Sequence[str], metric: Metr
 def _facet(
     title: str, rows: Sequence[Row], keys: Keys, values: Sequence[Sequence[Value]], metric: Metric
 ) -> Facet:
-    """Return the map of some settings; ``values`` of both keys are the columns and rows."""
+    """Return the map of some settings, with columns and rows for the ``values`` of the two keys."""
     shape = (len(values[1]), len(values[0]))
     sums, settings, done = np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     is_best = np.zeros(shape, np.bool_)
@@ -175,7 +175,7 @@ def _facet(
             done[y, x] += 1
             is_best[y, x] |= row.outcomes[0].is_best
     means = np.where(done > 0, sums / np.maximum(done, 1), np.nan)
-    if settings.max() > 1:  # the cell of the best setting may not have the best mean
+    if settings.max() > 1:  # a cell's mean covers several settings, so the best may differ
         best = {"higher": np.nanmax, "lower": np.nanmin}.get(metric.direction or "")
         is_best = means == best(means) if best and done.any() else np.zeros(shape, np.bool_)
     return Facet(title, means, settings, done, is_best)
@@ -208,12 +208,12 @@ def _draw(axes: Axes, facet: Facet, norm: Normalize, metric: Metric, show_number
 
 
 def _three_digits(value: float) -> str:
-    """Return a number like 0.190, 12.3 or 45678."""
+    """Format a number with three digits or more, as ``0.190``, ``12.3`` or ``45678``."""
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:#.3g}"
 
 
 def _draw_colour_bar(axes: Axes, norm: Normalize, extend: str, metric: Metric) -> None:
-    """Draw the colour scale of all maps with its unit into the axes."""
+    """Draw the colour scale of all maps, with the metric's unit, into the axes."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 

@@ -14,14 +14,14 @@ MAX_ALL_NAMED, MAX_NAMED = 10, 7
 """The legend names all of up to 10 settings. If there are more, it names the best 7."""
 
 MAX_VALUE_CHARACTERS = 24
-COLOURS = tuple(colour for colour in style.PALETTE if colour != style.YELLOW)  # faint on white
-DASHES = ("-", "--", "-.", ":")  # 4 and 7 colours are coprime
+COLOURS = tuple(colour for colour in style.PALETTE if colour != style.YELLOW)  # yellow is faint
+DASHES = ("-", "--", "-.", ":")  # 4, coprime to 7 colours
 
 Item = TypeVar("Item")
 
 
 def key_labels(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the last part of each key (``lr`` of ``optimizer.lr``), or the key if ambiguous."""
+    """Return the last part of each key (``optimizer.lr``: ``lr``), or the key if ambiguous."""
     last = [key.rpartition(".")[2] for key in keys]
     return tuple(k if last.count(x) > 1 else x for k, x in zip(keys, last, strict=True))
 
@@ -72,18 +72,18 @@ def seeds_label(counts: Sequence[int]) -> str:
 
 
 def over_seeds(counts: Sequence[int], statistic: str = "mean") -> str:
-    """Return ``mean over 3 seeds``, or ``1 seed`` if no setting has more."""
+    """Return ``mean over 3 seeds``, or ``1 seed`` if no setting has more seeds."""
     several = max(counts, default=0) > 1
     return f"{statistic} over {seeds_label(counts)}" if several else seeds_label(counts)
 
 
 def footnote(*parts: tuple[object, str]) -> str:
-    """Join the texts whose condition holds."""
+    """Join the texts of the pairs (condition, text) whose condition holds."""
     return "; ".join(text for holds, text in parts if holds)
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Return the colour, dashes and marker of a named line, distinct in greyscale as well."""
+    """Return the colour, dashes and marker of a named line; lines also differ in greyscale."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": DASHES[index % len(DASHES)],

@@ -26,8 +26,8 @@ MAX_LEGEND_WIDTH = 3.4  # a wider legend is drawn below the panels instead of to
 NOTE_LINE_HEIGHT = 0.17
 
 TABLE_POINTS, NOTE_POINTS = 9.0, 8.5
-BOLD_WIDTH = 1.1  # of bold letters relative to regular ones
-UNNAMED_COLOUR = "#B0B0B0"  # of lines without a row in the legend
+BOLD_WIDTH = 1.1  # width of bold letters relative to regular letters
+UNNAMED_COLOUR = "#B0B0B0"  # colour of lines without a row in the legend
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SettingTable:
 class Legend:
     """A table with a short sample of the line before each row.
 
-    ``unnamed`` is the text of the last row, for all lines without their own row; empty for none.
+    ``unnamed`` is the text of a last row for all lines without their own row; empty omits the row.
     """
 
     table: SettingTable
@@ -79,7 +79,7 @@ class Legend:
         return ROW_HEIGHT * (len(self.table.rows) + bool(self.unnamed) + 0.7)
 
     def draw(self, figure: Figure, left: float, top: float) -> None:
-        """Draw the legend. ``top`` is the middle of the header; both are in inches."""
+        """Draw the legend. ``top`` is the middle of the header; positions are in inches."""
         from matplotlib.lines import Line2D
 
         self.table.draw(figure, left + SAMPLE_WIDTH, top)
@@ -90,7 +90,7 @@ class Legend:
             _draw_text(figure, left + SAMPLE_WIDTH, y, self.unnamed, color=style.FAINT)
         for number, sample in enumerate(samples, start=1):
             heights = [top - number * ROW_HEIGHT] * 3
-            ends = [left, left + 0.2, left + 0.4]  # with the marker in the middle
+            ends = [left, left + 0.2, left + 0.4]  # the marker is at the middle
             line = Line2D(ends, heights, markersize=5, markevery=[1], **sample)
             line.set_transform(figure.dpi_scale_trans)
             figure.add_artist(line)
@@ -144,7 +144,7 @@ def sweep_figure(
     if legend is not None:
         width = right + legend.width + 0.15 if is_beside else max(right, legend.width + 0.7)
         below = 0.0 if is_beside else legend.height + 0.1
-    width = max(width, (len(title) + 1) / style.CHARACTERS_PER_INCH)  # contains the title
+    width = max(width, (len(title) + 1) / style.CHARACTERS_PER_INCH)  # wide enough for the title
     letter = style.text_width("x", 0.9 * NOTE_POINTS)
     lines = textwrap.wrap(note, max(30, int((width - 0.3) / letter)))
     bottom = 0.18 + NOTE_LINE_HEIGHT * len(lines) + below + margins.bottom

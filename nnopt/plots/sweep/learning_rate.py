@@ -1,4 +1,4 @@
-"""The result against the learning rate, with a line for each setting of the other keys."""
+"""The result against the learning rate: a line for each combination of the other keys' values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PANEL_SIZE = (5.6, 3.2)  # inches
 MAX_RATE_TICKS = 9
 
 Group = Sequence[Row]
-"""Settings that differ only in the learning rate, sorted by it."""
+"""Settings that differ only in the learning rate, sorted by learning rate."""
 
 
 def rate_of(row: Row) -> float | None:
@@ -60,9 +60,9 @@ def groups_by_rate(comparison: Comparison) -> list[Group]:
 def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
     """Draw the mean over seeds and its 95 % interval against the learning rate.
 
-    Each setting of the other keys is a line. If there are many lines, only the best are coloured.
-    If few settings differ only in the learning rate, as in a random search, every setting is a dot.
-    A cross marks a setting without a finished run. Outliers do not stretch the axis.
+    A line connects settings that differ only in the learning rate. Of many lines, only the best are
+    coloured. If there are few such settings, as in a random search, every setting is a dot. A cross
+    marks a setting without a finished run. Outliers do not stretch the axis.
     """
     metric = metric_of(comparison)
     groups = groups_by_rate(comparison)
@@ -131,7 +131,7 @@ def _draw(
 
 
 def _set_rate_ticks(axes: Axes, rates: Sequence[float]) -> None:
-    """Set ticks at the learning rates themselves if these are few and not close together."""
+    """Set ticks at the learning rates themselves if they are few and not close together."""
     style.log_scale(axes, "x")
     min_ratio = (rates[-1] / rates[0]) ** 0.07
     if len(rates) <= MAX_RATE_TICKS and all(b / a > min_ratio for a, b in pairwise(rates)):

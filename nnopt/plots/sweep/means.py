@@ -32,7 +32,7 @@ TABLE_MARGIN = 0.25
 
 
 def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
-    """Draw a row for each setting: its values, and its mean, 95 % interval and single seeds.
+    """Draw a row for each setting: keys' values, and mean, 95 % interval and result per seed.
 
     A star marks the best mean, a dotted line the mean of the baseline. Outliers do not stretch the
     axis; an arrow at the end of the axis points to them.
@@ -62,7 +62,7 @@ def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
 
 
 def _result_cells(row: Row, metric: Metric) -> tuple[str, str]:
-    """Return mean ± standard deviation and the number of seeds, or the reason for no mean."""
+    """Return mean ± standard deviation and the number of seeds, or why there is no mean."""
     result, left_out = metric.result(row), format_left_out(row.setting)
     if result is None:
         return left_out or "no value", "0"
@@ -106,7 +106,7 @@ def _draw(axes: Axes, comparison: Comparison, rows: Sequence[Row], metric: Metri
 def _linear_limits(
     rows: Sequence[Row], values: Sequence[float], metric: Metric
 ) -> tuple[float, float]:
-    """Return axis limits that contain the intervals, except for the ends of very wide ones.
+    """Return axis limits that contain the intervals, except for the ends of very wide intervals.
 
     The interval of two seeds can be far wider than the range of all values.
     """

@@ -16,7 +16,7 @@ from nnopt.results.metrics import better_direction
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
 
-MAX_LIGHTNESS = 0.93  # fraction of cividis that is used
+MAX_LIGHTNESS = 0.93  # end of the part of cividis that is used, as a fraction
 
 UNITS = {"accuracy": "%", "loss": "mean per sample", "seconds": "s", "mb": "MiB"}
 """Last word of a metric's name -> its unit."""
@@ -35,12 +35,12 @@ METRIC_NAMES = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric in the words and the unit of the plots."""
+    """A metric, with its name and unit as the plots show them."""
 
     name: str  # in words
-    unit: str  # empty if it has none
+    unit: str  # empty if the metric has no unit
     factor: float  # converts the unit of ``summary.json`` to ``unit``
-    direction: str | None  # "higher" or "lower" if such values are better
+    direction: str | None  # the better direction, "higher" or "lower"; None if there is none
 
     @property
     def label(self) -> str:
@@ -66,7 +66,7 @@ class Metric:
         )
 
     def means(self, rows: Iterable[Row]) -> list[float]:
-        """Return the means of the settings that have one."""
+        """Return the means of the settings that have a mean."""
         return [result.mean for row in rows if (result := self.result(row)) is not None]
 
     def rank(self, row: Row) -> tuple[bool, float]:
@@ -81,8 +81,8 @@ class Metric:
     def is_logarithmic(self, values: Sequence[float]) -> bool:
         """Return whether the metric, such as a loss, is shown on a logarithmic axis.
 
-        The axis is logarithmic if lower values are better and the values span more than a decade.
-        On a linear axis, the best values would then coincide.
+        The axis is logarithmic if lower values are better and the values span more than a decade,
+        because the best values would coincide on a linear axis.
         """
         return self.direction == "lower" and style.spans_decades(np.array(values, np.float64), 1)
 
@@ -98,7 +98,7 @@ class Metric:
         return ListedColormap(shades if self.direction == "lower" else shades[::-1])
 
     def colour_scale(self, values: Sequence[float]) -> tuple[Normalize, str]:
-        """Return the colour scale of values, and the end of the scale that some values exceed.
+        """Return the colour scale of values, and the end of the scale beyond which values lie.
 
         The end is "neither", "min" or "max": the argument ``extend`` of matplotlib's ``colorbar``.
         """
@@ -126,8 +126,8 @@ def metric_of(comparison: Comparison) -> Metric:
 def axis_limits(values: Sequence[float], direction: str | None) -> tuple[float, float]:
     """Return axis limits that ignore outliers on the worse side.
 
-    An outlier is farther from the better three quarters of the values than three times their
-    spread. Without outliers, the axis contains all finite values. direction: as in ``Metric``.
+    The distance of an outlier from the better three quarters of the values is more than three times
+    their spread. Without outliers, the axis contains all finite values. direction: see ``Metric``.
     """
     x = np.sort(np.array([value for value in values if np.isfinite(value)]))
     if not len(x):

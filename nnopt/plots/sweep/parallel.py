@@ -23,10 +23,10 @@ from nnopt.results.collect import Value
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MIN_KEYS, MIN_SETTINGS = 3, 5  # with fewer, the other plots suffice
+MIN_KEYS, MIN_SETTINGS = 3, 5  # with fewer keys or settings, the other plots suffice
 MAX_KEYS = 12
-MAX_EVEN_VALUES = 8  # drawn at even distances; more numbers are drawn to scale
-MAX_TICKS = 20  # of an axis with evenly spaced values
+MAX_EVEN_VALUES = 8  # up to 8 numbers are evenly spaced; more numbers are drawn to scale
+MAX_TICKS = 20  # number of ticks of an axis with evenly spaced values
 MAX_TICK_CHARACTERS = 14
 BROAD_LINES = 3  # the number of best settings that have broad lines
 HEIGHT, AXIS_DISTANCE = 3.3, 1.35  # inches
@@ -39,7 +39,7 @@ class Scale:
 
     group: str  # small text above the name
     name: str
-    heights: Floats  # (R,), position of every row, between 0 and 1
+    heights: Floats  # (R,), height of each row's value, between 0 and 1
     ticks: list[tuple[float, str]]  # positions and texts
     is_even: bool  # whether the values are evenly spaced rather than to scale
 
@@ -47,9 +47,9 @@ class Scale:
 def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
     """Draw an axis for each of the first 12 keys, an axis for the result, and a line per setting.
 
-    The lines of better settings are darker, and those of the best three are broad. Lines through
-    the same value are spread a little, with better ones above. Lines of settings without a result
-    are dotted and end below the last axis.
+    Better settings have darker lines, and the best three have broad lines. Lines through the same
+    value are spread a little, with better settings above. Lines of settings without a result are
+    dotted and end below the last axis.
     """
     metric = metric_of(comparison)
     rows = sorted(comparison.rows, key=metric.rank)[::-1]  # the best are drawn last
@@ -96,7 +96,7 @@ def _key_scale(rows: Sequence[Row], key: str) -> Scale:
 def _number_scale(
     names: tuple[str, str], numbers: Floats, ends: tuple[float, float], logarithmic: bool
 ) -> Scale:
-    """Return a linear or logarithmic axis. Numbers beyond its ``ends`` are moved to them."""
+    """Return a linear or logarithmic axis. Numbers beyond its ``ends`` are moved to the ends."""
     low, high = ends
 
     def height(x: Floats) -> Floats:
@@ -112,8 +112,8 @@ def _number_scale(
 def _is_even_on_logarithms(numbers: Floats) -> bool:
     """Return whether numbers are more evenly spaced on a logarithmic scale.
 
-    This holds if all are positive, they span a decade, and their median is closer to the middle of
-    the logarithmic scale.
+    This holds if all numbers are positive and span a decade, and if the median is closer to the
+    middle on the logarithmic scale than on the linear scale.
     """
     if numbers.min() <= 0 or not style.spans_decades(numbers, 1):
         return False
@@ -183,13 +183,13 @@ def _draw_lines(
 def _draw_axis(axes: Axes, x: int, scale: Scale, shades: Floats | None = None) -> None:
     """Draw an axis as a vertical line at ``x`` with its ticks to the left.
 
-    shades: (64, 4), the colours of the axis of the metric. Its ticks are to the right.
+    shades: (64, 4), the colours of the axis of the metric; the ticks of this axis are to the right.
     """
     if shades is not None:
         from matplotlib.collections import LineCollection
 
         starts = np.linspace(0, 1, len(shades), endpoint=False)
-        # Segments overlap, so that no seams are visible.
+        # The coloured segments overlap, so that no seams are visible.
         parts = [((x, y), (x, min(y + 2 / len(shades), 1))) for y in starts]
         form: dict[str, Any] = {"linewidths": 7, "capstyle": "butt", "zorder": 4}
         strip = LineCollection(parts, colors=shades, **form)

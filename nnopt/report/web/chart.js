@@ -278,7 +278,7 @@ function makeChart(root) {
     cursorX = null;
   }
 
-  /** Show the values nearest to the pixel (px, py). If py is null, only px counts. */
+  /** Show the values nearest to the pixel (px, py), or nearest to px alone if py is null. */
   function point([px, py]) {
     const { x, y, box } = scales;
     const candidates = [];

@@ -1,6 +1,6 @@
 // The details of a point: error, curves, plots, configuration and log.
 
-/** The number of points that have each line of configuration. */
+/** For each line of the configurations, the number of points whose configuration contains it. */
 const lineCounts = new Map();
 for (const point of data.points) {
   for (const line of new Set(point.config)) lineCounts.set(line, (lineCounts.get(line) || 0) + 1);
@@ -40,7 +40,7 @@ function ownCurves(point) {
   return element("div", { class: "own" }, charts);
 }
 
-/** Return a row of plots, each of which opens in full size. The file of a linked plot may be missing. */
+/** Return a row of plots; a click opens a plot in full size. The file of a linked plot may be missing. */
 function plotsOf(plots) {
   if (!plots.length) return null;
   return element("div", { class: "gallery" }, plots.map(({ name, src, file }) => {

@@ -35,13 +35,13 @@ function text(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
-/** Format a value of a key; a long number with five digits. */
+/** Format a value of a key; long numbers get five digits. */
 function brief(value) {
   const number = numberOf(value);
   return number !== null && String(value).length > 9 ? text(number, 5) : String(value);
 }
 
-/** Format a metric; accuracies and seconds with fixed decimals, so that columns are aligned. */
+/** Format a metric; accuracies and seconds have fixed decimals, so that columns are aligned. */
 function metricText(name, value) {
   if (typeof value !== "number") return text(value);
   if (name.endsWith("accuracy")) return value.toFixed(4);

@@ -116,7 +116,7 @@ function makeComparison(scope) {
     table.notes.map((note) => element("p", { class: "caption" }, note)));
 }
 
-/** Return a column of the seeds as dots, their mean and its interval, on one axis for all rows. */
+/** Return a column that draws seeds as dots, their mean and its interval, on the same axis in all rows. */
 function stripColumn(table, metricIndex, metric) {
   const numbers = table.seeds.flatMap((row) => row[metricIndex].values.map(([, value]) => value));
   const finite = numbers.filter((value) => value !== null);
@@ -273,7 +273,7 @@ function onlyStatus(status) {
 
 document.body.append(main);
 openScope(data.scopes[0]);
-// The page is painted two frames later. benchmarks/report.py waits for this mark.
+// Two frames later, the page is painted and the mark "painted" is set. benchmarks/report.py waits for it.
 requestAnimationFrame(() => requestAnimationFrame(() => {
   performance.mark("painted");
   document.documentElement.dataset.painted = performance.now().toFixed(0);

@@ -54,7 +54,7 @@ function extent(series, axis, log, xRange = null) {
   let [low, high] = [values[0], values.at(-1)];
   let above = 0;
   if (axis === "y" && !log) {
-    // A diverging run would flatten all other lines.
+    // The axis omits extreme values, because a diverging run would flatten all other lines.
     const [q1, q9] = [0.05, 0.9].map((level) => values[Math.floor(level * (values.length - 1))]);
     const limit = q9 + 20 * (q9 - q1);
     if (high > limit && q9 > q1) {
@@ -96,7 +96,7 @@ function drawPlot(svg, series, frame) {
   const x = scale(frame.xRange, [MARGIN.left, right], frame.xLog);
   const y = scale(frame.yRange, [bottom, MARGIN.top], frame.yLog);
   const bands = series.filter((line) => line.low).length;
-  svg.style.setProperty("--band", String(Math.min(0.13, 1.6 / Math.max(1, bands)))); // many: paler
+  svg.style.setProperty("--band", String(Math.min(0.13, 1.6 / Math.max(1, bands)))); // many bands are paler
   svg.setAttribute("viewBox", `0 0 ${frame.width} ${frame.height}`);
   const clip = `clip-${(drawPlot.count = (drawPlot.count || 0) + 1)}`;
   const box = { x: MARGIN.left, y: MARGIN.top, width: right - MARGIN.left, height: bottom - MARGIN.top };

@@ -1,11 +1,11 @@
 // Lines of the chart: of single runs, or means of settings over their seeds.
 
-const COLOURS = 7; // of the plots, in the same order
+const COLOURS = 7; // the number of colours; they have the same order as in the plots
 const DASHES = 4; // d0 to d3 in page.css; 7 and 4 are coprime, so 28 lines are distinct
 
 const AXES = [["epoch", "epochs"], ["step", "optimizer steps"], ["seconds", "seconds of training"]];
 
-/** Return the values of a column at every selected epoch; null if the run has none. */
+/** Return the values of a column at every selected epoch; null if the run lacks the column. */
 function columnOf(point, name) {
   if (point.grid === undefined || point.columns[name] === undefined) return null;
   const column = point.columns[name];
@@ -101,8 +101,8 @@ function lineOf(point, column, axis) {
 }
 
 /**
- * Return mean ± standard deviation (n - 1) at every epoch that all long enough runs have.
- * Otherwise the mean would jump between epochs with different runs.
+ * Return mean ± standard deviation (n - 1) at the epochs that all long enough runs have, because
+ * the mean would jump between epochs with different runs.
  */
 function meanOf(points, column, axis) {
   const runs = points.map((point) => {

@@ -4,7 +4,7 @@ const MAX_CHOICES = 14; // a column with more distinct values is filtered by a c
 
 /**
  * Return {node, draw} of a table; draw(rows) shows these rows.
- * columns: [{title, value(row), cell(row), numeric, descends, hint}]; descends: larger values come first.
+ * columns: [{title, value(row), cell(row), numeric, descends, hint}]; descends: sort larger values first.
  */
 function makeTable(columns, { caption, filters, changed, key }) {
   const order = { column: null, direction: 1 };
@@ -59,7 +59,7 @@ function breakable(name) {
   return name.split(/(?<=[_.])/).flatMap((part, i) => (i ? [element("wbr"), part] : [part]));
 }
 
-/** Return whether a value matches a condition such as ">0.9", "<=1e-3", "!=adam" or part of its text. */
+/** Return whether a value matches a condition such as ">0.9", "<=1e-3" or "!=adam", or contains a text. */
 function passes(value, typed) {
   const condition = typed.trim();
   if (!condition) return true;
