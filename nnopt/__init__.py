@@ -5,16 +5,16 @@ import sys
 
 __version__ = "0.1.0"
 
-# OpenBLAS's worker threads wait for the next matrix product in a busy loop of up to 2^26 cycles,
-# and take a core from NumPy's other computations. This setting shortens the loop to 2^20 cycles,
-# 0.4 ms. The time between two products of a small network is shorter, so the threads do not fall
-# asleep there: waking a thread may take 0.1 ms on a virtual machine, longer than the product.
+# OpenBLAS's worker threads wait for the next matrix product in a busy loop of up to 2^26 cycles.
+# Meanwhile, they take a core from NumPy's other computations. This setting shortens the loop to
+# 2^20 cycles (0.4 ms). In a small network, the next product follows sooner, so the threads do not
+# sleep: waking a thread may take 0.1 ms on a virtual machine, which is longer than the product.
 # OpenBLAS reads the setting once, when NumPy is first imported.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 
 
 class _MovedModules:
-    """An import finder that names the new module for the old name of a moved module."""
+    """An import finder that refuses the old name of a moved module, and reports the new name."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:

@@ -1,4 +1,4 @@
-"""Exceptions for errors that a user can fix, each class with its exit code.
+"""Exceptions for errors that a user can fix. Each class has an exit code.
 
 A message is one line: the problem, the key or file, the value, the allowed values and a remedy.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-MAX_LISTED_NAMES = 20  # a hint with a nearest name omits a longer list of allowed names
+MAX_LISTED_NAMES = 20  # a hint that has a nearest name omits a longer list of allowed names
 
 
 def suggest(name: object, allowed: Iterable[str]) -> str:
@@ -25,9 +25,9 @@ def suggest(name: object, allowed: Iterable[str]) -> str:
 
 
 def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the allowed name whose spelling is nearest, or None if none is near.
+    """Return the allowed name whose spelling is nearest, or None if no name is near.
 
-    ``cutoff`` is the least similarity, from 0 to 1, of ``difflib.get_close_matches``.
+    ``cutoff`` is the minimum similarity, from 0 to 1, of ``difflib.get_close_matches``.
     """
     from difflib import get_close_matches  # imported here because nnopt version must be fast
 
@@ -35,7 +35,7 @@ def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | Non
 
 
 class Problem(str):
-    """A message about a key, which a YAML file may set."""
+    """A message about a key. The key may be set on the command line or in a YAML file."""
 
     key: str  # dotted key, such as optimizer.lr or architecture.hidden[0]
     value: Any  # the refused value, or ... if the message is not about the value
@@ -87,11 +87,11 @@ class Problems(list[str]):
 
 
 class CombinationError(ConfigError):
-    """Each value is allowed, but their combination is not."""
+    """Each value is allowed, but the combination of the values is not."""
 
 
 class DataError(NnoptError):
-    """A dataset's file is missing, damaged, or has unexpected contents."""
+    """A file of a dataset is missing, damaged, or has unexpected contents."""
 
     exit_code = 3
 
@@ -133,7 +133,7 @@ SHORTAGE_MESSAGES = (
     "can't start new thread",
     "error return without exception set",
 )
-"""Parts of the messages of the library loader, of threads and of Python when memory runs out."""
+"""Parts of error messages of the library loader, of threads and of Python if memory runs out."""
 
 
 def is_memory_shortage(error: Exception) -> bool:
@@ -148,8 +148,8 @@ def is_memory_shortage(error: Exception) -> bool:
 class TimeLimitError(BaseException):
     """A run exceeded its time limit, the value of the configuration key ``key`` in seconds.
 
-    A timer raises this exception anywhere in the program. It is a ``BaseException``, so that
-    handlers for ``Exception`` do not catch it.
+    A timer raises this exception at any line of the program. The class is a ``BaseException``, so
+    that handlers for ``Exception`` do not catch it.
     """
 
     exit_code = 5

@@ -11,7 +11,7 @@ MOVED_PACKAGES = {
     "nnopt.recipe": "auto_lr prepare run thread_notes",
     "nnopt.terminal": "console interruption",
 }
-"""Package -> the modules that were in ``nnopt`` before, under the same name."""
+"""Package -> names of the modules that were moved from ``nnopt`` into the package."""
 
 MOVED_MODULES = {
     **{

@@ -1,7 +1,7 @@
 """Random numbers as a pure function of (seed, stream, counters).
 
 The generator is counter-based: Philox-4x64 (Salmon et al. 2011, "Parallel random numbers: as easy
-as 1, 2, 3"). The key is a hash of the seed and the name of the stream. The counter is made of
+as 1, 2, 3"). The key is a hash of the seed and the name of the stream. The counter consists of
 integers such as epoch and step. No state is kept between draws. Therefore a resumed run continues
 with the same numbers, draws from one stream do not change other streams, and both backends draw the
 same numbers.
@@ -23,7 +23,7 @@ def _key(seed: int, stream: str) -> tuple[int, int]:
 
 
 def _counter(counters: tuple[int, ...]) -> NDArray[np.uint64]:
-    """Return Philox's 256-bit counter. Its first word counts draws, the others are ``counters``."""
+    """Return Philox's 256-bit counter: one word that counts draws, then the ``counters``."""
     if len(counters) > 3:
         raise ValueError(f"at most three counters fit into Philox, got {len(counters)}")
     return np.array([0, *counters, *[0] * (3 - len(counters))], dtype=np.uint64)
@@ -34,7 +34,7 @@ def generator(seed: int, stream: str, *counters: int) -> np.random.Generator:
 
     Args:
         seed: The seed of the run.
-        stream: The name of the purpose, for example ``"shuffle"``.
+        stream: The name of the stream, for example ``"shuffle"``.
         counters: At most three integers >= 0, for example epoch and step.
 
     Raises:
@@ -47,9 +47,9 @@ def generator(seed: int, stream: str, *counters: int) -> np.random.Generator:
 class DropoutMasks:
     """Dropout masks of one layer, as a pure function of (seed, layer, step).
 
-    A unit is kept if a 16-bit random integer is below ``round((1 - rate) · 65536)``. This needs
-    a quarter of the random bits that a float64 for each unit would need. ``scale`` is the inverse
-    of the exact probability of keeping a unit, so that the expected output equals the input.
+    A unit is kept if a 16-bit random integer is below ``round((1 - rate) · 65536)``. Drawing a
+    float64 for each unit would need four times as many random bits. ``scale`` is the inverse of the
+    exact probability of keeping a unit, so that the expected output equals the input.
 
     Args:
         seed: The seed of the run.
@@ -70,7 +70,7 @@ class DropoutMasks:
         return self._philox.random_raw((count + 3) // 4).view(np.uint16)[:count]
 
     def draw(self, step: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Return a boolean array of this shape, True where a unit is kept."""
+        """Return a boolean array of shape ``shape``, which is True where a unit is kept."""
         keep: NDArray[np.bool_] = np.less(
             self.bits(step, int(np.prod(shape))).reshape(shape), self._threshold
         )

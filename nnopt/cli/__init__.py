@@ -1,1 +1,1 @@
-"""The command line: one file for each verb."""
+"""The command line, with one file for each verb (a subcommand, such as ``nnopt run``)."""

@@ -1,4 +1,4 @@
-"""The verb ``compare``: one table of runs and sweeps."""
+"""``nnopt compare``: one table of runs and sweeps."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _plot(comparison: Comparison, runs: Sequence[Run], folder: Path) -> str:
-    """Draw the figures. Return a message that names them."""
+    """Draw the figures. Return a message with the names of the figures."""
     from nnopt.plots.sweep.draw import plot_comparison
 
     paths = plot_comparison(comparison, runs, folder)
@@ -81,7 +81,7 @@ def _plot(comparison: Comparison, runs: Sequence[Run], folder: Path) -> str:
 
 
 def _format(name: str | None, out: Path | None) -> str:
-    """Return the given format, or the format of the file's suffix. Raises ConfigError."""
+    """Return the value of --format, or the format of the suffix of ``out``. Raises ConfigError."""
     if out is not None and not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out}: its folder does not exist")
     if name is not None or out is None:
@@ -125,7 +125,7 @@ def _compare(options: argparse.Namespace, found: RunIndex) -> tuple[Comparison, 
 
 
 def _notes(found: RunIndex) -> list[str]:
-    """Return notes on points without results."""
+    """Return notes on the numbers of points without results."""
     running = sum(map(is_held, found.unfinished))
     notes = {
         "left out: {} still running": running,
@@ -137,7 +137,7 @@ def _notes(found: RunIndex) -> list[str]:
 
 
 def _filtered(found: RunIndex, conditions: Sequence[Condition]) -> list[Run]:
-    """Return the runs that meet all conditions. Raises ConfigError if none of them is finished."""
+    """Return the runs that meet all conditions. Raises ConfigError if no such run is finished."""
     runs = found.runs
     for condition in conditions:
         before, runs = runs, [run for run in runs if condition.holds(run.settings)]

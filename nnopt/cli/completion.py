@@ -1,7 +1,7 @@
-"""Tab completion. Verbs and options are completed here, groups and keys by Hydra.
+"""Tab completion. This module completes verbs and options. Hydra completes groups and keys.
 
 After ``eval "$(nnopt -sc install=bash)"`` the shell calls ``nnopt -sc query=bash`` with the typed
-line in the variable COMP_LINE, and offers the printed words.
+line in the variable COMP_LINE, and offers the words that nnopt prints.
 """
 
 from __future__ import annotations
@@ -44,6 +44,6 @@ def _options_of(verb: str, before: str, last: str) -> Iterable[str]:
     values["--weights"] = ("best", "last")
     if verb in PARSERS and before in values:
         return values[before]
-    if verb not in PARSERS or not last.startswith("-"):  # the shell completes folders
+    if verb not in PARSERS or not last.startswith("-"):  # the shell itself completes folders
         return ()
     return (x for action in PARSERS[verb]()._actions for x in action.option_strings)

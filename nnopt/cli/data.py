@@ -1,4 +1,4 @@
-"""The verb ``data``: list, download or verify the published datasets."""
+"""``nnopt data``: list, download or verify the published datasets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _list(root: Path) -> int:
 
 
 def _verify(names: list[str], root: Path) -> int:
-    """Verify every dataset, and then raise DataError if one is damaged."""
+    """Verify datasets, by default all present datasets. Raises DataError at the end."""
     from nnopt.data.download import presence, verify
 
     chosen: list[Published] = [PUBLISHED[name] for name in names]

@@ -1,4 +1,4 @@
-"""The verb ``describe``: the configured network, layer by layer."""
+"""``nnopt describe``: the configured network, layer by layer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     for layer in architecture.walk():
         count = sum(math.prod(shape) for shape in layer.parameters.values())
         shape = "x".join(map(str, layer.output_shape))
-        # A shortcut is indented like its residual branch, so ".shortcut." adds no depth.
+        # A shortcut is indented like the residual branch, so ".shortcut." adds no depth.
         depth = layer.name.count(".") - layer.name.count(".shortcut.")
         skipped = f", skipped {layer.skip_probability:.3g}" if layer.skip_probability else ""
         name = "  " * depth + layer.name + skipped

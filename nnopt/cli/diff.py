@@ -1,4 +1,4 @@
-"""The verb ``diff``: compares the configurations, metrics and weights of two runs."""
+"""``nnopt diff``: compares the configurations, metrics and weights of two runs."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ ENVIRONMENT_KEYS = ("data", "versions", "git", "machine", "threads")
 MAX_VALUE_CHARACTERS = 200
 MAX_FILE_NAME_CHARACTERS = 16
 MAX_NAMED_ARRAYS = 10
-"""Limits of the printed text. The named arrays are those without a counterpart."""
+"""Limits of the printed text. Arrays are named if the other run has no array to compare."""
 
 NO_FURTHER_FILE = "no further file"
-"""The cell of a run whose data files were all read by the other run too."""
+"""The cell of a run if the other run has read all of its data files too."""
 
 Rows = list[tuple[str, ...]]
 
 
 def main(arguments: list[str]) -> int:
-    """Print the differences between two runs, and with ``--out`` draw those of their weights."""
+    """Print the differences between two runs. With ``--out``, draw the differences of weights."""
     options = diff_parser().parse_args(arguments)
     a, b = given_path(options.a, "A"), given_path(options.b, "B")
     for folder in (a, b):
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _section(title: str, rows: Rows, align: str, nothing: str) -> None:
-    """Print a table, or the text ``nothing`` if it has no rows."""
+    """Print a table, or the text ``nothing`` if ``rows`` is empty."""
     console.note("")
     if not rows:
         console.note(nothing)
@@ -83,7 +83,7 @@ def _setting(run: Run, key: str) -> str:
 
 
 def _environments(one: Run, other: Run) -> Rows:
-    """Return the keys of ENVIRONMENT_KEYS, and their values in both runs."""
+    """Return a row for each key in the sections ENVIRONMENT_KEYS, with the values of both runs."""
     values = [dict(_environment(run.summary)) for run in (one, other)]
     files = [(run.summary.get("data") or {}).get("sources", {}) for run in (one, other)]
     a, b = _by_path_end(*files)
@@ -92,10 +92,10 @@ def _environments(one: Run, other: Run) -> Rows:
 
 
 def _by_path_end(*runs: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return a map from shortened path to digest for the files of each run.
+    """Return, for each run, a map from the end of a file's path to the digest of the file.
 
-    The folders of two runs may differ, so the ends of the paths are compared. All paths keep the
-    same number of last parts, the smallest that makes them unique in each run.
+    The ends of the paths are compared, because the runs may have read the files from different
+    folders. The ends have as few path components as make all ends of a run distinct.
     """
     longest = max((len(PurePath(path).parts) for files in runs for path in files), default=1)
     by_end: list[dict[str, str]] = []
@@ -110,10 +110,10 @@ def _by_path_end(*runs: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def _files_text(files: Mapping[str, str], others: Mapping[str, str]) -> str:
-    """Return a text about the files that are not among ``others``.
+    """Return a text about the files of a run that differ from the files of the other run.
 
-    The text names one file, with the first digits of its SHA-256, and the number of further files.
-    A file with content that is not among ``others`` is preferred.
+    The text has the name of one file, the first digits of its SHA-256, and the number of further
+    files. The named file has contents that the other run has not read, if there is such a file.
     """
     own = [path for path, digest in files.items() if others.get(path) != digest]
     if not own:
@@ -127,7 +127,7 @@ def _files_text(files: Mapping[str, str], others: Mapping[str, str]) -> str:
 
 
 def _environment(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the dotted keys of ENVIRONMENT_KEYS in a summary, and their values as text."""
+    """Yield dotted keys in the sections ENVIRONMENT_KEYS of a summary, and the values as text."""
     for key in ENVIRONMENT_KEYS:
         part = summary.get(key)
         if not isinstance(part, dict):

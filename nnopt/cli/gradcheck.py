@@ -1,13 +1,13 @@
-"""The verb ``gradcheck``: compares the NumPy backend's gradients with central differences.
+"""``nnopt gradcheck``: compares the NumPy backend's gradients with central differences.
 
 The gradients of the loss L with respect to each parameter array and to the input are checked in
 float64. (L(w + h v) - L(w - h v)) / 2h is compared with v·∇L for two kinds of unit vectors v:
 
-- single entries: all of a small array, and random ones of a large array;
-- random directions. They involve all entries, so they detect a wrong entry with probability one.
+- single entries: all entries of a small array, and random entries of a large array;
+- random directions, which involve all entries and detect a wrong entry with probability one.
 
-If stochastic depth, dropout or ReLU blocks an array, its gradient and its differences are zero.
-Their equality is no evidence, so the array is reported as not reached.
+If stochastic depth, dropout or ReLU blocks an array, the gradient and the differences are zero.
+Two zeros are no evidence of a correct gradient, so the array is reported as not reached.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from nnopt.terminal.safe_stream import aligned
 from nnopt.training.finite_differences import TOLERANCE, Floats, relative_error
 
 BATCH_SAMPLES, BATCH_IMAGES = 16, 2
-"""Batch sizes. With more images, more ReLUs and pooling windows would have kinks near the batch."""
+"""Batch sizes. More images would bring more ReLUs and pooling windows close to a kink."""
 
 MAX_ENTRIES_PER_ARRAY = 200
 DIRECTIONS_PER_ARRAY = 5
 MAX_COMPARISONS = 1400
-"""The most entries and directions in the whole network. Each needs two or more forward passes."""
+"""Maximum number of entries and directions of a network. Each takes two or more forward passes."""
 
 MASK_STEPS = 1000
-"""The number of steps whose masks are compared, to find those that skip the fewest layers."""
+"""Number of steps whose masks are drawn, to find the step that skips the fewest layers."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def array_sizes(prepared: Prepared) -> dict[str, int]:
 
 
 def entries_each(sizes: Sequence[int]) -> int:
-    """Return the most entries to check in each array, so that ``MAX_COMPARISONS`` suffice."""
+    """Return the maximum number of entries to check per array, given ``MAX_COMPARISONS``."""
     entries = MAX_COMPARISONS - DIRECTIONS_PER_ARRAY * len(sizes)
     for most in range(MAX_ENTRIES_PER_ARRAY, 1, -1):
         if sum(min(size, most) for size in sizes) <= entries:
@@ -167,9 +167,9 @@ def check_gradients(
 ) -> Iterator[Check]:
     """Compare the gradients of every parameter and of the input with central differences.
 
-    The loss is computed for a small batch of training samples, with fixed dropout masks, by the
-    NumPy backend in float64. At most ``entries`` entries of each array are checked one by one, by
-    default the number from ``entries_each``. ``advance`` is called after each comparison.
+    The NumPy backend computes the loss of a small batch of training samples in float64, with fixed
+    dropout masks. At most ``entries`` entries of each array are checked one by one, by default the
+    number from ``entries_each``. ``advance`` is called after each comparison.
     """
     most = entries or entries_each(list(array_sizes(prepared).values()))
     conv = config.backend.conv_algorithm if isinstance(config.backend, NumpyConfig) else "auto"
@@ -183,11 +183,11 @@ def check_gradients(
     loader = NumpyLoader(dataset.train, dataset.normalization, config)
     inputs, labels = next(iter(loader.train_batches(order, len(order), PLAIN)))
     x = Variable(inputs.copy(), requires_grad=True)
-    # Biases of 0 and batch norm scales of 1 hide errors, so noise is added.
+    # Noise is added, because biases of 0 and batch norm scales of 1 would hide errors.
     noise = generator(config.seed, "gradcheck")
     for parameter in network.parameters.values():
         parameter.value += 0.05 * noise.standard_normal(parameter.value.shape)
-    if dataset.is_image:  # ties in pooling windows of a constant background are kinks
+    if dataset.is_image:  # a constant background has ties in pooling windows, which are kinks
         x.value += 0.05 * noise.standard_normal(x.value.shape)
     step = _step_with_fewest_skips(prepared.architecture, config.seed, len(labels))
     gradients = network.gradients(network.forward(x, labels, step)[1])
@@ -198,7 +198,7 @@ def check_gradients(
     layer_index = {layer.name: i for i, layer in enumerate(prepared.architecture.layers)}
 
     def loss(first: int) -> float:
-        """Return the loss, computed from the layer with index ``first`` on."""
+        """Return the loss, with a forward pass that starts at the layer with index ``first``."""
         return float(network.forward(Variable(inputs_of[first]), labels, step, first)[1].value)
 
     for name, gradient in gradients.items():

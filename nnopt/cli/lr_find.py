@@ -1,4 +1,4 @@
-"""The verb ``lr-find``: trains a new network with a rising learning rate, and suggests a rate."""
+"""``nnopt lr-find``: trains a new network with a rising learning rate, and suggests a rate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from nnopt.terminal.live_display import LrSearchProgress
 from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
 GROUP = "lr_find"
-"""The group of the keys of this verb."""
+"""The group of the keys of ``nnopt lr-find``."""
 
 PURPOSE = """\
 Train the configured network once with an exponentially increasing learning rate, write the losses
@@ -52,7 +52,7 @@ example:
 
 
 def main(arguments: list[str]) -> int:
-    """Sweep the learning rate, write the files, and print the suggestion."""
+    """Run a range test, write the files, and print the suggestion."""
     options = overrides_parser("lr-find", PURPOSE, KEYS).parse_intermixed_args(arguments)
     plan, sweep = read_overrides(options.overrides, options.config_dir)
     point = plan.points[0]
@@ -131,7 +131,7 @@ def _write(found: LrSuggestion, sweep: LrRangeTest, point: Point, folder: Path) 
 
 
 def _report(found: LrSuggestion, folder: Path) -> None:
-    """Print the marked points of the curve, and the files."""
+    """Print the notable points of the curve, and the paths of the files."""
     curve = found.curve
     steps = {"first step": 0}
     if found.edge_step is not None:

@@ -3,7 +3,7 @@
 Exit codes: 0 success, 2 configuration or usage, 3 data, 4 resume, 5 failed training,
 6 output, 130 Ctrl-C, 143 SIGTERM or SIGHUP, 1 a bug in nnopt.
 
-``nnopt version`` must be fast, so the module of a verb is only imported when the verb runs.
+The module of a verb is imported only when the verb runs, because ``nnopt version`` must be fast.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ VERBS = ("run", "resume", "compare", "report", "diff", "describe", "gradcheck", 
 """The verbs. ``main(arguments)`` of ``nnopt.cli.VERB`` runs a verb and returns the exit code."""
 
 OUTPUT_ERROR_CODE = 6
-"""The exit code of a command whose results or notes could not be printed."""
+"""The exit code of a successful command whose results or notes could not be printed."""
 
 
 def main() -> None:
-    """Run the command line of this process, and exit with its code."""
+    """Run the command line of this process, and exit with the exit code of the verb."""
     _open_standard_descriptors()
     sys.exit(run_verb(sys.argv[1:]))
 
 
 def run_verb(arguments: list[str]) -> int:
-    """Run one command line, without the name of the program. Return its exit code."""
+    """Run a command line, given without the name of the program. Return the exit code."""
     from nnopt.terminal.safe_stream import guarded_streams
 
     with guarded_streams() as (output, errors):
@@ -92,7 +92,7 @@ def _open_standard_descriptors() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+            os.open(os.devnull, os.O_RDWR)  # the system assigns the lowest free number
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -125,7 +125,7 @@ def _load_verb(verb: str) -> Callable[[list[str]], int]:
 
 
 def _run_guarded(verb: str, arguments: list[str], debug: bool) -> int:
-    """Run a verb. Print an error as one line, and return its exit code."""
+    """Run a verb. Print an error as one line. Return the exit code."""
     from nnopt.errors import NnoptError, is_memory_shortage
 
     try:
@@ -140,7 +140,7 @@ def _run_guarded(verb: str, arguments: list[str], debug: bool) -> int:
             for line in str(error).splitlines():
                 _print_error(f"error: {line}")
             return error.exit_code
-        if is_memory_shortage(error):  # during training it is a TrainingError
+        if is_memory_shortage(error):  # training converts a shortage to a TrainingError
             reason = f": {error}" if str(error) else ""
             _print_error(f"error: out of memory{reason}; try dataset.subset=N")
             return 5

@@ -1,4 +1,4 @@
-"""The verb ``report``: one self-contained HTML page of a run, a sweep, or a folder of them."""
+"""``nnopt report``: one self-contained HTML page of a run, a sweep, or a folder of several."""
 
 from __future__ import annotations
 

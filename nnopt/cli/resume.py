@@ -1,4 +1,4 @@
-"""The verb ``resume``: continue a run, or run the missing points of a sweep and add points."""
+"""``nnopt resume``: continue a run, or run the missing points of a sweep and add points."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     start = processor_times()
     options = resume_parser().parse_intermixed_args(arguments)
     stop_on_signals()
-    folder = given_path(options.directory, "DIR").resolve()  # outputs/latest may change
+    folder = given_path(options.directory, "DIR").resolve()  # the link outputs/latest may change
     if is_single_run(folder):
         return resume_run(folder, options)
     if options.restart:
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
 
 def check_same_files(states: Mapping[str, PointState], to_run: Sequence[Point], move: Move) -> None:
     """Raise ResumeError if a data file has changed since the finished points read it."""
-    read: dict[str, str] = {}  # file -> its SHA-256
+    read: dict[str, str] = {}  # file -> SHA-256 of the file
     for state in states.values():
         if state.status == "done" and (data := state.summary.get("data")):
             read |= {move.path(file): x for file, x in data.get("sources", {}).items()}

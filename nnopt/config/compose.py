@@ -1,6 +1,6 @@
 """Composes the configurations of a command line: one for each point of a sweep.
 
-Hydra merges the YAML files. nnopt checks all points before the first point starts.
+Hydra merges the YAML files. All points are checked before the first point starts.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ log = logging.getLogger("nnopt")
 class Plan:
     """The checked points of a command line. A sweep may have a single point."""
 
-    points: tuple[Point, ...]  # for a search, samples of the search space
+    points: tuple[Point, ...]  # in a search, sample points of the search space
     is_sweep: bool
     varied: tuple[str, ...]  # the keys that vary, in the order of the command line
     directory: str | None  # the value of hydra.run.dir or hydra.sweep.dir
     sweeper: SweeperConfig
     launcher: LauncherConfig
-    overrides: tuple[str, ...]  # those of the command line
-    config_dir: str | None  # the folder of --config-dir
-    space: Space | None = None  # the space of a search
+    overrides: tuple[str, ...]  # the overrides on the command line
+    config_dir: str | None  # the value of --config-dir
+    space: Space | None = None  # the search space, in a search
 
 
 def compose_config(overrides: Sequence[str] = (), config_dir: str | None = None) -> Config:
@@ -100,7 +100,7 @@ def make_plan(
 def _plan(
     parsed: Sequence[Override], multirun: bool, texts: tuple[str, ...], config_dir: str | None
 ) -> Plan:
-    """Merge the files, read the settings of the sweep, and expand it into checked points."""
+    """Merge the files, read the settings of the sweep, and expand the sweep into checked points."""
     _warn_of_repetition(parsed)
     plugin_keys = [o for o in parsed if is_plugin_key(o)]
     parsed = [o for o in parsed if not is_plugin_key(o)]
@@ -186,7 +186,7 @@ def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: 
         directory = named._get_node("dir")._value()
         if "${" not in str(directory):
             return directory or None
-        # The name refers to other keys, so Hydra must read all overrides.
+        # The folder's name refers to other keys, so Hydra must read all overrides.
         whole = compose_files([override_text(o) for o in single], with_hydra=True).config
         HydraConfig.instance().set_config(whole)
         return str(OmegaConf.select(whole, own))
@@ -218,7 +218,7 @@ def _with_choices(
 ) -> list[tuple[str, ...]]:
     """Return the points with an override for every varied group.
 
-    A grid without a value for the group gets its default choice.
+    Points of a grid without a value for the group get the default choice of the group.
     """
     groups = [key for key in varied if key in config_groups()]
     if not groups or set(groups) & set(EXPERIMENTS):
@@ -240,7 +240,7 @@ def _warn_of_repetition(parsed: Sequence[Override]) -> None:
 
 
 def _resolve_all(resolver: ConfigResolver, points: Sequence[Sequence[str]]) -> tuple[Point, ...]:
-    """Return the points of the overrides. Points with equal configurations are returned once."""
+    """Return the points of the overrides, without repetitions of equal configurations."""
     by_id: dict[str, Point] = {}
     problems = Problems()
     for overrides in points:

@@ -25,7 +25,7 @@ from nnopt.errors import ConfigError, Problems
 from nnopt.io.safe_text import simplify_message
 
 PRIMARY = "config"
-"""The name of the file that chooses one file of each group. nnopt's is merged with the user's."""
+"""Name of the file that chooses a file of each group. The user's file is merged with nnopt's."""
 
 EXPERIMENTS = ("experiment", "ablation", "debug")
 """The groups whose files set keys of every group."""
@@ -46,9 +46,9 @@ def read_conf_file(
 ) -> tuple[DictConfig, str]:
     """Return the keys and values of a file ``name``, such as ``experiment/mine``, and its package.
 
-    The package is the dotted key of the map of these keys, or "" for the whole configuration.
-    ``own_groups`` are the names of nnopt's groups. A file of any other group may set its package
-    with a comment ``# @package``. Raises ConfigError if an entry has no effect.
+    The package is the dotted key under which Hydra inserts the keys, or "" for the top level.
+    ``own_groups`` has the names of nnopt's groups. In a file of any other group, a comment
+    ``# @package`` may set the package. Raises ConfigError if an entry has no effect.
     """
     text = text_of(path)
     node, loader = nodes_of(path, text)
@@ -82,8 +82,8 @@ def read_conf_file(
 def settings_of(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, Any]]:
     """Yield line number and value for each line of a file that sets a key.
 
-    The value of a list or a map is ``...``. A line that sets a parent key to a scalar is included.
-    Dots may join parts of the key, as in entries of ``params``. Maps in a list are searched too.
+    For a list or a map, the yielded value is ``...``. A line that sets a parent key to a scalar is
+    included. Dots may join parts of a key, as in ``params``. Maps in a list are searched too.
     """
     root, loader = nodes_of(path, text_of(path))
     for line, node in _settings(root, list(keys), None):
@@ -107,7 +107,7 @@ def _settings(
 
 
 def _package_of(path: Path, text: str, group: str, foreign: bool) -> str:
-    """Return the dotted key to which the keys of a file belong. Raises ConfigError."""
+    """Return the package of a file: see ``read_conf_file``. Raises ConfigError."""
     levels = group.split("/")
     default = ".".join(levels[:2] if levels[0] == "hydra" else levels[:1])
     allowed = {"_group_": default, default: default}
@@ -153,7 +153,7 @@ def _check_entries(
 
 
 def _unsupported_hydra_keys(node: Node) -> Iterator[tuple[str, int]]:
-    """Yield the unsupported settings of Hydra, and their lines."""
+    """Yield the unsupported settings of Hydra, and the lines that set them."""
     if not isinstance(node, MappingNode):
         yield kind_of(node), line_of(node)
         return
@@ -168,7 +168,7 @@ def _unsupported_hydra_keys(node: Node) -> Iterator[tuple[str, int]]:
 
 
 def _default_problems(path: Path, node: Node, own_groups: Container[str]) -> Iterator[str]:
-    """Yield the problems of a list of defaults. Entries of ``own_groups`` need ``override``."""
+    """Yield the problems of a list of defaults. Choices of ``own_groups`` need ``override``."""
     if not isinstance(node, SequenceNode):
         yield f"{shown_path(path)}, line {line_of(node)}: defaults must be a list, such as [none]"
         return

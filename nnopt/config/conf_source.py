@@ -31,7 +31,7 @@ from nnopt.errors import ConfigError, Problem, suggest
 SCHEME = "nnopt-user"
 
 files_read: dict[Path, str] = {}
-"""File of the user -> its package, for all files that Hydra has read in this ``composing()``."""
+"""User's file -> its package, for all files that Hydra has read since ``composing()`` began."""
 
 
 class UserSource(ConfigSource):
@@ -70,11 +70,11 @@ class UserSource(ConfigSource):
         return Path(self.path).is_dir()
 
     def is_group(self, config_path: str) -> bool:
-        """Return whether there is a folder of this name."""
+        """Return whether a folder with this name exists."""
         return Path(self.path, config_path).is_dir()
 
     def is_config(self, config_path: str) -> bool:
-        """Return whether there is a file of this name."""
+        """Return whether a YAML file with this name exists."""
         return self.file_of(config_path) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
@@ -111,14 +111,14 @@ def own_groups() -> frozenset[str]:
 
 
 def _added_to_ours(config: DictConfig) -> DictConfig:
-    """Return nnopt's ``config.yaml`` merged with the user's, which takes precedence."""
+    """Return nnopt's ``config.yaml`` merged with the user's file, which takes precedence."""
     own = OmegaConf.load(own_folder() / f"{PRIMARY}.yaml")
     assert isinstance(own, DictConfig)
     chosen = {_group(entry): entry for entry in config.pop("defaults", [])}
     own_defaults = {_group(entry): entry for entry in own.pop("defaults")}
     defaults: list[Any] = []
     for group, entry in own_defaults.items():
-        if group == "experiment":  # must come after all groups
+        if group == "experiment":  # the experiment must come after all groups
             defaults += [x for added, x in chosen.items() if added not in own_defaults]
         if group in chosen and isinstance(entry, DictConfig):
             entry = {group: next(iter(chosen[group].values()))}
@@ -138,8 +138,8 @@ def _group(entry: Any) -> str:
 def location_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str:
     """Return the location in the user's files that sets a dotted key: " (FILE, line N)", or "".
 
-    ``accepts`` returns whether a value is the one to locate. The value of a list or a map is
-    ``...``. If ``name`` is given, only that file is searched, such as ``experiment/mine``.
+    ``accepts`` returns whether a value is the value to locate. It receives ``...`` for a list or a
+    map. If ``name`` is given, such as ``experiment/mine``, only this file is searched.
     """
     for path, package in reversed(files_read.items()):
         if name and path.parts[-1 - name.count("/") :] != Path(name + path.suffix).parts:
@@ -160,7 +160,7 @@ SWEPT = ("", "hydra.sweeper.params.", "hydra.sweeper.grids.")
 
 
 def with_location(problem: str) -> str:
-    """Return a problem with the location of the refused value, if the user's files set it."""
+    """Return a problem with the location of the refused value, if a user's file sets this value."""
     if not isinstance(problem, Problem):
         return problem
     key, value = problem.key.partition("[")[0], problem.value
@@ -214,7 +214,7 @@ def _values_of(key: str, swept: str) -> Any:
 
 
 def _flat(value: Any) -> Iterator[Any]:
-    """Yield a value. If it is a list, yield its items first. Quoted texts become plain texts."""
+    """Yield a value, and before a list the items of the list. Quoted texts become plain texts."""
     if isinstance(value, list):
         for item in value:
             yield from _flat(item)
@@ -226,8 +226,8 @@ def with_defaults_location(
 ) -> str:
     """Return Hydra's message about an entry of a list of defaults, with the file and the line.
 
-    If ``is_group`` does not find the group of the entry, the message suggests the most similar of
-    ``groups``.
+    If ``is_group`` does not find the group of the entry, the message suggests the most similar
+    name in ``groups``.
     """
     named = re.findall(r"'([^']+)'", problem)
     for path in reversed(files_read):

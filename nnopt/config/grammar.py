@@ -1,10 +1,10 @@
 """The functions of Hydra's override grammar, with ranges in decimal numbers.
 
-Hydra computes ``range(0.1,0.5,0.1)`` in binary floating point: one of its values is
-0.30000000000000004, and some ranges contain their stop. This module uses exact fractions.
+Hydra computes ``range(0.1,0.5,0.1)`` in binary floating point. One of the values is
+0.30000000000000004, and some ranges include the stop value. This module uses exact fractions.
 
-Hydra reads the annotations of these functions as objects, so this module must not import
-``annotations`` from ``__future__``.
+This module must not import ``annotations`` from ``__future__``, because Hydra needs the annotations
+of these functions as objects.
 """
 
 import builtins
@@ -26,7 +26,7 @@ from nnopt.config.hydra_internals import Functions, grammar_functions
 from nnopt.errors import ConfigError
 
 MAX_SWEEP_POINTS = 100_000
-"""The largest number of values of one range, and of points of one sweep."""
+"""Maximum number of values of a range, and of points of a sweep."""
 
 FORMS = {
     "range": "range(STOP), range(START,STOP) or range(START,STOP,STEP)",
@@ -39,7 +39,7 @@ FORMS = {
     "float": "float(NUMBER)",
     "bool": "bool(true)",
 }
-"""Function -> the form of its calls. ``shuffle`` and ``str`` accept all values."""
+"""Function -> form of a call. ``shuffle`` and ``str`` are omitted, as they accept all values."""
 
 
 @dataclass
@@ -93,7 +93,7 @@ def sort(*args: Any, sweep: Any = None, list: Any = None, reverse: bool = False)
 
 
 def _reordered(order: Callable[[Any], Any], args: Sequence[Any], *named: Any) -> Any:
-    """Return the values of a sweep, a list or several arguments, ordered by ``order``."""
+    """Return the values of a sweep, a list or several arguments in the order of ``order``."""
     given = [*args, *(value for value in named if value is not None)]
     if not given:
         raise ConfigError("needs values to reorder")
@@ -113,7 +113,7 @@ def _permuted(values: builtins.list[Any]) -> builtins.list[Any]:
 
 
 def _keeping(cast: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a cast that preserves the tags and the type of a sweep."""
+    """Return a version of a cast that preserves the tags and the type of a sweep."""
 
     def function(*args: Any, value: Any = None) -> Any:
         result = cast(*args, value=value)
@@ -126,7 +126,7 @@ def _keeping(cast: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cast_str(*args: Any, value: Any = None) -> Any:
-    """Convert values to quoted texts, which Hydra reads as texts again in a point's overrides."""
+    """Convert values to quoted texts. Hydra then reads the overrides of a point as texts again."""
     return _quoted(_keeping(grammar_functions.cast_str)(*args, value=value))
 
 
@@ -165,7 +165,7 @@ def functions() -> Functions:
 
 
 def flatten_sweeps(value: Any) -> Any:
-    """Return the value of an override. A choice that is itself a sweep is replaced by its values.
+    """Return the value of an override. A sweep within a choice is replaced by the sweep's values.
 
     Raises ConfigError if a sweep occurs anywhere else, such as in a list.
     """

@@ -1,4 +1,4 @@
-"""Expands the values of a sweep's keys into the points of its grids."""
+"""Expands the values of swept keys into the points of a sweep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nnopt.schema.values import format_value
 log = logging.getLogger("nnopt")
 
 MIN_NOTED_POINTS = 2_000
-"""The most points that are checked without a message. Checking more points takes seconds."""
+"""Number of points above which a message is printed, because checking them takes seconds."""
 
 Overrides = tuple[str, ...]
 """The overrides of one point."""
@@ -29,18 +29,18 @@ Overrides = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Grid:
-    """The points of one grid: combinations of the values of its keys.
+    """The points of one grid: combinations of the values of keys.
 
     The mode is ``grid`` (all combinations), ``zip`` or ``one_at_a_time``. In every mode, each
-    combination of the other keys is run with all seeds.
+    combination of the keys other than the seed is run with all seeds.
     """
 
     mode: str
-    overrides: Mapping[str, Override]  # key -> its override, which may have several values
+    overrides: Mapping[str, Override]  # key -> override, which may have several values
 
     @cached_property
     def axes(self) -> dict[str, list[str]]:
-        """Key -> an override for each of its values."""
+        """Key -> one override for each value of the key."""
         return {key: single_overrides(override) for key, override in self.overrides.items()}
 
     @property
@@ -88,9 +88,9 @@ def expand(
 ) -> tuple[list[Overrides], tuple[str, ...]]:
     """Return the overrides of each point of a sweep, and the keys that vary, in order.
 
-    Keys of ``settings.grids`` take precedence over those of the command line, which take
-    precedence over ``settings.params``. Raises ConfigError if a setting is wrong, or if the sweep
-    has no points or too many.
+    ``settings.grids`` takes precedence over ``parsed``, the overrides on the command line, which
+    take precedence over ``settings.params``. Raises ConfigError if a setting is wrong, or if the
+    sweep has no points or too many points.
     """
     params = parse_params(settings.params, "hydra.sweeper.params")
     if not isinstance(settings.grids, tuple):
@@ -119,13 +119,13 @@ def expand(
     if not points:
         raise ConfigError("the sweep has 0 points; give each swept key at least one value")
     varied = dict.fromkeys(key for grid in grids for key in grid.swept)
-    if settings.grids:  # a key with one value in each grid varies if the values differ
+    if settings.grids:  # a key with a single value in each grid varies if these values differ
         varied |= dict.fromkeys(_differing(points, [o.key_or_group for o in added]))
     return points, tuple(varied)
 
 
 def parse_params(params: Any, where: str) -> list[Override]:
-    """Parse a map from keys to values into overrides. Raises ConfigError, which names ``where``."""
+    """Parse a map from keys to values into overrides. The messages of errors contain ``where``."""
     if params is None:
         return []
     if not isinstance(params, Mapping):
@@ -152,7 +152,7 @@ def parse_params(params: Any, where: str) -> list[Override]:
 
 
 def _without_override(problem: str, text: str) -> str:
-    """Return a problem without the text of its override, which the message already contains."""
+    """Remove the text of the override from a problem, because the message already contains it."""
     for named in (repr(text), shown(text)):
         problem = problem.removeprefix(f"{named}: ").replace(f"read {named}: ", "read it: ", 1)
     return problem

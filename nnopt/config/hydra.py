@@ -1,8 +1,8 @@
 """The interface to Hydra, which finds and merges YAML files and parses overrides.
 
-nnopt uses Hydra as a library, without its launchers, sweepers and output folders. Hydra accepts
+nnopt uses Hydra as a library, without Hydra's launchers, sweepers and output folders. Hydra accepts
 ``+typo=1`` and values out of range, and reports only the first of several errors, on several lines.
-Errors of Hydra and OmegaConf are converted to ConfigErrors of one line.
+So nnopt checks overrides, and converts errors of Hydra and OmegaConf to ConfigErrors of one line.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from nnopt.schema import PLUGINS, renamed_key
 def composing(config_dir: str | None = None) -> Iterator[None]:
     """Let Hydra find the YAML files of nnopt, of ``./conf`` and of the folder ``config_dir``.
 
-    Files of ``./conf`` take precedence. If the body raises a ConfigError, the file and the line are
-    added to each problem whose value comes from a file. Raises ConfigError if ``config_dir`` does
-    not exist, or contains a ``config.yaml``.
+    Files of ``./conf`` take precedence. If the body of the ``with`` statement raises a ConfigError,
+    file and line are added to each problem whose value comes from a file. Raises ConfigError if
+    ``config_dir`` does not exist, or contains a ``config.yaml``.
     """
     Plugins.instance().register(UserSource)
     OmegaConf.register_new_resolver("nnopt.env", environment, replace=True)  # for ${nnopt.env:...}
@@ -111,7 +111,7 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
             )
             continue
         options = _loader().get_group_options(group)
-        if group in PLUGIN_GROUPS:  # without Hydra's own plug-ins, which are not YAML files
+        if group in PLUGIN_GROUPS:  # Hydra's own plug-ins, which are not YAML files, are omitted
             options = [name for name in options if _is_file(f"{group}/{name}")]
         values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
         for given in values:
@@ -170,9 +170,9 @@ def check_hydra_keys(parsed: Sequence[Override]) -> None:
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """Parse overrides in Hydra's grammar, with ranges in decimal numbers.
 
-    The set of keys is fixed, so ``+key=value`` is read as ``key=value``. The exception is a group
-    of the user, which ``+group=file`` adds to the list of defaults. Raises ConfigError with all
-    overrides that cannot be parsed.
+    The set of keys is fixed, so ``+key=value`` is read as ``key=value``. Only for a group of the
+    user, ``+group=file`` is kept and adds the group to the list of defaults. Raises ConfigError
+    with all overrides that cannot be parsed.
     """
     loader = _loader()
     parser = OverridesParser(functions(), loader)
@@ -196,14 +196,14 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 
 def compose_files(overrides: Sequence[str], with_hydra: bool = False) -> Composed:
-    """Merge the files that overrides choose, within ``composing()``. Raises ConfigError."""
+    """Merge the files that overrides choose. Requires ``composing()``. Raises ConfigError."""
     with hydra_errors():
         return compose(PRIMARY, overrides, with_hydra)
 
 
 @contextmanager
 def hydra_errors() -> Iterator[None]:
-    """Convert errors of Hydra, OmegaConf and YAML to ConfigErrors, with the file if it is known."""
+    """Convert errors of Hydra, OmegaConf and YAML to ConfigErrors, with the file if known."""
     try:
         yield
     except ConfigError:
@@ -219,12 +219,12 @@ def hydra_errors() -> Iterator[None]:
 
 
 def override_text(override: Override) -> str:
-    """Return an override as it was written."""
+    """Return the text of an override as the user wrote it."""
     return override.input_line or ""
 
 
 def concerns_files(override: Override) -> bool:
-    """Return whether an override is for Hydra: it chooses a file, or sets a key of Hydra."""
+    """Return whether Hydra needs an override, which chooses a file or sets a key of Hydra."""
     return override.key_or_group in config_groups() or is_hydra_setting(override)
 
 
@@ -239,7 +239,7 @@ def is_plugin_key(override: Override) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of an error of Hydra or OmegaConf on one line, with its key and file."""
+    """Return the message of an error of Hydra or OmegaConf on one line, with key and file."""
     lines = [line.partition("See https")[0].strip() for line in str(error).splitlines()]
     hidden = ("full_key", "object_type", "reference_type")
     text = " ".join(line for line in lines if line and not line.startswith(hidden))

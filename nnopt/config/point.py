@@ -1,4 +1,4 @@
-"""A point: one configuration to run, and its name."""
+"""Points: a point is one configuration to run, with an id."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from omegaconf import OmegaConf
 from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig, with_first_keys
 
 MAX_POINTS_WITH_PLOTS = 25
-"""The largest sweep for which plots=auto draws plots of each point, which take 0.5 s per point."""
+"""With more points, plots=auto draws no plots of single points, because they take 0.5 s each."""
 
 
 @dataclass(frozen=True)
 class Point:
     """One configuration to run."""
 
-    id: str  # also the name of its folder in a sweep
+    id: str  # also the name of the point's folder in a sweep
     config: Config
     container: Mapping[str, Any]  # the resolved values, as in config.yaml
-    overrides: tuple[str, ...]  # those that produce the configuration
+    overrides: tuple[str, ...]  # the overrides that produce the configuration
 
 
 def with_plots_decided(point: Point, points: int) -> Point:
@@ -50,11 +50,11 @@ def _entry_yaml(key: str, value: str) -> str:
 def point_id(config: Config) -> str:
     """Return the names of the chosen files, and a hash of all values that can change a result.
 
-    The hash does not depend on the location of a published dataset. It is computed with the
-    original names of renamed keys, so older sweeps can be resumed.
+    The hash does not depend on the location of a published dataset. Renamed keys are hashed under
+    their first names, so that older sweeps can be resumed.
     """
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
-    if isinstance(config.dataset, CsvConfig):  # its files are relative to data.root
+    if isinstance(config.dataset, CsvConfig):  # paths of CSV files are relative to data.root
         relevant["root"] = config.data.root
     stable = json.dumps(with_first_keys(relevant), sort_keys=True)
     digest = hashlib.sha256(stable.encode()).hexdigest()[:10]

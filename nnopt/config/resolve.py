@@ -1,8 +1,8 @@
 """Resolves the configuration of each point from its overrides.
 
-Hydra takes about 0.3 s to compose YAML files, so this module composes them and resolves their
-interpolations once for each choice of files, and sets the values of each point in plain dicts.
-``benchmarks/sweep.py`` requires at most 100 ms per point in addition to its training.
+Hydra takes about 0.3 s to compose YAML files. This module therefore composes the files and resolves
+interpolations only once for each choice of files, and sets the values of each point in plain dicts.
+``benchmarks/sweep.py`` requires that a point takes at most 100 ms in addition to the training.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ENVIRONMENT = re.compile(r"\$\{(?:oc|nnopt)\.env:[^${}]*\}")
 
 
 class ConfigResolver:
-    """Resolves the points of a sweep. Use it within one ``composing()``."""
+    """Resolves the points of a sweep. All calls must be within the same ``composing()``."""
 
     def __init__(self) -> None:
         self._by_choices: dict[tuple[str, ...], _ComposedFiles] = {}
@@ -47,14 +47,14 @@ class ConfigResolver:
         self._printed_notes: set[str] = set()
 
     def remember(self, overrides: Sequence[Override], composed: Composed) -> None:
-        """Store the merged files that these overrides choose, so that they are merged only once."""
+        """Store the merged files that overrides choose, so that they are not merged again."""
         config = composed.config
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         files = _ComposedFiles(Composed(own, composed.set_aside))
         self._by_choices[_choices(overrides)] = files
 
     def point(self, overrides: Sequence[str]) -> Point:
-        """Return the point of overrides, each with a single value.
+        """Return the point of overrides that have a single value each.
 
         Raises ConfigError with all problems. The error is a CombinationError if each value is
         allowed, but the combination is not.
@@ -139,7 +139,7 @@ class _ComposedFiles:
 
     @cached_property
     def _known(self) -> Mapping[str, None]:
-        return dict.fromkeys(known_keys(self._resolved))  # in the order of the schema
+        return dict.fromkeys(known_keys(self._resolved))  # keys in the order of the schema
 
     @cached_property
     def _references(self) -> frozenset[str] | None:
@@ -152,7 +152,7 @@ class _ComposedFiles:
         return frozenset(keys)
 
     def _affects_references(self, settings: Mapping[str, Any]) -> bool:
-        """Return whether interpolations must be resolved again after these values are set."""
+        """Return whether interpolations must be resolved again after setting these values."""
         if self._references is None or any("${" in x or x == "???" for x in _texts(settings)):
             return True
         pairs = ((f"{key}.", f"{name}.") for key in settings for name in self._references)

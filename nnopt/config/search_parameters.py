@@ -16,7 +16,7 @@ from nnopt.errors import ConfigError
 from nnopt.schema import first_override
 
 Drawn = str | int | float
-"""A sampled value. The value of a choice is its text on the command line."""
+"""A sampled value. For a choice, it is the text of the value on the command line."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Choice:
     texts: tuple[str, ...]
 
     def samples(self) -> Sequence[Drawn]:
-        """Return all values, which are checked before a search."""
+        """Return the values to check before a search: all of them."""
         return self.texts
 
     def with_first_names(self) -> Choice:
-        """Return the choice with the old names of its key and values."""
+        """Return the choice with the old names of key and values."""
         overrides = [first_override(f"{self.key}={text}") for text in self.texts]
         texts = tuple(override.partition("=")[2] for override in overrides)
         return Choice(first_override(self.key), texts)
@@ -53,18 +53,18 @@ class Numbers:
         return isinstance(self.low, int)
 
     def nearest(self, value: float) -> float:
-        """Return the nearest value of the range: 0.3 for 0.30000000000000004 with a step of 0.1."""
+        """Return the nearest value of the range: 0.3 for 0.30000000000000004 if the step is 0.1."""
         if self.step is None or self.is_whole:
             return value
         low, step = Fraction(repr(self.low)), Fraction(repr(self.step))
         return float(low + step * round((Fraction(value) - low) / step))
 
     def samples(self) -> Sequence[Drawn]:
-        """Return both ends, which are checked before a search."""
+        """Return the values to check before a search: both ends."""
         return [self.low, self.high]
 
     def with_first_names(self) -> Numbers:
-        """Return the range with the old name of its key."""
+        """Return the range with the old name of the key."""
         return replace(self, key=first_override(self.key))
 
 
@@ -79,7 +79,7 @@ def to_override(parameter: Parameter, value: Drawn) -> str:
 
 
 def read_parameter(override: Override, whole: bool) -> Parameter:
-    """Return the parameter of an override. If ``whole``, its key accepts only whole numbers.
+    """Return the parameter of an override. ``whole`` means that the key needs whole numbers.
 
     Raises ConfigError if the values cannot be searched.
     """
@@ -116,7 +116,7 @@ def _interval(key: str, text: str | None, sweep: IntervalSweep, log: bool, whole
 
 
 def _steps_of(sweep: NumberSweep) -> set[Fraction]:
-    """Return the distances between adjacent values, or an empty set if one is not a number."""
+    """Return the distances between adjacent values, or an empty set if a value is not a number."""
     if not all(isinstance(x, int | float) and not isinstance(x, bool) for x in sweep.list):
         return set()
     exact = sorted({Fraction(repr(value)) for value in sweep.list})
@@ -124,7 +124,7 @@ def _steps_of(sweep: NumberSweep) -> set[Fraction]:
 
 
 def _range(key: str, text: str | None, sweep: NumberSweep, step: Fraction, log: bool) -> Numbers:
-    """Return the parameter of a range, which does not include its stop."""
+    """Return the parameter of a range. ``sweep`` already excludes the stop value."""
     numbers: list[Any] = sorted(sweep.list)
     low, high = numbers[0], numbers[-1]
     whole = isinstance(low, int)

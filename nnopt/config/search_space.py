@@ -1,4 +1,4 @@
-"""Reads the search space, and checks samples of it. This module does not import Optuna."""
+"""Reads the search space, and checks sample points. This module does not import Optuna."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from nnopt.schema.reader import unknown_key
 log = logging.getLogger("nnopt")
 
 Draws = list[tuple[Parameter, Drawn]]
-"""The parameters of one trial, and their values."""
+"""Pairs of a parameter and the drawn value, for one trial."""
 
 COLUMNS = {
     "best_validation_accuracy": "validation_accuracy",
@@ -40,10 +40,10 @@ COLUMNS = {
     "final_train_accuracy": "train_accuracy",
     "final_train_loss": "train_loss",
 }
-"""Metric of a search -> the column of ``metrics.csv`` with its value after each epoch."""
+"""Metric of a search -> column of ``metrics.csv`` that has the same metric for each epoch."""
 
 WIDE_INTERVAL_RATIO = 100
-"""The least ratio of an interval's ends at which a message recommends tag(log, ...)."""
+"""Ratio of the ends of an interval from which on a message recommends tag(log, ...)."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,19 @@ class Space:
     fixed: tuple[str, ...]  # the overrides of every point
     seeds: tuple[tuple[str, ...], ...]  # the override of each seed, or () if the seed is fixed
     resolver: ConfigResolver
-    config_dir: str | None  # the folder of --config-dir
+    config_dir: str | None  # the value of --config-dir
     working: str  # the folder in which the search was started
 
     @contextmanager
     def composing(self) -> Iterator[None]:
-        """Find the YAML files from the folder in which the search was started."""
+        """Let Hydra find YAML files as if nnopt ran in the folder in which the search started."""
         with ExitStack() as stack:
             with in_folder(self.working):
                 stack.enter_context(composing(self.config_dir))
             yield
 
     def draw(self, suggest: Callable[[Parameter], Drawn]) -> list[str]:
-        """Return the overrides of one trial, for the keys that the chosen files have."""
+        """Return the overrides of one trial. Keys that the chosen files lack are omitted."""
         return [to_override(parameter, value) for parameter, value in self._draw(suggest)]
 
     def points(self, overrides: Sequence[str]) -> list[Point]:
@@ -142,9 +142,9 @@ def read_space(
     resolver: ConfigResolver,
     config_dir: str | None,
 ) -> Space:
-    """Return the search space of ``settings.params`` and overrides, which take precedence.
+    """Return the search space of ``settings.params`` and of overrides, which take precedence.
 
-    Call it within ``composing()``. Raises ConfigError with all problems of settings and keys.
+    Requires ``composing()``. Raises ConfigError with all problems of settings and keys.
     """
     problems = Problems(_setting_problems(settings))
     with problems.collect():
@@ -181,7 +181,7 @@ def _setting_problems(settings: OptunaConfig) -> list[str]:
 
 
 def check_metric(settings: OptunaConfig, points: Sequence[Point]) -> None:
-    """Raise ConfigError if the metric needs validation data, and a point has none."""
+    """Raise ConfigError if the metric needs validation data, and a point has no such data."""
     sources = {point.config.dataset.validation.source for point in points}
     if "none" in sources and "validation" in settings.metric:
         raise ConfigError(
@@ -192,7 +192,7 @@ def check_metric(settings: OptunaConfig, points: Sequence[Point]) -> None:
 
 
 def _seeds(override: Override | None) -> tuple[tuple[str, ...], ...]:
-    """Return the overrides of the seeds. The seed is not sampled: each trial runs all seeds."""
+    """Return the override of each seed. Seeds are not sampled, because a trial runs all seeds."""
     if override is None or not override.is_sweep_override():
         return ((),)
     if override.is_interval_sweep():
@@ -204,7 +204,7 @@ def _seeds(override: Override | None) -> tuple[tuple[str, ...], ...]:
 
 
 def _parameters(swept: Sequence[Override], space: Space) -> tuple[Parameter, ...]:
-    """Return the parameters, choices of files first. Raises ConfigError with all problems."""
+    """Return the parameters, with choices of files first. Raises ConfigError with all problems."""
     parameters: list[Parameter] = []
     problems = Problems()
     sampled = [override for override in swept if override.key_or_group != "seed"]

@@ -1,8 +1,8 @@
 """Sets aside values that a file sets for a choice that is not selected.
 
 For example, an experiment chooses ``optimizer=sgd`` and sets ``optimizer.lr`` for SGD. If the
-command line, a sweep or a later file selects ``optimizer=adam``, Hydra would apply the learning
-rate of SGD to Adam. The loader below omits such values when it merges the files.
+command line, a sweep or a later file selects ``optimizer=adam``, Hydra alone would apply the
+learning rate of SGD to Adam. ``Loader`` therefore omits such values when it merges the files.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ PRESETS = ("regularizer", "initializer")
 """Groups whose files all set the same keys. Other files, such as experiments, override them."""
 
 AUTO = "auto"
-"""A value that nnopt determines for each choice, so it is never set aside."""
+"""A value that is never set aside, because nnopt determines the number for each choice."""
 
 
 @dataclass(frozen=True)
 class SetAside:
     """Values that ``file`` sets for a choice of a group, although another choice was selected.
 
-    The loader omits them. For a group in ``PRESETS`` it keeps them, and they override the values of
-    the selected file.
+    ``Loader`` omits these values, except for a group in ``PRESETS``: there, they override the
+    values of the selected file.
     """
 
     group: str
@@ -54,7 +54,7 @@ class SetAside:
     values: Mapping[str, Any]  # dotted key below the group -> value
 
     def message(self, section: Mapping[str, Any], given: Collection[str]) -> str | None:
-        """Return a note with the used values and those set aside, or None if they are equal.
+        """Return a note with the used and the omitted values, or None if they are equal.
 
         ``section`` contains the used values, ``given`` the dotted keys of the command line.
         """
@@ -86,9 +86,9 @@ class Composed:
 
 
 def compose(config_name: str, overrides: Sequence[str], with_hydra: bool) -> Composed:
-    """Merge the files that overrides choose, as ``hydra.compose`` does, with the loader below.
+    """Merge the files that overrides choose, as ``hydra.compose`` does, but with ``Loader``.
 
-    Values of a group in ``PRESETS`` count as set aside only if an override selects its file.
+    Values of a group in ``PRESETS`` count as set aside only if an override selects the file.
     """
     loader = GlobalHydra.instance().config_loader()
     config = hydra_compose(config_name, list(overrides), with_hydra)
@@ -99,10 +99,10 @@ def compose(config_name: str, overrides: Sequence[str], with_hydra: bool) -> Com
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's loader of files, which omits values for choices that are not selected.
+    """Hydra's loader of files, changed to omit values for choices that are not selected.
 
-    A file sets values for the choice in its own list of defaults. If the list has no choice of the
-    group, the file sets values for the choice of the preceding files.
+    A file sets values for the choice in the file's list of defaults. If the list has no choice of
+    the group, the file sets values for the choice of the preceding files.
     """
 
     def _compose_config_from_defaults_list(
@@ -128,7 +128,7 @@ class Loader(ConfigLoaderImpl):
             raise
 
     def _refused(self, error: OmegaConfBaseException) -> ConfigError:
-        """Return the error for the last file, which cannot be merged with the preceding files."""
+        """Return the error about the last file, which cannot be merged with preceding files."""
         *before, (file, last) = self._loaded
         for _, container in before:
             if conflict := _conflict(container, last):
@@ -188,7 +188,7 @@ def _conflict(before: Any, after: Any, key: str = "") -> tuple[str, str] | None:
 
 
 def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
-    """Return the chosen file of a group. Files that a file of the group includes do not count."""
+    """Return the chosen file of a group. Files that a file of the group includes are ignored."""
     inside = f"{group}/"
     for default in reversed(defaults):
         path = default.config_path or ""
@@ -208,7 +208,7 @@ def _named_choices(path: str | None, repo: IConfigRepository) -> dict[str, str]:
 
 
 def _without(loaded: ConfigResult, left_out: Mapping[str, Collection[str]]) -> ConfigResult:
-    """Return a copy of a loaded file without the given keys of its sections."""
+    """Return a copy of a loaded file without some keys. ``left_out`` has the keys of each group."""
     result = copy.copy(loaded)
     result.config = copy.deepcopy(loaded.config)
     with flag_override(result.config, ["struct", "readonly"], False):

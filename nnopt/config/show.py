@@ -78,7 +78,7 @@ def print_config(plan: Plan, options: Namespace) -> None:
 
 def complete_words(command: str) -> None:
     """Print Hydra's answer to ``install=SHELL``, ``uninstall=SHELL`` or ``query=SHELL``."""
-    before, sys.argv = sys.argv, ["nnopt"]  # Hydra reads the name of the command from there
+    before, sys.argv = sys.argv, ["nnopt"]  # Hydra reads the name of the command from sys.argv
     try:
         with composing(), hydra_errors():
             _hydra().shell_completion(config_name=PRIMARY, overrides=[command])
@@ -97,7 +97,7 @@ def _printing(options: Namespace) -> Iterator[tuple[Hydra, list[str]]]:
 
 def _hydra() -> Hydra:
     hydra = GlobalHydra.instance().hydra
-    assert hydra is not None  # within composing()
+    assert hydra is not None  # the caller is within composing()
     return hydra
 
 

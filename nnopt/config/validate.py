@@ -34,7 +34,7 @@ def read_config(container: Mapping[str, Any]) -> Config:
 
 
 def read_keys(record: type[Record], container: Mapping[str, Any], group: str) -> Record:
-    """Return an instance of ``record``, whose keys belong to ``group``. Raises ConfigError."""
+    """Read the keys of ``group`` into an instance of ``record``. Raises ConfigError."""
     reader = Reader()
     values: Record = reader.checked(reader.read_record(record, container, group))
     return values
@@ -47,12 +47,12 @@ def read_plugin(group: str, container: Mapping[str, Any]) -> Any:
 
 
 def known_keys(container: Mapping[str, Any]) -> list[str]:
-    """Return every dotted key of the schema, for the variants that ``container`` selects."""
+    """Return the dotted keys of the schema, given the variants that ``container`` selects."""
     return [key for key, _ in _fields_of(Config, container, "")]
 
 
 def takes_whole_numbers(key: str, container: Mapping[str, Any]) -> bool:
-    """Return whether a dotted key accepts whole numbers only, for the variants of ``container``."""
+    """Return whether a key accepts only whole numbers, given the variants in ``container``."""
     kind = dict(_fields_of(Config, container, "")).get(key)
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     kinds = get_args(kind) if get_origin(kind) in UNIONS else (kind,)
@@ -60,7 +60,7 @@ def takes_whole_numbers(key: str, container: Mapping[str, Any]) -> bool:
 
 
 def _fields_of(record: type, container: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys of a dataclass, and their types."""
+    """Yield the dotted keys of a dataclass and the types of the values."""
     for name, kind in types_of(record).items():
         yield prefix + name, kind
         value = container.get(name) if isinstance(container, Mapping) else None

@@ -18,7 +18,7 @@ MAX_VALUES = 3_000
 MAX_DIGITS = 4_000
 """Limits of a file: bytes, nested levels, values, and digits of one number.
 
-The values of an alias count each time that the alias is used.
+The values of an alias count each time that the alias occurs.
 """
 
 TOO_DEEP = f"is nested more than {MAX_LEVELS} levels deep"
@@ -80,7 +80,7 @@ class ValueChecker:
         self._sizes: dict[int, int] = {}
 
     def check(self, node: Node, dotted: bool, above: frozenset[int] = frozenset()) -> int:
-        """Check a node and all nodes in it. Return their number; each use of an alias counts.
+        """Check a node and all nodes in it. Return their number, with every use of an alias.
 
         Keys may contain dots if ``dotted`` is true, as in the parameters of a sweep.
         """
@@ -113,7 +113,7 @@ class ValueChecker:
         return size
 
     def _key(self, key: Node, dotted: bool, seen: set[str]) -> str:
-        """Return the name of a key. Raises ConfigError unless it is a text that occurs once."""
+        """Return the name of a key. Raises ConfigError unless the key is a text and is unique."""
         if key.tag == f"{YAML}merge":
             return "<<"
         if not isinstance(key, ScalarNode) or key.tag != f"{YAML}str":
@@ -164,6 +164,6 @@ def line_of(node: Node) -> int:
 
 
 def shown_path(path: Path) -> str:
-    """Return a path for messages, relative to the current folder if the path is inside it."""
+    """Return a path for messages. A path inside the current folder is relative to that folder."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

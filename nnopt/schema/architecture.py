@@ -41,7 +41,7 @@ class VggConfig:
 
 @dataclass(frozen=True)
 class ResnetConfig:
-    """A residual network for small images. If ``width`` is None, it has the published width."""
+    """A residual network for small images. A ``width`` of None selects the published width."""
 
     name: Literal["resnet"]
     depth: Literal[9, 18, 20]

@@ -10,7 +10,7 @@ ConvAlgorithm = Literal["auto", "naive", "im2col", "winograd"]
 
 @dataclass(frozen=True)
 class NumpyConfig:
-    """The NumPy backend. ``conv_algorithm=auto`` selects by the shapes of the arrays."""
+    """The NumPy backend. ``conv_algorithm=auto`` depends on the shapes of the arrays."""
 
     name: Literal["numpy"]
     dtype: Literal["float32", "float64"]
@@ -29,7 +29,7 @@ class TorchConfig:
     device: str
     threads: Annotated[int | None, Range(minimum=1, maximum=1024)]
     shared_masks: bool
-    precision: Literal["full", "bf16", "fp16"]  # of matrix products and convolutions
+    precision: Literal["full", "bf16", "fp16"]  # for matrix products and convolutions
     compile: Literal["off", "default", "max-autotune"]
     deterministic: bool
 

@@ -8,10 +8,10 @@ from nnopt.schema.range import LARGEST_SEED, Range
 
 @dataclass(frozen=True)
 class Validation:
-    """The source of validation samples. Only CINIC-10 has a validation part of its own."""
+    """The source of validation samples. Only CINIC-10 has its own validation part ("own")."""
 
     source: Literal["train", "test", "own", "none"]
-    fraction: Annotated[float, Range(above=0, below=1)]  # of the training part or the test part
+    fraction: Annotated[float, Range(above=0, below=1)]  # of the samples of the source
 
 
 @dataclass(frozen=True)

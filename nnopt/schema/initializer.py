@@ -22,4 +22,4 @@ class InitializerConfig:
 
     hidden: Initializer
     output: Initializer
-    input: Literal["whitening"] | None  # first-layer weights from the training images
+    input: Literal["whitening"] | None  # for the first layer; None: as the hidden layers

@@ -14,7 +14,7 @@ OPTION = Text(
 )
 """The patterns of five texts that are passed to scripts and other programs.
 
-They exclude line breaks. All except ``PATH`` also exclude quotes.
+The patterns exclude line breaks. All patterns except ``PATH`` also exclude quotes.
 """
 
 SBATCH_OPTIONS = frozenset(
@@ -34,7 +34,7 @@ SBATCH_OPTIONS = frozenset(
 """The allowed options of sbatch, which request resources.
 
 Options that run a command, or that name a file, a folder or environment variables, are not allowed,
-because a ``sweep.json`` from another person may contain any option.
+because ``sweep.json`` may come from another person.
 """
 
 
@@ -58,7 +58,7 @@ class PoolConfig:
 
 @dataclass(frozen=True)
 class RayConfig:
-    """Tasks on a Ray cluster. If ``address`` is None, the sweep starts one on this machine."""
+    """Tasks on a Ray cluster. If ``address`` is None, a cluster is started on this machine."""
 
     name: Literal["ray"]
     address: Annotated[str | None, ADDRESS]
@@ -77,7 +77,7 @@ class SubmititConfig:
     workers: Annotated[int, Range(minimum=1, maximum=100_000)]
     threads: Annotated[int, Range(minimum=1, maximum=1024)]
     gpus: Annotated[int, Range(minimum=0, maximum=1024)]
-    memory: Annotated[float | None, Range(above=0)]  # GB
+    memory: Annotated[float | None, Range(above=0)]  # GB for each job
     partition: Annotated[str | None, PARTITION]
     options: Annotated[Any, Entries(SBATCH_OPTIONS, OPTION)]  # option of sbatch -> value
     timeout: Annotated[float, Range(above=0)]

@@ -82,7 +82,7 @@ class MuonConfig(OptimizerConfig):
     momentum: DecayRate
     newton_schulz_steps: Annotated[int, Range(minimum=1, maximum=100)]
     input_layer: Literal["muon", "adam"]
-    adam_lr_ratio: Annotated[float, Range(minimum=0)]  # learning rate of Adam / lr
+    adam_lr_ratio: Annotated[float, Range(minimum=0)]  # learning rate of Adam divided by lr
     beta1: DecayRate
     beta2: DecayRate
     epsilon: Epsilon

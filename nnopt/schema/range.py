@@ -10,9 +10,9 @@ class Range:
     """The range of a number, or of every number of a list. None means no bound."""
 
     minimum: Number | None = None
-    above: Number | None = None  # a lower bound that is not allowed itself
+    above: Number | None = None  # an exclusive lower bound
     maximum: Number | None = None
-    below: Number | None = None  # an upper bound that is not allowed itself
+    below: Number | None = None  # an exclusive upper bound
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Entries:
-    """The allowed keys of a map, written with hyphens, and the pattern of values that are texts."""
+    """The allowed keys of a map, with hyphens, and the pattern that values of type str match."""
 
     keys: frozenset[str]
     text: Text

@@ -23,12 +23,12 @@ BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "maximum": ("at most", operator.le),
     "below": ("below", operator.lt),
 }
-"""Attribute of ``Range`` -> its name in messages and its check."""
+"""Attribute of ``Range`` -> the words for it in messages, and the comparison."""
 
 NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
 
 UNIONS = (types.UnionType, typing.Union)
-"""The types of ``A | B``. The second is its type if A or B is not a class."""
+"""The types of ``A | B``. The second type occurs if A or B is not a class."""
 
 SWITCHES = {"off": False, "on": True}
 """Choices that YAML reads as boolean values unless they are quoted."""
@@ -40,9 +40,9 @@ QUOTE = "; quote the word"
 def unknown_key(key: str, known: Iterable[str]) -> Problem:
     """Return the problem of an unknown dotted key. ``known`` are the keys of the configuration.
 
-    The message contains the first of these that exists: the new name of a renamed key, the choices
-    of the group that have the key, a similar key of the group, a key with the same name in another
-    group, or the most similar key.
+    The message has the first hint that applies: the new name of a renamed key, the choices of the
+    group that have the key, a similar key of the group, a key with the same name in another group,
+    or the most similar key.
     """
     if message := renamed_key(key):
         return Problem(message, key)
@@ -78,7 +78,7 @@ def types_of(record: type[Any]) -> dict[str, Any]:
 
 
 class Reader:
-    """A reader of dataclasses and values. A result is valid only if ``problems`` stays empty."""
+    """A reader of dataclasses and values. Results are valid only if ``problems`` stays empty."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
@@ -125,7 +125,7 @@ class Reader:
     ) -> Any:
         """Return a value of the type ``kind``, or None if it has another type or is out of range.
 
-        ``bounds`` are the bounds of a number, by attribute of ``Range``.
+        ``bounds`` maps attributes of ``Range`` to the bounds of a number.
         """
         if isinstance(kind, type) and is_dataclass(kind):
             return self.read_record(kind, value, key)
@@ -201,7 +201,7 @@ class Reader:
         bounds: Mapping[str, Any],
         others: Sequence[str],
     ) -> Any:
-        """Return a text, number or boolean. ``others`` are further allowed values, for messages."""
+        """Return a text, number or boolean. ``others`` are other allowed values, for messages."""
         if isinstance(value, bool) and bool not in kinds:
             matched = None
         elif float in kinds and isinstance(value, int | float):
@@ -235,7 +235,7 @@ class Reader:
 
 
 def _as_float(value: float) -> float:
-    """Return the number as a float, which is infinite if the number is too large."""
+    """Return a number as a float. A number that is too large becomes infinite."""
     try:
         return float(value)
     except OverflowError:

@@ -66,7 +66,7 @@ class OneCycleConfig(ScheduleConfig):
 
 @dataclass(frozen=True)
 class PlateauConfig(ScheduleConfig):
-    """The learning rate is multiplied by ``gamma`` when the monitored metric does not improve."""
+    """The learning rate is multiplied by ``gamma`` if the monitored metric does not improve."""
 
     name: Literal["plateau"]
     patience: Annotated[int, Range(minimum=0)]

@@ -25,7 +25,7 @@ class OptunaConfig:
     """A search. Each trial draws a value of every key that has several values or an interval."""
 
     name: Literal["optuna"]
-    params: Any  # as in GridConfig
+    params: Any  # the same as in GridConfig
     trials: Annotated[int, Range(minimum=1, maximum=1_000_000)]
     metric: str
     sampler: Literal["tpe", "random"]
