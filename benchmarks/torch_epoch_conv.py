@@ -64,7 +64,7 @@ def main() -> int:
             "tutorial": tutorial(name, x, y, device),
         }
         races = {key: partial(race, epoch) for key, epoch in epochs.items()}
-        measured = alternate(races, options.rounds, warmup=1)  # allocates memory, starts workers
+        measured = alternate(races, options.rounds, warmup=1)  # warm-up: memory, workers
         seconds = {key: [taken for (taken,) in results] for key, results in measured.items()}
         for key, target in LARGEST_RATIOS.items():
             ratio = paired_ratio(seconds["backend"], seconds[key])

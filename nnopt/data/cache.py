@@ -48,7 +48,7 @@ def cached(source: Source[Any], cache: Path, root: Path | None = None) -> Decode
         with exclusive(index.with_suffix(".lock")):
             # Another process may have decoded the source while this one waited.
             return _lookup(source, index, cache) or _decode_into(source, index, cache)
-    except OSError as error:  # from the lock or refuse_links
+    except OSError as error:  # raised by the lock or by refuse_links
         return _in_memory(source.decode(), cache, error)
 
 

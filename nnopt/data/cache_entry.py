@@ -120,7 +120,7 @@ def _contents(folder: Path) -> Any:
 
 
 class _ArraySpec:
-    """Shape and type of an array. Raises an exception in ``UNREADABLE`` if one is not allowed."""
+    """Allowed shape and type of an array. Raises an exception in ``UNREADABLE`` for others."""
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         self.shape = tuple(found["shape"])

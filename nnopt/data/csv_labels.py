@@ -29,7 +29,7 @@ class Labels:
     path: Path
     has_decimal_commas: bool = False
     first_rows: dict[str, int] = field(default_factory=dict)  # text -> first row with this text
-    codes: list[np.ndarray] = field(default_factory=list)  # for each row, the index of its text
+    codes: list[np.ndarray] = field(default_factory=list)  # for each row, index in ``first_rows``
     rows: int = 0
     _numbers: dict[str, int] = field(default_factory=dict)
 

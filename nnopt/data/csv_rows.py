@@ -161,7 +161,7 @@ class RowReader:
                 raise DataError(
                     f"{shown(self.path)}: a quotation mark is never closed in row "
                     f"{self.done + 1:,} (counted after the header) or one of the next "
-                    f"{CHUNK_ROWS:,}, or their cells are too long"
+                    f"{CHUNK_ROWS:,}, or a cell is too long"
                 )
             yield self._swapped(line)
 
@@ -202,7 +202,7 @@ class RowReader:
         return DataError(f"{shown(self.path)} is no CSV file: {quoted(' '.join(reason.split()))}")
 
     def _value(self, cell: str) -> float:
-        """Return the number in a cell, as NumPy reads it; NaN if there is none."""
+        """Return the number in a cell, as NumPy reads it; NaN if the cell has no number."""
         text = self._swapped(cell).strip()
         return float(text) if text.isascii() and "_" not in text and is_number(text) else math.nan
 

@@ -52,7 +52,7 @@ def candidates(published: Published, root: Path) -> list[Location]:
 
 
 def spellings(file: str) -> list[str]:
-    """Return the accepted paths of a file: ".idx" or "-idx", packed or not, in a folder or not."""
+    """Return the accepted paths of a file: "-idx" or ".idx", optionally with ".gz" and a folder."""
     dotted = file.replace("-idx", ".idx")
     names = [file, f"{file}.gz", dotted, f"{dotted}.gz"]
     return [*names, *(f"{folder}/{name}" for folder in (file, dotted) for name in names)]

@@ -27,9 +27,9 @@ S = TypeVar("S")
 class Decoded:
     """The complete arrays of a source, before rows are selected.
 
-    The parts are "train"; "test", except for a single CSV file; and "valid" for CINIC-10. Each part
-    has inputs, (M, C, H, W) uint8, (M, D) float64 or generated (M, 2) float32, and labels (M,)
-    int64 in 0..K-1.
+    The parts are "train", "test" (unless there is a single CSV file) and, for CINIC-10, "valid".
+    Each part has inputs, (M, C, H, W) uint8, (M, D) float64 or generated (M, 2) float32, and labels
+    (M,) int64 in 0..K-1.
     """
 
     classes: tuple[str, ...]  # names of the K classes

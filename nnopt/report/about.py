@@ -107,7 +107,7 @@ def _data(point: Point) -> str:
     data = point.summary["data"]
     digests = [digest[:8] for digest in data["sources"].values()]
     if not digests:
-        return f"{data['name']}, made from a seed"
+        return f"{data['name']}, generated from a seed"
     more = ", …" if len(digests) > 4 else ""
     return f"{data['name']}, SHA-256 of its files: {', '.join(digests[:4])}{more}"
 
@@ -176,7 +176,7 @@ def _start(point: Point) -> datetime | None:
 
 
 def _end(point: Point) -> datetime | None:
-    """Return the end time in the summary, or else the time of its file."""
+    """Return the end time in the summary, or else the time of the file ``summary.json``."""
     with suppress(*INVALID_TIME):
         return _local(point.summary["finished"])
     if point.folder:
@@ -186,5 +186,5 @@ def _end(point: Point) -> datetime | None:
 
 
 def _local(time: str) -> datetime:
-    """Return a time in the local time zone, without the zone."""
+    """Convert a time to the local time zone, and remove the zone."""
     return datetime.fromisoformat(time).astimezone().replace(tzinfo=None)

@@ -159,7 +159,7 @@ def _comparison(
     if not any(run.status == "done" for run in runs):
         return None, "No run has finished yet: there is nothing to compare."
     if missing := [metric for metric in metrics if metric not in known]:
-        return None, f"No run of these has a number for {', '.join(missing)}."
+        return None, f"None of these runs has a number for {', '.join(missing)}."
     comparison = compare_runs(unify_file_names(split_by_data_files(runs)), metrics)
     return _table(comparison, points), ""
 

@@ -33,7 +33,7 @@ def fill_page(records: dict[str, Any]) -> str:
 
 
 def as_json(records: Any) -> str:
-    """Return ASCII JSON without ``<``, ``>`` and ``&``, which is safe inside a script element."""
+    """Return ASCII JSON without ``<``, ``>`` and ``&``, so that a script element can contain it."""
     text = json.dumps(records, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

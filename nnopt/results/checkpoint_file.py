@@ -23,7 +23,7 @@ from nnopt.results.metrics_file import LayerRow
 from nnopt.results.weights import read_weights
 
 FORMAT = 1
-"""Version of the format. A newer nnopt may write a higher version."""
+"""Version of the format of checkpoints. A newer nnopt may write a higher version."""
 
 VALUES, DIGEST = "values", "sha256"
 
@@ -59,7 +59,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """The number of steps of the training so far."""
+        """The number of optimizer steps so far."""
         return self.training.arrays.get("learning_rates", np.zeros(0)).size
 
 
@@ -127,7 +127,7 @@ def typed(values: object, types: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_records(kind: type[Record], rows: object) -> list[Record]:
-    """Return dataclasses from lists of the values of their fields. Raises ValueError."""
+    """Return a dataclass for each row, a list of the values of its fields. Raises ValueError."""
     types = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):

@@ -41,7 +41,9 @@ def test_decode_tree_is_read_by_class(tmp_path: Path) -> None:
     assert decoded.std == pytest.approx(pixels.std(axis=0), rel=1e-12)
 
 
-def test_decode_two_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_with_two_processes_equals_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_cinic(tmp_path)
     one = decode(tmp_path)
     monkeypatch.setattr(cinic10, "MIN_POOL_IMAGES", 1)

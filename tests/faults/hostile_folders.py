@@ -206,7 +206,7 @@ def with_id(identity: str) -> Build:
 
 
 def with_cache_outside(received: Received) -> None:
-    """Set a private folder as the cache of decoded data."""
+    """Set a private folder as the cache of decoded data in ``sweep.json``."""
     with_config("data.cache", str(received.outside / "cache"))(received)
     with_data(received, "data.cache", str(received.outside / "run"))
 

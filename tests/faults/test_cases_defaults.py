@@ -139,17 +139,17 @@ def accuracy_of(attempt: Command, workplace: Path, *overrides: str) -> float:
     return float(summary["test_accuracy"])
 
 
-def test_defaults_train_spiral(attempt: Command, workplace: Path, backend: str) -> None:
+def test_defaults_learn_the_spiral(attempt: Command, workplace: Path, backend: str) -> None:
     assert accuracy_of(attempt, workplace, f"backend={backend}") > 0.95
 
 
 @pytest.mark.parametrize("name", ["moons", "circles"])
-def test_defaults_train_points_in_the_plane(attempt: Command, workplace: Path, name: str) -> None:
+def test_defaults_learn_points_in_the_plane(attempt: Command, workplace: Path, name: str) -> None:
     assert accuracy_of(attempt, workplace, f"dataset={name}") > 0.95
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_defaults_train_features_of_any_scale(
+def test_defaults_learn_features_of_any_scale(
     attempt: Command, workplace: Path, scale: float
 ) -> None:
     random = np.random.default_rng(0)
@@ -180,7 +180,7 @@ NETWORKS = {
 @pytest.mark.data
 @pytest.mark.skipif("NNOPT_DATA_DIR" not in os.environ, reason="NNOPT_DATA_DIR is not set")
 @pytest.mark.parametrize("overrides", NETWORKS.values(), ids=NETWORKS)
-def test_defaults_train_mnist(
+def test_defaults_learn_mnist(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ) -> None:
     monkeypatch.setenv("NNOPT_DATA_DIR", str(DATA))

@@ -46,8 +46,8 @@ def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 def cut(size: float) -> Callable[[Path], Any]:
     """Truncate a file.
 
-    size: the new size in bytes, or a fraction between 0 and 1 of the size. A negative number
-    removes bytes from the end.
+    size: the new size in bytes, or as a fraction of the old size. A negative size is the number of
+    bytes to remove from the end.
     """
 
     def damage(path: Path) -> None:

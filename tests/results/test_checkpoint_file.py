@@ -1,4 +1,4 @@
-"""Checkpoints: round trip, and the refusal of files that are damaged or not of this format."""
+"""Checkpoints: files are read back, and damaged files or files of another format are refused."""
 
 from __future__ import annotations
 
@@ -62,27 +62,27 @@ def test_checkpoint_round_trip_keeps_all_bits(path: Path) -> None:
     assert found.path == path
 
 
-def test_checkpoint_signed_by_the_test_accepted(path: Path) -> None:
+def test_checkpoint_signed_by_the_test_is_accepted(path: Path) -> None:
     """The tests below change files that ``sign`` writes; without a change they are valid."""
     sign(path, stored(path))
     assert read_checkpoint(path).step == 2
 
 
 @pytest.mark.parametrize("size", [0, 10, 0.5, -1], ids=["empty", "10 bytes", "half", "last byte"])
-def test_checkpoint_truncated_refused(path: Path, size: float) -> None:
+def test_checkpoint_that_is_truncated_is_refused(path: Path, size: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(size * len(data)) if size == 0.5 else int(size)])
     with pytest.raises(ResumeError, match=r"checkpoint_a\.npz is damaged"):
         read_checkpoint(path)
 
 
-def test_checkpoint_missing_refused(path: Path) -> None:
+def test_checkpoint_that_is_missing_is_refused(path: Path) -> None:
     path.unlink()
     with pytest.raises(ResumeError, match="does not exist"):
         read_checkpoint(path)
 
 
-def test_checkpoint_with_any_bit_flipped_refused_or_unchanged(path: Path) -> None:
+def test_checkpoint_with_flipped_bit_is_refused_or_unchanged(path: Path) -> None:
     """Some bits of the archive, such as the times of its members, have no meaning."""
     data, whole = path.read_bytes(), read_checkpoint(path)
     accepted, messages = 0, []
@@ -102,8 +102,8 @@ def test_checkpoint_with_any_bit_flipped_refused_or_unchanged(path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["network/a", "steps", "values"])
-def test_checkpoint_with_a_changed_array_refused(path: Path, name: str) -> None:
-    """The CRC of the archive is correct, and the SHA-256 is not."""
+def test_checkpoint_with_changed_array_is_refused(path: Path, name: str) -> None:
+    """The CRC of the archive is correct, but the SHA-256 of the arrays is not."""
     arrays = stored(path)
     arrays[name] = arrays[name] + np.ones((), arrays[name].dtype)
     with path.open("wb") as file:
@@ -162,7 +162,7 @@ CONTENTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("content", "fragment"), CONTENTS.values(), ids=CONTENTS)
-def test_checkpoint_with_wrong_values_and_correct_checksum_refused(
+def test_checkpoint_with_wrong_values_and_correct_checksum_is_refused(
     path: Path, content: Any, fragment: str
 ) -> None:
     text = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -173,7 +173,7 @@ def test_checkpoint_with_wrong_values_and_correct_checksum_refused(
 
 
 @pytest.mark.parametrize("name", ["values", "sha256"])
-def test_checkpoint_without_an_array_refused(path: Path, name: str) -> None:
+def test_checkpoint_without_an_array_is_refused(path: Path, name: str) -> None:
     arrays = {key: array for key, array in stored(path).items() if key != name}
     np.savez(path, **arrays) if name == "sha256" else sign(path, arrays)
     with pytest.raises(ResumeError, match=r"is damaged|is not a checkpoint"):

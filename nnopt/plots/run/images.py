@@ -125,7 +125,7 @@ def plot_filters(weight: NDArray[np.floating], layer: str, path: Path) -> None:
     is_dead = norms < MAX_DEAD_NORM
     note = "bar: norm of the filter relative to the largest"
     if is_dead.any():
-        note += f"   ⊠ {is_dead.sum()} of {total} dead: norm under 1 % of it"
+        note += f"   ⊠ {is_dead.sum()} of {total} dead: norm below 1 % of the largest"
     with style.drawing(path, width, height, f"{layer}: {which} of {shape}") as figure:
         axes = canvas(figure)
         row, column = np.divmod(np.arange(count), FILTER_COLUMNS)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_PANELS, COLUMNS = 12, 4
 PANEL_SIZE, STEP = (2.2, 1.15), (2.55, 2.0)  # inches; the step is from panel to panel
 BINS = 40
-MAX_WEIGHTS = 200_000  # drawn weights of a tensor; evenly spaced if it has more
+MAX_WEIGHTS = 200_000  # drawn weights per tensor; evenly spaced if it has more
 
 # For the plot of two runs; sizes are in inches:
 MAX_ROWS = 6

@@ -77,7 +77,7 @@ def heat_map_keys(comparison: Comparison) -> Keys | None:
 
 
 def plot_heat_map(comparison: Comparison, keys: Keys, paths: Sequence[Path]) -> None:
-    """Draw the mean over seeds for each pair of values of ``keys``: (horizontal, vertical) key.
+    """Draw the mean over seeds for each pair of values of the horizontal and the vertical key.
 
     Each combination of values of the other keys has its own map. If more than six maps were needed,
     one map shows the mean over the combinations. A frame marks the best cell. Cells without a
