@@ -28,9 +28,10 @@ class PrunerCallback:
     def __call__(self, row: EpochRow, is_best: bool) -> None:
         """Report an epoch. Raise PrunedError if the pruner stops the trial."""
         value = getattr(row, COLUMNS[self.settings.metric])
-        if value is None or row.epoch <= self._reported:
-            return  # the epoch was not validated, or an earlier process has reported it
-        self._trial.report(value, row.epoch)
+        if value is None or row.epoch < self._reported:
+            return  # the epoch was not validated, or an earlier process has trained after it
+        if row.epoch > self._reported:
+            self._trial.report(value, row.epoch)
         if self._trial.should_prune():
             raise PrunedError(
                 f"stopped after epoch {row.epoch} by hydra.sweeper.pruner="

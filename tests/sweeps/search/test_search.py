@@ -396,6 +396,17 @@ def test_pruner_works_in_another_process(plan: Plan, tmp_path: Path) -> None:
     assert trials_of(run) == trials_of(search(plan, tmp_path / "here", epochs=3))
 
 
+def test_pruner_killed_after_report_prunes_after_same_epoch(plan: Plan, tmp_path: Path) -> None:
+    plan = with_settings(plan, pruner="median", warmup_epochs=1, sampler="random", trials=12)
+    whole = search(plan, tmp_path / "whole", epochs=3).study.trials
+    (pruned, *_) = (t for t in whole if t.state == TrialState.PRUNED)
+    search(plan, folder := tmp_path / "killed", pruned.number + 1, epochs=3)
+    (folder / pruned.user_attrs["points"][0] / "summary.json").unlink()
+    resumed = search(plan, folder, epochs=3).study.trials
+    assert resumed[pruned.number].state == TrialState.PRUNED
+    assert resumed[pruned.number].intermediate_values == pruned.intermediate_values
+
+
 def test_search_ends_after_timeout(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
