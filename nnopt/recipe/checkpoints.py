@@ -76,13 +76,14 @@ class CheckpointWriter:
             except (KeyboardInterrupt, SystemExit, TimeLimitError):
                 if self._postponed.was_raised:  # else it was raised within a step
                     self._try_to_write(self._final)
+                    self._final = None  # it is written
                 raise
             if self._config.checkpoint.keep:
                 self._write(self._final)
 
     @contextmanager
     def after(self) -> Iterator[None]:
-        """Write a checkpoint of the finished training if an interruption ends the context."""
+        """Write a checkpoint if an interruption ends the context after the end of the training."""
         try:
             yield
         except (KeyboardInterrupt, SystemExit, TimeLimitError):

@@ -76,8 +76,8 @@ def run(
                 config = with_suggested_rate(config, prepared, directory, suggested, quiet)
                 recorder.summary["suggested_lr"] = config.optimizer.lr
             model = build(config, prepared, recorder)
-            training = train(model, recorder, writer, resumed)
             with writer.after():
+                training = train(model, recorder, writer, resumed)
                 result = test(model, training, recorder)
                 draw(model, training, result, recorder)
             raise_if_diverged(config, training, result)
