@@ -30,7 +30,9 @@ class PrunerCallback:
         value = getattr(row, COLUMNS[self.settings.metric])
         if value is None or row.epoch < self._reported:
             return  # the epoch was not validated, or an earlier process has trained after it
-        if row.epoch > self._reported:
+        if row.epoch == self._reported:  # an earlier process may not have stopped the trial
+            self._forget_rung(value)
+        else:
             self._trial.report(value, row.epoch)
         if self._trial.should_prune():
             raise PrunedError(
@@ -52,5 +54,15 @@ class PrunerCallback:
     @cached_property
     def _reported(self) -> int:
         """The last epoch of the trial that an earlier process, now killed, reported."""
-        trials = self._trial.study.get_trials(deepcopy=False)
-        return trials[self.trial].last_step or 0
+        return self._frozen_trial.last_step or 0
+
+    def _forget_rung(self, value: float) -> None:
+        """Forget, in memory, that Hyperband has judged this value: it judges a rung only once."""
+        attributes = self._frozen_trial.system_attrs
+        rungs = [key for key in attributes if key.startswith("completed_rung_")]
+        if rungs and attributes[rungs[-1]] == value:
+            del attributes[rungs[-1]]
+
+    @property
+    def _frozen_trial(self) -> Any:
+        return self._trial.study.get_trials(deepcopy=False)[self.trial]
