@@ -13,6 +13,7 @@ from nnopt.analysis.tabulate import DIGEST_CHARACTERS, short_text
 from nnopt.cli.parsers import diff_parser
 from nnopt.errors import ConfigError
 from nnopt.io.atomic_files import output_error, shown
+from nnopt.io.locks import is_held
 from nnopt.io.paths import given_path
 from nnopt.io.safe_text import shortened
 from nnopt.results.collect import Run, read_run, setting_text
@@ -43,6 +44,10 @@ def main(arguments: list[str]) -> int:
                 f"{shown(folder)} is not the folder of a finished run: it has no summary.json"
             )
     one, other = (read_run(folder, with_summary=True) for folder in (a, b))
+    for run in (one, other):
+        if run.status == "running":
+            state = "running" if is_held(run.folder) else "interrupted"
+            raise ConfigError(f"{shown(run.folder)} is not a finished run: it is {state}")
     console.note(f"A: {shown(a)} ({one.status})")
     console.note(f"B: {shown(b)} ({other.status})")
     rows = [(x, _setting(one, x), _setting(other, x)) for x in known_keys([one, other])]
