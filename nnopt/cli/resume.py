@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from nnopt.cli.parsers import resume_parser
 from nnopt.cli.resume_run import is_single_run, resume_run
 from nnopt.cli.run import note_missing_plots, prepare_all
 from nnopt.config.point import Point
 from nnopt.errors import ConfigError, ResumeError
+from nnopt.io.own_files import CHECKPOINTS
 from nnopt.io.paths import given_path
 from nnopt.recipe.prepare import prepare
 from nnopt.recipe.thread_notes import note_threads
@@ -68,6 +70,7 @@ def main(arguments: list[str]) -> int:
         note_unusable_summary(folder / point.id)
     done = sum(state.status == "done" for state in states.values())
     console.note(f"{done} of {len(states)} points are done; to be run: {len(to_run)}")
+    _note_checkpoints(folder / x.id for x in to_run if states[x.id].status != "diverged")
     note_threads(threads, len(to_run), sweep.launcher, start)
     return run_sweep(
         sweep, launcher, retry_failed=options.retry_failed, fail_fast=options.fail_fast
@@ -88,6 +91,13 @@ def check_same_files(states: Mapping[str, PointState], to_run: Sequence[Point], 
                 f"{', '.join(others)}: changed since the finished points read it, so their results "
                 "could not be compared with new ones; restore the file, or start a new sweep"
             )
+
+
+def _note_checkpoints(folders: Iterable[Path]) -> None:
+    """Print the number of points to run that have a checkpoint, from which they continue."""
+    count = sum(any((folder / name).is_file() for name in CHECKPOINTS) for folder in folders)
+    if count:
+        console.note(f"points that continue from a checkpoint: {count}")
 
 
 def _resume_search(
@@ -115,6 +125,7 @@ def _resume_search(
     if len(sweep.points) < planned or any(x.status not in ENDED for x in states.values()):
         check_same_files(states, plan.points, sweep.move)
         note_differences(states.values(), threads, plan.launcher)
+    _note_checkpoints(sweep.folder / x for x, state in states.items() if state.status not in ENDED)
     note_missing_plots(plan.points, planned)
     note_threads(threads, planned, plan.launcher, start)
     return run_search(plan, sweep, launcher, fail_fast=options.fail_fast, adapt=safe)
