@@ -14,7 +14,7 @@ from nnopt.io.own_files import remove_run
 from nnopt.recipe.checkpoints import usable_checkpoint
 from nnopt.recipe.recorder import AfterEpoch
 from nnopt.recipe.run import run
-from nnopt.sweeps.point_folder import make_folder, read_state
+from nnopt.sweeps.point_folder import ENDED, make_folder, read_state
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Launcher(Protocol):
 def run_task(task: Task) -> TaskResult:
     """Run a task in this process while holding the lock of its folder.
 
+    An interrupted point, or one that failed or exceeded its time, continues from its checkpoint.
     Only KeyboardInterrupt and SystemExit are raised. The result reports every other error.
     """
     try:
@@ -60,9 +61,11 @@ def run_task(task: Task) -> TaskResult:
             if not is_held_here:
                 return TaskResult(task, "running")
             state = read_state(task.folder, held=True)
-            if state.stamp != task.replaces:  # another process has finished the point meanwhile
-                return TaskResult(task, state.status, state.error)
-            resumed = usable_checkpoint(task.point, task.folder)
+            if state.status in ENDED and state.stamp != task.replaces:
+                return TaskResult(task, state.status, state.error)  # of another process
+            resumed = None
+            if state.status != "diverged":  # the training would diverge at the same step
+                resumed = usable_checkpoint(task.point, task.folder)
             if resumed is None:
                 remove_run(task.folder)
             run(task.point, task.folder, task.after_epoch, quiet=True, resumed=resumed)

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -66,8 +66,9 @@ _postponed: Postponed | None = None
 def postpone_interruptions() -> Iterator[Postponed]:
     """Postpone interruptions within the context to calls of ``raise_pending``.
 
-    An interruption that is still pending at the end of the context is raised there. In a program
-    without ``stop_on_signals``, the first Ctrl-C is postponed, and the second one is not.
+    An interruption that is still pending at the end of the context is raised there, even if an
+    error ends the context. In a program without ``stop_on_signals``, the first Ctrl-C is postponed,
+    and the second one is not.
     """
     global _postponed
     outer, _postponed = _postponed, Postponed()
@@ -81,8 +82,8 @@ def postpone_interruptions() -> Iterator[Postponed]:
         pending, _postponed = _postponed, outer
         if replaces_default:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-    if not pending.was_raised:
-        pending.raise_pending()
+        if not (pending.was_raised or isinstance(sys.exception(), Stop)):
+            pending.raise_pending()
 
 
 def interrupt(error: BaseException) -> None:
@@ -102,6 +103,18 @@ def stop_on_signals() -> None:
     _handle(_stop)
 
 
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Call ``stop_on_signals``, and restore the previous handlers at the end of the context."""
+    before = {number: signal.getsignal(number) for number in _numbers()}
+    stop_on_signals()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def message_of(error: Stop) -> str:
     """Return the text of a message about an interruption."""
     if isinstance(error, KeyboardInterrupt):
@@ -118,11 +131,15 @@ def code_of(error: Stop) -> int:
     return SIGINT_CODE if isinstance(error, KeyboardInterrupt) else SIGTERM_CODE
 
 
-def _handle(handler: object) -> None:
-    for name in ("SIGINT", *_REQUESTS):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)  # type: ignore[arg-type]
+def _numbers() -> list[int]:
+    """Return the numbers of the handled signals that this system has and that are not ignored."""
+    numbers = [getattr(signal, name) for name in ("SIGINT", *_REQUESTS) if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in _numbers():
+        signal.signal(number, handler)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -6,15 +6,18 @@ import faulthandler
 import importlib.util
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from nnopt.errors import ConfigError, NnoptError, TimeLimitError
 from nnopt.io.locks import hold
 from nnopt.io.own_files import open_to_append
 from nnopt.recipe.recorder import initial_summary
-from nnopt.results.summary import write_summary
+from nnopt.results.summary import UnusableSummaryError, read_summary, write_summary
 from nnopt.sweeps.point_folder import ENDED, make_folder, read_state
 from nnopt.sweeps.task import Task, TaskResult, run_task
+from nnopt.terminal.interruption import interrupt, stopping_on_signals
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -44,14 +47,22 @@ def record_lost_task(task: Task, status: str, error: str) -> TaskResult:
             if not is_held_here:  # another process has resumed the sweep
                 return TaskResult(task, "running")
             state = read_state(task.folder, held=True)
-            is_recorded = state.status == status == "interrupted" and state.error
+            is_recorded = state.status == "interrupted" and state.error and status != "timeout"
             if state.stamp != task.replaces and (state.status in ENDED or is_recorded):
                 return TaskResult(task, state.status, state.error)
-            summary = dict(state.summary) if state.status == "interrupted" else {}
-            summary = {**(summary or initial_summary(task.point)), "status": status, "error": error}
+            summary = {**_unfinished_summary(task), "status": status, "error": error}
             write_summary(task.folder, summary)
             append_log(task, f"{status}: {error}\n")
     return TaskResult(task, status, error)
+
+
+def _unfinished_summary(task: Task) -> Mapping[str, Any]:
+    """Return the summary that an unfinished point has written, or else one without results."""
+    with suppress(UnusableSummaryError):
+        summary = read_summary(task.folder).values
+        if summary["status"] in ("running", "interrupted"):
+            return summary
+    return initial_summary(task.point)
 
 
 def append_log(task: Task, text: str) -> None:
@@ -65,26 +76,28 @@ def append_log(task: Task, text: str) -> None:
 def run_task_within(task: Task, seconds: float | None, directory: str) -> TaskResult:
     """Run a task in a process of a cluster, in the working directory of the sweep.
 
-    After the time limit ``seconds``, the point writes its results with the status "timeout". If it
-    does not end within further GRACE_SECONDS, the process is killed.
+    After SIGTERM, or SIGINT from Ray, the point writes its results and a checkpoint. After the time
+    limit ``seconds``, it does so with the status "timeout". If it does not end within further
+    GRACE_SECONDS, the process is killed.
     """
 
     def stop(number: int, frame: object) -> None:
         assert seconds is not None
-        raise TimeLimitError(seconds)
+        interrupt(TimeLimitError(seconds))
 
     os.chdir(directory)
-    if seconds is None:
-        return run_task(task)
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True)
-    try:
-        return run_task(task)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        faulthandler.cancel_dump_traceback_later()
+    with stopping_on_signals():
+        if seconds is None:
+            return run_task(task)
+        before = signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True)
+        try:
+            return run_task(task)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            faulthandler.cancel_dump_traceback_later()
 
 
 def require_package(package: str, extra: str, launcher: str) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import signal
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnopt.errors import ConfigError, OutputError, TimeLimitError
 from nnopt.io.atomic_files import fresh_folder, shown
@@ -27,16 +28,23 @@ from nnopt.sweeps.launchers.remote import (
     thread_limits,
 )
 from nnopt.sweeps.task import Task, TaskResult
-from nnopt.terminal.interruption import stop_on_signals
+from nnopt.terminal.interruption import Interruption
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor, Job
+    from submitit.core.utils import DelayedSubmission
 
 POLL_SECONDS = {"local": 0.1, "slurm": 2.0}
 """Pause between two checks of the files of jobs. submitit queries SLURM at growing intervals."""
 
-MARGIN_SECONDS = 60.0
-"""Time that is added to the limit of a SLURM job for the start of Python and its packages."""
+SIGNAL_SECONDS = 30
+"""Time between submitit's signal and the limit of a job. SLURM may send it 60 s earlier."""
+
+MARGIN_SECONDS = 60.0 + 60.0 + SIGNAL_SECONDS
+"""Time between the limits of a point and of its job, for the start of Python and the signal."""
+
+PREEMPTION_SECONDS = 300.0
+"""Maximum time from SIGTERM to the signal after which submitit requeues a job of SLURM."""
 
 
 def require_submitit(config: SubmititConfig) -> None:
@@ -70,7 +78,7 @@ def run_as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Task
                 if executor is None:
                     executor = _executor(config, _job_folder(config, task), limits)
                 with _environment(limits):  # inherited by local jobs
-                    running[executor.submit(_work, task, config.timeout, os.getcwd())] = task
+                    running[executor.submit(_Work(), task, config.timeout, os.getcwd())] = task
             if not running:
                 return
             ended = [job for job in running if job.done()]
@@ -114,6 +122,7 @@ def _executor(config: SubmititConfig, folder: Path, limits: Mapping[str, str]) -
         gpus_per_node=config.gpus,
         mem_gb=config.memory,
         timeout_min=math.ceil((config.timeout + MARGIN_SECONDS) / 60),
+        slurm_signal_delay_s=SIGNAL_SECONDS,
         slurm_partition=config.partition,
         slurm_additional_parameters=config.options,
         slurm_setup=[f"export {name}={value}" for name, value in limits.items()],
@@ -121,10 +130,46 @@ def _executor(config: SubmititConfig, folder: Path, limits: Mapping[str, str]) -
     return executor
 
 
-def _work(task: Task, seconds: float, directory: str) -> TaskResult:
-    """Run a task in a job. After SIGTERM, which ``scancel`` sends, its results are written."""
-    stop_on_signals()
-    return run_task_within(task, seconds, directory)
+class _Work:
+    """The function of a job. submitit requeues jobs whose function has a method ``checkpoint``."""
+
+    def __call__(self, task: Task, seconds: float, directory: str) -> TaskResult:
+        """Run a task in a job. After SIGTERM, its results and a checkpoint are written.
+
+        After submitit's signal of preemption, submitit then requeues the job, which continues from
+        the checkpoint. SLURM may send SIGTERM before this signal.
+        """
+        from submitit import JobEnvironment
+
+        environment = JobEnvironment()
+        preemption = getattr(signal, f"SIG{environment.USR_SIG}")
+        requeue = signal.getsignal(preemption)
+        is_preempted = False
+
+        def interrupt(number: int, frame: object) -> None:
+            nonlocal is_preempted
+            is_preempted = True
+            signal.raise_signal(signal.SIGTERM)
+
+        if preemption != signal.SIGTERM:
+            signal.signal(preemption, interrupt)
+        try:
+            return run_task_within(task, seconds, directory)
+        except Interruption as stop:
+            signal.signal(preemption, requeue)
+            if is_preempted or stop.number == preemption:
+                signal.raise_signal(preemption)
+            elif environment.cluster == "slurm":
+                time.sleep(PREEMPTION_SECONDS)
+            raise
+        finally:
+            signal.signal(preemption, requeue)
+
+    def checkpoint(self, *arguments: Any) -> DelayedSubmission:
+        """Return the same call, for the requeued job."""
+        from submitit.core.utils import DelayedSubmission
+
+        return DelayedSubmission(self, *arguments)
 
 
 def _result(job: Job[TaskResult], task: Task, config: SubmititConfig) -> TaskResult:
@@ -144,10 +189,21 @@ def _result(job: Job[TaskResult], task: Task, config: SubmititConfig) -> TaskRes
 
 
 def _cancel(jobs: list[Job[TaskResult]], config: SubmititConfig) -> None:
-    """Cancel the jobs, and wait at most GRACE_SECONDS until the local jobs have ended."""
+    """Cancel the jobs. Points of local jobs have GRACE_SECONDS to write their results."""
+    if config.cluster == "local":  # submitit would kill them after a second
+        for job in jobs:
+            if not job.done():
+                os.kill(int(job.job_id), signal.SIGTERM)  # its process forwards the signal
+        _wait(jobs)
     for job in jobs:
         job.cancel(check=False)
-    deadline = time.monotonic() + (GRACE_SECONDS if config.cluster == "local" else 0)
+    if config.cluster == "local":
+        _wait(jobs)
+
+
+def _wait(jobs: list[Job[TaskResult]]) -> None:
+    """Wait at most GRACE_SECONDS until the jobs have ended."""
+    deadline = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < deadline and not all(job.done() for job in jobs):
         time.sleep(POLL_SECONDS["local"])
 
