@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +23,8 @@ def make_task(tmp_path: Path, make_config: Callable[..., Any]) -> MakeTask:
     def make(seed: int, **changes: Any) -> Task:
         quick = {"epochs": 1, "dataset.samples_per_class": 20, "plots": False, "seed": seed}
         config = make_config(**quick | changes)
-        point = Point(point_id(config), config, asdict(config), (f"seed={seed}",))
+        container = json.loads(json.dumps(asdict(config)))  # with lists instead of tuples
+        point = Point(point_id(config), config, container, (f"seed={seed}",))
         return Task(point, tmp_path / point.id)
 
     return make

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,12 @@ from threadpoolctl import threadpool_limits
 from nnopt.schema import PoolConfig
 from nnopt.sweeps.launchers import pool as pool_file
 from nnopt.sweeps.launchers.pool import run_in_pool
+from nnopt.sweeps.point_folder import read_state
 from nnopt.sweeps.task import Task, TaskResult, run_sequentially
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 MakeTask = Callable[..., Task]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -239,8 +244,49 @@ def test_pool_killed_point_is_failed(make_task: MakeTask) -> None:
     assert "failed: killed by signal 9" in (killed.folder / "run.log").read_text()
 
 
+# A worker that hangs in step 8 while the file "hang" exists.
+HANGING = (
+    PROGRAM.partition("import nnopt")[0]
+    + """
+from pathlib import Path
+from nnopt.backends.numpy.network import NumpyNetwork
+from nnopt.sweeps.launchers.worker import main
+
+train_step = NumpyNetwork.train_step
+
+def hang(self, x, y, lr, step):
+    while step == 8 and Path("hang").exists():
+        time.sleep(0.01)
+    return train_step(self, x, y, lr, step)
+
+NumpyNetwork.train_step = hang
+main()
+"""
+)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_pool_point_killed_in_long_step_continues(
+    make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step does not end in the grace period, so an earlier checkpoint is used."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pool_file, "PROGRAM", HANGING)
+    task = make_task(0, epochs=6, **{"checkpoint.interval": 0.0})
+    assert run_all([task], config())[0].status == "done"
+    whole = (task.folder / "model_last.npz").read_bytes()
+    shutil.rmtree(task.folder)
+    Path("hang").touch()
+    assert run_all([task], config(timeout=2.0))[0].status == "timeout"
+    Path("hang").unlink()
+    retried = replace(task, replaces=read_state(task.folder).stamp)
+    assert run_all([retried], config())[0].status == "done"
+    assert summary_of(task)["interruptions"] == 1
+    assert (task.folder / "model_last.npz").read_bytes() == whole
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("end", [*REQUESTS, signal.SIGKILL])
 def test_pool_workers_end_with_sweep(
     start_nnopt: Start, workplace: Path, end: signal.Signals
 ) -> None:
@@ -256,10 +302,12 @@ def test_pool_workers_end_with_sweep(
     assert "Traceback" not in err
     if end == signal.SIGKILL:
         return
-    assert sweep.returncode == 128 + end
+    assert sweep.returncode == (130 if end == signal.SIGINT else 143)
+    assert "; `nnopt resume sweep` runs the remaining points" in err
     summaries = [json.loads(x.read_text()) for x in workplace.glob("sweep/*/summary.json")]
     assert [x["status"] for x in summaries] == ["interrupted"] * 2
     assert len(list(workplace.glob("sweep/*/model_last.npz"))) == 2
+    assert len(list(workplace.glob("sweep/*/checkpoint_*.npz"))) == 2
     with (workplace / "sweep" / "results.csv").open() as file:
         states = [row["status"] for row in csv.DictReader(file)]
     assert states == ["interrupted", "interrupted", "pending"]

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,10 +19,13 @@ from data_files import summary_values
 from nnopt.errors import ConfigError
 from nnopt.io.atomic_files import write_json
 from nnopt.io.locks import hold
+from nnopt.recipe.checkpoints import latest_checkpoint
+from nnopt.recipe.recorder import AfterEpoch
 from nnopt.sweeps.launchers import remote as elsewhere
 from nnopt.sweeps.launchers.remote import record_lost_task, require_package, run_task_within
 from nnopt.sweeps.point_folder import read_state
 from nnopt.sweeps.task import Task, TaskResult
+from nnopt.terminal.interruption import Interruption
 
 MakeTask = Callable[..., Task]
 
@@ -63,6 +67,48 @@ def test_time_limit_during_logging_is_not_lost(make_task: MakeTask, tmp_path: Pa
     assert outcome.status == "timeout"
 
 
+def raise_at(epoch: int, number: signal.Signals) -> AfterEpoch:
+    """Return a callback that raises a signal after an epoch."""
+    return lambda row, is_best: signal.raise_signal(number) if row.epoch == epoch else None
+
+
+def test_task_over_time_limit_continues_to_equal_bits(make_task: MakeTask, tmp_path: Path) -> None:
+    task = make_task(0, epochs=5)
+    assert run_task_within(task, None, str(tmp_path)).status == "done"
+    whole = (task.folder / "model_last.npz").read_bytes()
+    shutil.rmtree(task.folder)
+    late = replace(task, after_epoch=(raise_at(3, signal.SIGALRM),))
+    assert run_task_within(late, 600, str(tmp_path)).status == "timeout"
+    retried = replace(task, replaces=read_state(task.folder).stamp)
+    assert run_task_within(retried, 600, str(tmp_path)).status == "done"
+    assert read_state(task.folder).summary["interruptions"] == 1
+    assert (task.folder / "model_last.npz").read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Interruption)]
+)
+def test_task_signal_from_ray_waits_for_checkpoint(
+    make_task: MakeTask, tmp_path: Path, number: signal.Signals, expected: type[BaseException]
+) -> None:
+    def exit_at_once(number: int, frame: object) -> None:
+        raise SystemExit(1)
+
+    before = signal.signal(signal.SIGTERM, exit_at_once)
+    try:
+        task = make_task(0, epochs=5)
+        with pytest.raises(expected):
+            run_task_within(replace(task, after_epoch=(raise_at(3, number),)), None, str(tmp_path))
+        assert signal.getsignal(signal.SIGTERM) is exit_at_once
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    summary = read_state(task.folder).summary
+    assert (summary["status"], summary["epochs"]) == ("interrupted", 3)
+    checkpoint = latest_checkpoint(task.folder)
+    assert checkpoint is not None
+    assert checkpoint.step == summary["steps"]
+
+
 def test_task_within_time_limit_is_not_stopped_later(make_task: MakeTask, tmp_path: Path) -> None:
     assert run_task_within(make_task(0), 600, str(tmp_path)).status == "done"
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
@@ -82,6 +128,20 @@ def test_record_lost_task_keeps_summary_of_ended_task(make_task: MakeTask, statu
     task.folder.mkdir()
     write_json(task.folder / "summary.json", summary_values(status=status, error="its own"))
     assert record_lost_task(task, "interrupted", "another") == TaskResult(task, status, "its own")
+
+
+@pytest.mark.parametrize(
+    ("status", "recorded"), [("failed", "interrupted"), ("timeout", "timeout")]
+)
+def test_record_lost_task_after_signal_is_interrupted_unless_timeout(
+    make_task: MakeTask, status: str, recorded: str
+) -> None:
+    task = make_task(0)
+    task.folder.mkdir()
+    values = summary_values(status="interrupted", error="interrupted by SIGTERM", steps=3)
+    write_json(task.folder / "summary.json", values)
+    assert record_lost_task(task, status, "another").status == recorded
+    assert read_state(task.folder).summary["steps"] == 3
 
 
 def test_record_lost_task_replaces_summary_of_earlier_attempt(make_task: MakeTask) -> None:
@@ -105,7 +165,13 @@ def test_record_lost_task_locked_by_another_process_is_running(make_task: MakeTa
 
 
 @pytest.mark.parametrize(
-    "before", [None, "{half", json.dumps(summary_values(status="interrupted", epochs=3))]
+    "before",
+    [
+        None,
+        "{half",
+        json.dumps(summary_values(status="interrupted", epochs=3)),
+        json.dumps(summary_values(status="running", epochs=3)),
+    ],
 )
 def test_record_lost_task_without_summary_writes_summary(
     make_task: MakeTask, before: str | None

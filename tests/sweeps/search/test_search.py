@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,42 @@ def test_search_killed_and_resumed_equals_whole(plan: Plan, tmp_path: Path, prun
     assert trials_of(resumed) == trials_of(whole)
     assert resumed.sweep.points == whole.sweep.points
     assert {p.name for p in folder.glob("spiral*")} == {p.id for p in whole.sweep.points}
+
+
+class Killed(BaseException):
+    """The process was killed."""
+
+
+@pytest.mark.parametrize("is_judged", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_search_killed_while_pruner_judges_resumes_equal(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str, is_judged: bool
+) -> None:
+    """Every epoch that the pruner stops is judged twice: the first process is killed there."""
+    plan = with_settings(plan, pruner=pruner, warmup_epochs=1, trials=12)
+    run = partial(search, plan, score=lambda point: score(point) + 1, epochs=3)
+    whole = run(tmp_path / "whole")
+    pruned = [(t.number, t.last_step) for t in whole.study.trials if t.state == TrialState.PRUNED]
+    assert len(pruned) > 1
+    judge, left = optuna.Trial.should_prune, set(pruned)
+
+    def killed(trial: optuna.Trial) -> bool:
+        here = trial.number, trial.study.trials[trial.number].last_step
+        is_stopped = judge(trial) if is_judged or here not in left else False
+        if here in left:
+            left.remove(here)
+            raise Killed
+        return is_stopped
+
+    monkeypatch.setattr(optuna.Trial, "should_prune", killed)
+    for _ in pruned:
+        with pytest.raises(Killed):
+            run(tmp_path / "killed")
+    resumed = run(tmp_path / "killed")
+    assert trials_of(resumed) == trials_of(whole)
+    for trial, expected in zip(resumed.study.trials, whole.study.trials, strict=True):
+        assert trial.intermediate_values == expected.intermediate_values
+        assert trial.system_attrs == expected.system_attrs
 
 
 @pytest.mark.parametrize(("trials", "lines"), [(6, 3), (2, 2)])

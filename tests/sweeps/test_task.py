@@ -1,0 +1,89 @@
+"""Tasks: points that continue from their checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnopt.results.metrics_file import EpochRow
+from nnopt.results.summary import read_summary, write_summary
+from nnopt.sweeps.point_folder import read_state
+from nnopt.sweeps.task import Task, run_task
+from nnopt.terminal.interruption import interrupt
+
+MakeTask = Callable[..., Task]
+
+
+def stop(row: EpochRow, is_best: bool) -> None:
+    """Interrupt a point in its third epoch, after which it writes a checkpoint."""
+    if row.epoch == 2:
+        interrupt(KeyboardInterrupt())
+
+
+def fail(row: EpochRow, is_best: bool) -> None:
+    if row.epoch == 3:
+        raise RuntimeError("a bug")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.npz")}
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+@pytest.fixture
+def task(make_task: MakeTask) -> Task:
+    return make_task(0, epochs=4, **{"checkpoint.interval": 0.0})
+
+
+@pytest.mark.parametrize("status", ["failed", "timeout", "diverged"])
+def test_task_ended_early_continues_unless_diverged(task: Task, status: str) -> None:
+    assert run_task(replace(task, after_epoch=(fail,))).status == "failed"
+    write_summary(task.folder, {**read_summary(task.folder).values, "status": status})
+    state = read_state(task.folder)
+    assert run_task(task).status == status  # another process has finished the point
+    assert run_task(replace(task, replaces=state.stamp)).status == "done"
+    assert summary_of(task.folder)["interruptions"] == (status != "diverged")
+
+
+def test_task_repeated_after_interruption_continues_to_equal_bits(task: Task) -> None:
+    """SLURM repeats the same task when it requeues a job."""
+    assert run_task(task).status == "done"
+    whole, accuracy = files_of(task.folder), summary_of(task.folder)["test_accuracy"]
+    (task.folder / "summary.json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run_task(replace(task, after_epoch=(stop,)))
+    assert summary_of(task.folder)["status"] == "interrupted"
+    assert run_task(task).status == "done"
+    assert files_of(task.folder) == whole
+    summary = summary_of(task.folder)
+    assert (summary["interruptions"], summary["test_accuracy"]) == (1, accuracy)
+
+
+def test_task_interruption_while_point_fails_is_raised(task: Task) -> None:
+    """Otherwise the sweep would go on with the next point."""
+
+    def stop_and_fail(row: EpochRow, is_best: bool) -> None:
+        interrupt(KeyboardInterrupt())
+        raise RuntimeError("a bug")
+
+    with pytest.raises(KeyboardInterrupt):
+        run_task(replace(task, after_epoch=(stop_and_fail,)))
+    assert summary_of(task.folder)["status"] == "interrupted"
+
+
+def test_task_interrupted_without_checkpoint_starts_over(task: Task) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_task(replace(task, after_epoch=(stop,)))
+    for path in task.folder.glob("checkpoint_*"):
+        path.write_bytes(b"damaged")
+    assert run_task(task).status == "done"
+    assert summary_of(task.folder)["interruptions"] == 0
