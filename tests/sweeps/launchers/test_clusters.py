@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -71,6 +73,7 @@ COMMANDS = {
         done
         exec "$@"
         """,
+    "scontrol": "(sleep 1; bash {folder}/$2.sh >>{folder}/$2.out 2>&1) &",
     "sacct": "echo 'JobID|State|NodeList'",
 }
 
@@ -157,10 +160,9 @@ def command_line(process: int) -> str:
         return ""
 
 
-@pytest.mark.slurm
-def test_slurm_jobs_get_configured_resources(
-    start_nnopt: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put the commands of SLURM on the search path, and return the folder of the job scripts."""
     folder = tmp_path / "slurm"
     folder.mkdir()
     for name, script in COMMANDS.items():
@@ -168,6 +170,11 @@ def test_slurm_jobs_get_configured_resources(
         (folder / name).write_text(f"#!/bin/bash\n{body}")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    return folder
+
+
+@pytest.mark.slurm
+def test_slurm_jobs_get_configured_resources(start_nnopt: Start, slurm: Path) -> None:
     settings = {"partition": "quick", "memory": 2, "threads": 1, "timeout": 90, "workers": 4}
     overrides = [f"hydra.launcher.{key}={value}" for key, value in settings.items()]
     overrides += ["hydra/launcher=submitit", "hydra.launcher.options={qos: high}"]
@@ -176,28 +183,84 @@ def test_slurm_jobs_get_configured_resources(
     out, err = sweep.communicate(timeout=240)
     assert sweep.returncode == 0, err
     assert [row["status"] for row in table_of(Path("sweep"))] == ["done"]
-    (script,) = folder.glob("*.sh")
+    (script,) = slurm.glob("*.sh")
     assert {
         "#SBATCH --partition=quick",
         "#SBATCH --mem=2GB",
         "#SBATCH --cpus-per-task=1",
-        "#SBATCH --time=3",  # 90 s plus 60 s for the start, rounded up to minutes
+        "#SBATCH --time=4",  # 90 s, and 150 s for the start and the signal
+        "#SBATCH --signal=USR2@30",
         "#SBATCH --qos=high",
         "#SBATCH --constraint=a100",
         "export OMP_NUM_THREADS=1",
     } <= set(script.read_text().splitlines())
 
 
+LONG = ["epochs=1000", "dataset.samples_per_class=20", "plots=false", "backend.threads=1"]
+LONG += ["hydra.sweep.dir=sweep", "hydra/launcher=submitit"]
+
+SIGTERM, SIGUSR2, SIGKILL = signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL
+
+
 @pytest.mark.slurm
-def test_submitit_local_jobs_end_with_sweep(start_nnopt: Start, workplace: Path) -> None:
-    overrides = ["hydra/launcher=submitit", "hydra.launcher.cluster=local", "hydra.sweep.dir=sweep"]
+@pytest.mark.parametrize(
+    ("cluster", "signals"),
+    [
+        ("local", [SIGUSR2]),
+        ("slurm", [SIGUSR2]),
+        ("slurm", [SIGTERM, SIGUSR2]),
+        ("slurm", [SIGTERM, SIGKILL]),
+    ],
+)
+def test_submitit_preempted_job_continues_to_equal_bits(
+    start_nnopt: Start,
+    nnopt: Run,
+    slurm: Path,
+    workplace: Path,
+    cluster: str,
+    signals: list[signal.Signals],
+) -> None:
+    """submitit requeues the job after SIGUSR2. After SIGKILL, SLURM itself requeues it."""
+    sweep = start_nnopt("run", "-m", *LONG, f"hydra.launcher.cluster={cluster}")
+    wait_until(lambda: list(workplace.glob("sweep/*/metrics.csv")))
+    (folder,) = workplace.glob("sweep/spiral*")
+    (log,) = [*workplace.glob("sweep/submitit/*/*_log.out"), *slurm.glob("*.out")]
+    job = int(re.findall(r"job_id=(\d+)", log.read_text())[0])
+    (process,) = [x for x in descendants(1) if "submitit.core._submit" in command_line(x)]
+    for number in signals:
+        os.kill(process, number)
+        wait_until(lambda: '"interrupted"' in (folder / "summary.json").read_text())
+    if signals[-1] == SIGKILL:
+        environment = {**os.environ, "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0"}
+        subprocess.run([slurm / "scontrol", "requeue", str(job)], env=environment)
+    _, err = sweep.communicate(timeout=60)
+    assert sweep.returncode == 0, err
+    assert json.loads((folder / "summary.json").read_text())["interruptions"] == 1
+    assert ("Requeued job" in log.read_text()) is (signals[-1] == SIGUSR2)
+    assert nnopt("run", "-m", *LONG[:-2], "hydra.sweep.dir=alone") == 0
+    alone = workplace / "alone" / folder.name
+    assert (folder / "model_best.npz").read_bytes() == (alone / "model_best.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param("submitit hydra.launcher.cluster=local", marks=pytest.mark.slurm),
+        pytest.param("ray hydra.launcher.address=null", marks=pytest.mark.ray),
+    ],
+)
+def test_cluster_points_write_checkpoints_when_sweep_ends(
+    start_nnopt: Start, workplace: Path, launcher: str
+) -> None:
+    overrides = [*f"hydra/launcher={launcher}".split(), "hydra.sweep.dir=sweep"]
     sweep = start_nnopt("run", "-m", *overrides, "epochs=10000000", "plots=false", "seed=0,1")
     wait_until(lambda: len(list(workplace.glob("sweep/*/metrics.csv"))) == 2)
     jobs = descendants(sweep.pid)
-    assert len(jobs) == 4  # two jobs, each with a supervising process
     sweep.send_signal(signal.SIGTERM)
-    sweep.communicate(timeout=60)
+    _, err = sweep.communicate(timeout=60)
     assert sweep.returncode == 143
+    assert "`nnopt resume sweep` runs the remaining points" in err
+    assert len(list(workplace.glob("sweep/*/checkpoint_*.npz"))) == 2
     assert not any(map(is_alive, jobs))
     with (workplace / "sweep" / "results.csv").open() as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["interrupted"] * 2
