@@ -1,1 +1,1 @@
-"""Architectures as data: layer records, shape inference, builders and initial weights."""
+"""Architectures as data: records of layers, shape inference, builders and initial weights."""

@@ -33,8 +33,8 @@ NORMS: dict[str, Callable[[int], Layers]] = {
     "layer": lambda channels: (records.LayerNorm(),),
     "group": lambda channels: (records.GroupNorm(math.gcd(records.GroupNorm().groups, channels)),),
 }
-"""Name of a norm -> function from the number of channels to its layers. The number of groups of
-group norm is the largest divisor of its default that also divides the channels."""
+"""Name of a norm -> function from the number of channels to the norm's layers. Group norm has 8
+groups, the default, or the largest divisor of 8 that also divides the number of channels."""
 
 
 def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> Layers:
@@ -81,8 +81,8 @@ def resnet(config: ResnetConfig, regularizer: RegularizerConfig) -> Layers:
 
     Depth 9 is Page's winner of DAWNBench, "How to train your ResNet", with global average pooling
     in place of the last max pool. Depth 20 is He et al. 2016 (arXiv:1512.03385), section 4.2. Depth
-    18 is table 1 of that paper, with one 3x3 convolution and no pool as the stem. The shortcut of a
-    basic block that changes the shape is a 1x1 convolution (option B of section 4.1).
+    18 is table 1 of the same paper, with one 3x3 convolution and no pool as the stem. If a basic
+    block changes the shape, its shortcut is a 1x1 convolution (option B of section 4.1).
     """
     if config.depth == 9:
         layers = _resnet9(config.width or 64, regularizer)
@@ -132,7 +132,7 @@ def _basic_blocks(
 def _conv(
     channels: int, regularizer: RegularizerConfig, kernel: int = 3, stride: int = 1
 ) -> Layers:
-    """Return a convolution without a bias, which batch norm would subtract, and its norm."""
+    """Return a convolution and a norm. Batch norm would subtract a bias, so it is then omitted."""
     conv = records.Conv2d(channels, kernel, stride, bias=regularizer.norm != "batch")
     return (conv, *NORMS[regularizer.norm](channels))
 
@@ -141,8 +141,8 @@ def _hidden_dense(units: int, activation: Layer, regularizer: RegularizerConfig)
     """Return [dense, norm, activation, dropout].
 
     Before batch norm, the dense layer has no bias, because batch norm would subtract it. Before
-    layer norm, it has one: without a bias, layer norm would make the output independent of the
-    length of the input. Group norm is for images; on flat samples, layer norm replaces it.
+    layer norm, it has a bias: otherwise the output would not depend on the length of the input.
+    Group norm is for images. On flat samples, layer norm replaces group norm.
     """
     norm = NORMS["layer" if regularizer.norm == "group" else regularizer.norm](units)
     dense = records.Dense(units, bias=regularizer.norm != "batch")
@@ -156,7 +156,7 @@ def _dropout(regularizer: RegularizerConfig) -> Layers:
 def build(
     config: ArchitectureVariant, regularizer: RegularizerConfig, input_shape: Shape, classes: int
 ) -> Architecture:
-    """Build the configured architecture for samples of this shape, (C, H, W) or (D,).
+    """Build the configured architecture for samples of ``input_shape``, (C, H, W) or (D,).
 
     ``nnopt.backends.models`` builds the architectures of torchvision.
 

@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 @dataclass_transform(frozen_default=True)
 @dataclass(frozen=True)
 class Layer:
-    """A layer record: the arguments of a layer, and its shape rule. A record holds no arrays.
+    """A layer record: the arguments of a layer, and a rule for shapes. A record has no arrays.
 
     Every subclass becomes a frozen dataclass.
     """
@@ -28,7 +28,7 @@ class Layer:
         dataclass(frozen=True)(cls)
 
     def infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
-        """Apply the shape rule to an input shape. ``name`` is the layer's name in the network.
+        """Apply the rule to an input shape. ``name`` is the name of the layer in the network.
 
         Raises:
             ConfigError: The layer does not accept this input shape.
@@ -49,27 +49,27 @@ class Layer:
 class ForeignLayer:
     """A layer of another library that has no record in nnopt."""
 
-    kind: str  # the name of its class
+    kind: str  # the class name of the layer
 
 
 @dataclass(frozen=True)
 class InferredLayer:
-    """A layer of a network, with the properties that follow from its record and its input shape.
+    """A layer of a network, with the properties that follow from the record and the input shape.
 
-    ``parameters`` are the shapes of the trained arrays by name, such as "weight". ``statistics``
-    are those of the other arrays, such as "running_mean" or a frozen weight.
+    ``parameters`` maps the name of each trained array, such as "weight", to its shape.
+    ``statistics`` does the same for all other arrays, such as "running_mean" or a frozen weight.
     """
 
-    name: str  # in the network, such as "residual1.conv2d1"
+    name: str  # the full name in the network, such as "residual1.conv2d1"
     record: Layer | ForeignLayer
     input_shape: Shape
     output_shape: Shape
-    flops: int = 0  # of the forward pass of one sample; a multiply-add counts as two
+    flops: int = 0  # in the forward pass of one sample; a multiply-add counts as two FLOPs
     parameters: dict[str, Shape] = field(default_factory=dict)
     statistics: dict[str, Shape] = field(default_factory=dict)
-    inner: tuple[InferredLayer, ...] = ()  # the branch of a residual layer
-    shortcut: tuple[InferredLayer, ...] = ()  # of a residual layer
-    skip_probability: float = 0.0  # that a training sample skips the branch
+    inner: tuple[InferredLayer, ...] = ()  # the layers of a residual layer's branch
+    shortcut: tuple[InferredLayer, ...] = ()  # the layers of a residual layer's shortcut
+    skip_probability: float = 0.0  # the probability that a training sample skips the branch
 
     def walk(self) -> Iterator[InferredLayer]:
         """Iterate over this layer and the layers inside it, in the order of computation."""
@@ -81,7 +81,7 @@ class InferredLayer:
 def infer_layers(
     layers: Iterable[Layer], shape: Shape, classes: int, prefix: str = ""
 ) -> tuple[InferredLayer, ...]:
-    """Apply ``infer`` of consecutive layers, and number the layers of each kind."""
+    """Infer the shapes of consecutive layers, and number the layers of each kind."""
     counts: Counter[str] = Counter()
     inferred = []
     for record in layers:
@@ -98,7 +98,7 @@ def format_shape(shape: Sequence[int]) -> str:
 
 
 def count_windows(image: Sequence[int], window: int, stride: int, padding: int) -> list[int]:
-    """Return the number of windows along each side; an incomplete last window does not count."""
+    """Return the number of complete windows along each side of an image."""
     return [max((n + 2 * padding - window) // stride + 1, 0) for n in image]
 
 

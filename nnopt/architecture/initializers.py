@@ -1,4 +1,4 @@
-"""Initial weights: drawn once, in NumPy, and loaded by both backends."""
+"""Initial weights, which are drawn once in NumPy and loaded by both backends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _normal(variance: Callable[[int, int], float]) -> Draw:
 
 
 def _uniform(variance: Callable[[int, int], float]) -> Draw:
-    """Return a function that draws from U(-a, a), with a chosen for the variance a²/3."""
+    """Return a function that draws from U(-a, a), where a²/3 is the variance."""
 
     def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         bound = math.sqrt(3 * variance(*_fans(shape)))
@@ -60,9 +60,9 @@ def initial_arrays(
 ) -> dict[str, NDArray[np.float64]]:
     """Return the initial value of every parameter and running statistic by full name, in float64.
 
-    Biases and running means are 0, norm weights and running variances 1. Each layer draws from its
-    own random stream, so adding or removing another layer does not change its weights. ``dataset``
-    is needed only for whitening.
+    Biases and running means are 0. Norm weights and running variances are 1. Each layer draws from
+    a separate random stream, so adding or removing a layer does not change the weights of others.
+    ``dataset`` is needed only for whitening.
     """
     output = architecture.output_layer.name
     arrays: dict[str, NDArray[np.float64]] = {}

@@ -1,7 +1,7 @@
 """Layer records: an architecture is a list of these small frozen dataclasses.
 
-A record holds the arguments of a layer, with their ranges, and its shape rule. Each backend builds
-its own layer from it. Arguments and shapes are those of PyTorch: (N, D) or (N, C, H, W).
+A record has the arguments of a layer, with allowed ranges, and a rule for shapes. From a record,
+each backend builds a layer. Arguments and shapes are as in PyTorch: (N, D) or (N, C, H, W).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Conv2d(Layer, kind="conv2d"):
     """Cross-correlation of images with a kernel x kernel window for each output channel.
 
     The weight has the shape (channels, C / groups, kernel, kernel). Padding adds zeros on every
-    side; "same" adds kernel // 2. A frozen weight is not trained; the bias still is.
+    side; "same" adds kernel // 2. A frozen weight is not trained, but the bias is.
     """
 
     needs_images = True
@@ -94,7 +94,7 @@ class Conv2d(Layer, kind="conv2d"):
 
 
 class _Pool2d(Layer):
-    """Pooling to one number for each size x size window. The default stride is ``size``."""
+    """A pooling layer: one number for each size x size window. The default stride is ``size``."""
 
     needs_images = True
     size: Size = 2
@@ -124,7 +124,7 @@ class _Pool2d(Layer):
 
 
 class MaxPool2d(_Pool2d, kind="max_pool2d"):
-    """Maximum of each window, without the padding."""
+    """Maximum of each window. Padding is ignored."""
 
 
 class AvgPool2d(_Pool2d, kind="avg_pool2d"):
@@ -141,7 +141,7 @@ class GlobalAvgPool(Layer, kind="global_avg_pool"):
 
 
 class _Elementwise(Layer):
-    """A function of each number, which keeps the shape."""
+    """A function that is applied to each number. The shape does not change."""
 
     flops_per_number: ClassVar[int] = 1
 
@@ -184,7 +184,7 @@ class SiLU(_Elementwise, kind="silu"):
 
 
 class Dropout(_Elementwise, kind="dropout"):
-    """In training, set numbers to 0 with probability ``rate``; scale others by 1 / (1 - rate)."""
+    """In training, set numbers to 0 with probability ``rate``; scale the rest by 1 / (1 - rate)."""
 
     rate: Rate
 
@@ -197,7 +197,7 @@ class SpatialDropout(_Elementwise, kind="spatial_dropout"):
 
 
 class BatchNorm(Layer, kind="batch_norm"):
-    """Normalization of each feature, or channel, over the batch (Ioffe and Szegedy 2015).
+    """Normalization of each feature or channel over the batch (Ioffe and Szegedy 2015).
 
     The momentum is defined as in PyTorch: running ← (1 - momentum) · running + momentum · batch.
     """
@@ -213,7 +213,7 @@ class BatchNorm(Layer, kind="batch_norm"):
 
 
 class _SampleNorm(Layer):
-    """Normalization of each sample by itself, with one scale and shift for each channel."""
+    """Normalization of each sample separately, with one scale and shift for each channel."""
 
     def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
         groups, size = self.count_groups(name, shape), math.prod(shape)
@@ -233,7 +233,7 @@ class _SampleNorm(Layer):
 
 
 class LayerNorm(_SampleNorm, kind="layer_norm"):
-    """Normalization of each sample, or image, over all its numbers (Ba et al. 2016)."""
+    """Normalization of each sample over all numbers of the sample (Ba et al. 2016)."""
 
     epsilon: Epsilon = 1e-5
 
@@ -301,4 +301,4 @@ LAYERS: dict[str, type[Layer]] = {
         *(BatchNorm, LayerNorm, GroupNorm, InstanceNorm, Flatten, Residual),
     )
 }
-"""The name of a layer in YAML -> its record."""
+"""Name of a layer in YAML -> class of the record."""

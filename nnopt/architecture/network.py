@@ -1,4 +1,4 @@
-"""The architecture of a whole network, with the shapes of all its arrays."""
+"""The architecture of a whole network, with the shapes of all arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnopt.errors import ConfigError
 from nnopt.schema import TorchvisionConfig
 
 MAX_PARAMETERS = 2_000_000_000
-BYTES_PER_PARAMETER = 16  # in training: weight, gradient and two optimizer states in float32
+BYTES_PER_PARAMETER = 16  # weight, gradient and two optimizer states in float32
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Architecture:
     layers: tuple[InferredLayer, ...]
 
     def walk(self) -> Iterator[InferredLayer]:
-        """Iterate over all layers, including those inside others, in the order of computation."""
+        """Iterate over all layers, including inner layers, in the order of computation."""
         for layer in self.layers:
             yield from layer.walk()
 
@@ -38,7 +38,7 @@ class Architecture:
 
     @property
     def parameter_count(self) -> int:
-        """Number of trained numbers."""
+        """Number of trained parameters."""
         return sum(math.prod(shape) for shape in self.parameter_shapes().values())
 
     @property
@@ -48,7 +48,7 @@ class Architecture:
 
     @property
     def output_layer(self) -> InferredLayer:
-        """The layer that returns the logits: the last dense or convolutional one."""
+        """The layer that returns the logits: the last dense or convolutional layer."""
         return [layer for layer in self.walk() if _has_weight(layer)][-1]
 
     @property
@@ -61,14 +61,14 @@ class Architecture:
 class ModuleArchitecture(Architecture):
     """A network that torchvision defines and only PyTorch can build.
 
-    ``layers`` describes its modules, under their names, for tables, statistics and plots. The
-    network is built from ``model``, and torchvision draws its initial weights; see
-    ``backends.torch.modules.build_module`` and ``backends.models``.
+    ``layers`` describes the modules by name, for tables, statistics and plots. The network is built
+    from ``model`` (``backends.torch.modules.build_module``), and torchvision draws the initial
+    weights (``backends.models``).
     """
 
     model: TorchvisionConfig
-    free_parameters: dict[str, Shape]  # trained arrays of no layer, such as "class_token"
-    flops: int  # of the whole forward pass, including operations between the layers
+    free_parameters: dict[str, Shape]  # trained arrays outside of layers, such as "class_token"
+    flops: int  # in the forward pass of a sample, including operations between the layers
 
     def parameter_shapes(self) -> dict[str, Shape]:
         """Return the shapes of all trained arrays by full name."""
@@ -81,7 +81,7 @@ class ModuleArchitecture(Architecture):
 
 
 def is_penalized(shape: Shape, decay_norm_and_bias: bool) -> bool:
-    """Return whether L1, L2 and weight decay act on a parameter of this shape.
+    """Return whether L1, L2 and weight decay act on a parameter of shape ``shape``.
 
     Biases and norm parameters, which have one axis, are exempt unless ``decay_norm_and_bias``.
     """
@@ -140,10 +140,10 @@ def _with_skip_probabilities(
     """Return the layers with skip probabilities: p_L l / L for the l-th of L residual branches.
 
     Later branches are skipped more often ("linear decay", Huang et al. 2016, section 3). Branches
-    are numbered in the order of ``walk``: a branch comes before the branches inside it.
+    are numbered in the order of ``walk``: an outer branch comes before the inner branches.
     """
     return tuple(
-        replace(  # the arguments are evaluated in this order, as in ``walk``
+        replace(  # the order of the arguments matters: it is the order of ``walk``
             layer,
             skip_probability=next(rates),
             inner=_with_skip_probabilities(layer.inner, rates),

@@ -1,6 +1,6 @@
 """Reads layer records from the YAML list ``architecture.layers``.
 
-In YAML, a layer is its name, its name with its main argument, or its name with several arguments:
+In YAML, a layer is a name, a name with the main argument, or a name with several arguments:
 ``relu``, ``{dense: 64}``, ``{batch_norm: {momentum: 0.05}}``, ``{residual: [{dense: 64}, tanh]}``.
 """
 
@@ -17,7 +17,7 @@ from nnopt.schema.reader import Reader, types_of
 
 
 def parse_layers(items: Sequence[Any], where: str = "architecture.layers") -> tuple[Layer, ...]:
-    """Parse a YAML list of layers. ``where`` is its key, for messages.
+    """Parse a YAML list of layers. ``where`` is the key of the list, for messages.
 
     Raises:
         ConfigError: A layer is unknown or an argument is invalid. The message lists all problems.
@@ -47,7 +47,7 @@ def _parse_layer(item: Any, where: str) -> Layer:
 
 
 def _make_layer(record: type[Layer], arguments: Any, where: str) -> Layer:
-    """Make a record from None, its main (first) argument, or a mapping of arguments."""
+    """Make a record from None, the main (first) argument, or a mapping of arguments."""
     types = types_of(record)  # type: ignore[arg-type]  # mypy checks the hash of an instance
     if arguments is None:
         arguments = {}

@@ -17,19 +17,19 @@ from nnopt.errors import DataError
 Floats = NDArray[np.float64]
 
 MAX_PATCHES = 5_000_000
-"""Approximate maximum number of patches in the statistics: all of 5,000 images of 32x32 pixels."""
+"""Approximate maximum number of patches in the statistics, as in 5,000 images of 32x32 pixels."""
 
 EPSILON = 5e-4
-"""Fraction of the mean variance that is added to each variance, so that noise is not amplified."""
+"""Fraction of the mean variance to add to each variance, so that noise is not amplified."""
 
 CHUNK_ELEMENTS = 2**21
-"""Elements (pixel values in patches) that are copied at a time."""
+"""Number of elements (pixel values in patches) that are copied at a time."""
 
 
 def whitening_problems(architecture: Architecture, samples: int | None) -> list[str]:
     """Return the reasons why ``initializer.input = 'whitening'`` is impossible, one line each.
 
-    ``samples`` is the number of training samples, None if it is unknown until the data are loaded.
+    ``samples`` is the number of training samples, or None if it is unknown before loading data.
     """
     first = architecture.layers[0]
     if not isinstance(first.record, Conv2d) or first.record.groups > 1:
@@ -65,10 +65,10 @@ def _window(layer: InferredLayer) -> tuple[int, int, int]:
 
 
 def whitening_arrays(layer: InferredLayer, dataset: Dataset) -> dict[str, Floats]:
-    """Return the weight (O, C, k, k) that whitens patches, and the bias (O,) if the layer has one.
+    """Return the weight (O, C, k, k) that whitens patches, and the bias (O,) of a layer with bias.
 
-    The layer turns patches x of the training images into uncorrelated numbers of variance 1 and,
-    with a bias, of mean 0:
+    The layer transforms patches x of the training images into uncorrelated numbers with variance 1
+    and, if there is a bias, with mean 0:
 
         y = W (x - μ),   W = (Λ + ε)^(-1/2) Eᵀ,   E Λ Eᵀ = Cov x
 
@@ -80,7 +80,7 @@ def whitening_arrays(layer: InferredLayer, dataset: Dataset) -> dict[str, Floats
     """
     channels, window = layer.output_shape[0], _window(layer)
     mean, covariance = patch_statistics(dataset, window[-1])
-    if not np.trace(covariance) > 1e-9 * (mean @ mean):  # zero up to rounding errors
+    if not np.trace(covariance) > 1e-9 * (mean @ mean):  # the variance is zero up to rounding
         raise DataError(
             f"{dataset.name}: every pixel of a channel has the same value in all training images, "
             "so there is nothing to whiten; set initializer.input=null"
@@ -93,10 +93,10 @@ def whitening_arrays(layer: InferredLayer, dataset: Dataset) -> dict[str, Floats
 
 
 def patch_statistics(dataset: Dataset, kernel: int) -> tuple[Floats, Floats]:
-    """Return mean (D,) and covariance (D, D) of the patches of k x k pixels, D = C·k·k.
+    """Return mean (D,) and covariance (D, D) of all patches of k x k pixels, D = C·k·k.
 
-    The patches are those of the normalized training images, without padding. If there are more than
-    about ``MAX_PATCHES``, evenly spaced images are used.
+    Patches are cut from the normalized training images, without padding. If there are more than
+    about ``MAX_PATCHES`` patches, only evenly spaced images are used.
     """
     part, normalization = dataset.train, dataset.normalization
     channels, height, width = dataset.input_shape
@@ -119,9 +119,9 @@ def patch_statistics(dataset: Dataset, kernel: int) -> tuple[Floats, Floats]:
 def whitening_filters(covariance: Floats, channels: int) -> Floats:
     """Return the first O of the 2 D rows of W (O, D) for a covariance (D, D).
 
-    The first D rows are the eigenvectors divided by the square roots of their eigenvalues, in
-    descending order. The other rows are their negatives, because a ReLU removes half of each
-    output. Each eigenvector has the sign that makes its largest entry positive.
+    The first D rows are the eigenvectors divided by the square roots of the eigenvalues, in
+    descending order of the eigenvalues. The other rows are the negatives of the first D rows,
+    because a ReLU removes half of each output. The largest entry of each eigenvector is positive.
     """
     variances, directions = (x[..., ::-1] for x in np.linalg.eigh(covariance))
     peaks = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)

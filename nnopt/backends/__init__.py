@@ -6,7 +6,7 @@ from nnopt.backends.protocol import Backend
 
 
 def load_backend(name: str) -> Backend:
-    """Return the package of a backend. Its functions import PyTorch only when they are called."""
+    """Return the package of a backend. PyTorch is imported only by functions of the package."""
     if name == "torch":
         from nnopt.backends import torch
 

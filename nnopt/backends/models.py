@@ -24,7 +24,7 @@ def build_architecture(
     """Return the network for samples of ``input_shape``, (C, H, W) or (D,).
 
     Raises:
-        ConfigError: A layer cannot take its input. The message contains the name of the layer.
+        ConfigError: A layer does not accept its input. The message contains the layer's name.
     """
     if isinstance(config, TorchvisionConfig):
         from nnopt.backends.torch.vision import describe_model  # imports PyTorch
@@ -38,8 +38,8 @@ def initial_arrays(
 ) -> dict[str, NDArray[np.float64]]:
     """Return the initial value of every parameter and running statistic by full name.
 
-    Models of torchvision are initialized by torchvision or with its pretrained weights. ``config``
-    applies to nnopt's own layers; ``initializer.input=whitening`` requires ``dataset``.
+    Models of torchvision are initialized by torchvision or with pretrained weights of torchvision.
+    ``config`` applies to nnopt's own layers. ``initializer.input=whitening`` requires ``dataset``.
 
     Raises:
         DataError: The file of the pretrained weights is missing or damaged.

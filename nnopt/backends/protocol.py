@@ -1,4 +1,4 @@
-"""The interface between the training loop and a backend: a network, and a loader of its batches.
+"""The interface between the training loop and a backend: a network and a loader of batches.
 
 The training loop uses a backend only through these methods. Arrays have PyTorch's layouts: weights
 (out, in), inputs (N, D) or (N, C, H, W), logits (N, K) and labels (N,). Mixed labels are (N, K),
@@ -36,8 +36,8 @@ class StepRecord:
     """
 
     losses: NDArray[np.float64]  # mean loss of each batch without penalties, (steps,)
-    correct: int  # samples classified correctly; a mixed label counts as its largest fraction
-    count: int  # samples
+    correct: int  # number of correct predictions; a mixed label counts as its main class
+    count: int  # number of samples
     gradient_norm: float  # L2 norm of the last step's gradient, with penalties, before clipping
     not_finite: str | None = None
     state_is_finite: bool = True
@@ -53,7 +53,7 @@ class Loader(Protocol):
         augmentation: Augmentation,
         first: int = 0,
     ) -> Iterator[tuple[DeviceArray, DeviceArray]]:
-        """Yield the batches of an epoch; the last one may be smaller than ``batch_size``.
+        """Yield the batches of an epoch. The last batch may be smaller than ``batch_size``.
 
         ``order`` contains indices of samples, from 0 to len(part) - 1. The first batch to yield has
         the index ``first``. Inputs (N, ...) are valid until the next batch is requested. Labels
@@ -93,9 +93,9 @@ class Network(Protocol):
     def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
         """Perform one optimizer update for inputs x (N, ...) and labels y (N,) or (N, K).
 
-        With ``accumulation_steps``, the batch is divided into parts and their gradients are added
-        up. The dropout masks depend on the index of the part and on ``step``, the index of the
-        step in the training, from 0. ``y`` must not change before ``read_steps`` is called.
+        With ``accumulation_steps``, the batch is divided into parts, and the gradients of the parts
+        are added up. The dropout masks depend on the index of the part and on ``step``, the index
+        of the step, counted from 0. ``y`` must not change before ``read_steps`` is called.
         """
 
     def read_steps(self) -> StepRecord:
@@ -104,7 +104,7 @@ class Network(Protocol):
     def average(self, weight: float) -> None:
         """Compute a ← a + weight · (w - a) without waiting for the device.
 
-        w are all parameters and running statistics. Their average a is zero before the first call.
+        w are all parameters and running statistics. The average a is zero before the first call.
         """
 
     def swap_average(self) -> None:
@@ -116,21 +116,21 @@ class Network(Protocol):
     def recompute_statistics(self, batches: Iterable[DeviceArray]) -> None:
         """Set the running statistics of batch norm to averages over these batches of inputs.
 
-        They become the averages of the means and unbiased variances of all parts of all batches.
-        The forward passes are in training mode, with the dropout masks of steps 0, 1, ... Without
-        batch norm in the network, no batch is requested.
+        Means and unbiased variances are averaged over all parts of all batches. The forward passes
+        are in training mode, with the dropout masks of steps 0, 1, ... If the network has no batch
+        norm, no batch is requested.
         """
 
     def predict(self, x: DeviceArray) -> NDArray[np.floating]:
         """Return logits (N, K) in evaluation mode.
 
-        With ``regularizer.test_time_flip`` they are the mean for the images and the flipped images.
+        With ``regularizer.test_time_flip``, they are averaged over the images and flipped images.
         """
 
     def layer_outputs(self, x: DeviceArray) -> dict[str, NDArray[np.floating]]:
         """Return copies of the output of every layer, (N, D) or (N, C, H, W), in evaluation mode.
 
-        They include the layers inside residual layers, in the order of the architecture.
+        The layers are in the order of the architecture, and include layers in residual layers.
         """
 
     def gradient_arrays(self) -> dict[str, NDArray[np.floating]]:
@@ -153,7 +153,7 @@ class Backend(Protocol):
         """
 
     def default_threads(self) -> int:
-        """Return the number of threads that the backend's matrix library uses by default."""
+        """Return the default number of threads of the backend's matrix library."""
 
     def build_network(self, architecture: Architecture, config: Config) -> Network:
         """Return a network without weights; ``Network.load`` sets them."""

@@ -1,9 +1,9 @@
 """The number of threads of a training: one rule for both backends.
 
-A training uses one thread for each FLOPS_PER_THREAD floating-point operations of its largest layer
+A training uses one thread for each FLOPS_PER_THREAD floating-point operations of the largest layer
 in the forward pass of a batch, but at most one thread for each core. Threads that share a layer
-wait for each other. On a busy machine, where each thread has to wait for a core, a second thread
-makes a small layer 2 to 40 times slower.
+wait for each other. On a busy machine, where each thread has to wait for a core, a small layer is 2
+to 40 times slower with two threads than with one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from nnopt.results.cores import usable_cores
 from nnopt.schema import Config
 
 FLOPS_PER_THREAD = 2**26
-"""The work of a core in about a millisecond. ``docs/backends.md`` has the measurements."""
+"""FLOPs of a core in about a millisecond. ``docs/backends.md`` has the measurements."""
 
 Reason = Literal["backend.threads", "work", "cores", "library"]
 
 
 @dataclass(frozen=True)
 class ThreadChoice:
-    """The number of threads, and the key or limit that determined it."""
+    """The number of threads, and the key or limit that determined this number."""
 
     count: int
     reason: Reason
@@ -36,10 +36,10 @@ class ThreadChoice:
 def choose_threads(
     requested: int | None, flops: int, cores: int, library_threads: int
 ) -> ThreadChoice:
-    """Return the number of threads of a training whose largest layer has ``flops`` for a batch.
+    """Return the number of threads if the largest layer takes ``flops`` FLOPs for a batch.
 
-    ``requested`` is ``backend.threads``, which has priority, and ``library_threads`` is the default
-    of the matrix library.
+    ``requested`` is the value of ``backend.threads``, which has priority. ``library_threads`` is
+    the default number of threads of the matrix library.
     """
     if requested is not None:
         return ThreadChoice(requested, "backend.threads")
@@ -52,7 +52,7 @@ def choose_threads(
 
 
 def threads_for(architecture: Architecture, config: Config, library_threads: int) -> ThreadChoice:
-    """Return the result of ``choose_threads`` for this network."""
+    """Return the result of ``choose_threads`` for a network."""
     flops = flops_on_processor(architecture, config)
     return choose_threads(config.backend.threads, flops, usable_cores() or 1, library_threads)
 

@@ -1,4 +1,4 @@
-"""The NumPy backend: every gradient is derived and written out."""
+"""The NumPy backend, in which every gradient is derived and implemented by hand."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from nnopt.schema import Config
 
 
 def check_backend(config: Config) -> list[str]:
-    """Return no problems: NumPy is always available."""
+    """Return an empty list of problems, because NumPy is always available."""
     return []
 
 

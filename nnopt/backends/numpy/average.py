@@ -14,12 +14,12 @@ from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
 class Average:
-    """An average a of C-contiguous ``arrays`` w of one number type, zero at first.
+    """An average a of C-contiguous ``arrays`` w of one number type. The average is zero at first.
 
-    Both are processed in chunks, as in ``nnopt.backends.numpy.optimizers``.
+    a and w are processed in chunks, as in ``nnopt.backends.numpy.optimizers``.
 
     Attributes:
-        averages: The flat average of each array, in the same order.
+        averages: The average of each array as a flat array, in the order of ``arrays``.
     """
 
     def __init__(self, arrays: Iterable[Array], workers: ThreadPool = SERIAL) -> None:

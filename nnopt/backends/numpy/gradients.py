@@ -12,7 +12,7 @@ from nnopt.backends.numpy.threads import single_blas_thread
 
 
 def clip(gradient: Array, max_norm: float) -> float:
-    """Scale a gradient to a norm of at most ``max_norm``. Return its norm before that."""
+    """Scale a gradient to a norm of at most ``max_norm``. Return the norm before scaling."""
     before = norm(gradient)
     tiny = float(np.finfo(gradient.dtype).tiny)
     for factor in clipping_factors(before, max_norm, tiny):
@@ -41,6 +41,6 @@ def norm(vector: Array) -> float:
 
 
 def _dot(vector: Array) -> float:
-    """Return v·v. The result of several BLAS threads would depend on their number."""
+    """Return v·v, computed in one thread, because the number of threads would change the bits."""
     with single_blas_thread():
         return float(np.dot(vector, vector))

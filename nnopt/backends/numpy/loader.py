@@ -1,4 +1,4 @@
-"""Batches in NumPy: gathered from the memory map, augmented and normalized."""
+"""Batches in NumPy, which are gathered from the memory map, augmented and normalized."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class NumpyLoader:
     def _normalize(self, raw: Array) -> Array:
         """Return x · scale + shift in the backend's number type. ``raw`` is overwritten."""
         x = self._buffers("x", raw.shape, self._dtype)
-        if raw.dtype == np.float64:  # normalized in float64, then rounded
+        if raw.dtype == np.float64:  # features are normalized in float64, then rounded
             np.copyto(x, self._normalization.of_features(raw), casting="same_kind")
             return x
         np.copyto(x, raw, casting="same_kind" if raw.dtype.kind == "f" else "unsafe")
@@ -75,7 +75,7 @@ class NumpyLoader:
         return np.add(x, self._shift, out=x)
 
     def _crop(self, raw: Array, crops: Crops, batch_slice: slice) -> Array:
-        """Pad images (N, C, H, W) with zeros, crop each at its own offset and flip some."""
+        """Pad images (N, C, H, W) with zeros, then crop and flip each image as drawn."""
         _, channels, height, width = raw.shape
         pad = self._padding
         padded = np.pad(raw, ((0, 0), (0, 0), (pad, pad), (pad, pad)))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CACHE_LINE_BYTES = 64
-"""The size of a cache line on x86 and most ARM processors."""
+"""Size of a cache line in bytes, on x86 and most ARM processors."""
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

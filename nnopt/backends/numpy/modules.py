@@ -1,4 +1,4 @@
-"""Layers as functions on the tape, with their parameters and running statistics."""
+"""Layers as functions on the tape, with parameters and running statistics."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Step = int | None
 """The index of a training step, which determines the dropout masks, or None in evaluation mode."""
 
 Module = Callable[[Tape, Variable, Step], Variable]
-"""A layer with its parameters: (tape, input, step) -> output. ``layer_of`` finds the layer in the
-local variable ``layer`` of the function."""
+"""A layer with parameters: (tape, input, step) -> output. The function has a local variable
+``layer``, from which ``layer_of`` reads the layer."""
 
 ACTIVATIONS: dict[type, Op] = {
     records.ReLU: RELU,
@@ -46,8 +46,8 @@ ACTIVATIONS: dict[type, Op] = {
 class LayerBuilder:
     """Builds the modules of layers from parameters and statistics by full name.
 
-    If ``outputs`` is given, each layer is a module of its own, which stores a copy of its output
-    there by the name of the layer, (N, D) or (N, C, H, W).
+    If ``outputs`` is given, layers are not fused, and each layer stores a copy of its output,
+    (N, D) or (N, C, H, W), in ``outputs`` under the name of the layer.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class LayerBuilder:
         self._parameters = parameters
         self._statistics = statistics
         self._outputs = outputs
-        self.momentum: float | None = None  # while set, replaces that of every batch norm
+        self.momentum: float | None = None  # if set, replaces the momentum of every batch norm
 
     def build_all(self, layers: Sequence[InferredLayer]) -> list[Module]:
         """Return the modules of consecutive layers, fused where this saves memory traffic.
 
-        A dense layer, or a norm of images, and the ReLU after it become one operation. A ReLU
-        before max pooling is computed after it: outputs and gradients are equal because max(x, 0)
-        is monotonic and the gradient is 0 where an output is not positive.
+        A dense layer or an image norm is fused with a following ReLU. A ReLU before max pooling is
+        computed after the pooling instead. Outputs and gradients are equal, because max(x, 0) is
+        monotonic and the gradient is 0 where an output is not positive.
         """
         if self._outputs is not None:
             return [self.build(layer) for layer in layers]
@@ -83,7 +83,7 @@ class LayerBuilder:
         return modules
 
     def build(self, layer: InferredLayer, fuse_relu: bool = False) -> Module:
-        """Return the module of a layer, and of the ReLU after it if ``fuse_relu`` is set."""
+        """Return the module of a layer, fused with the next layer, a ReLU, if ``fuse_relu``."""
         module, outputs = self._build(layer, fuse_relu), self._outputs
         if outputs is None:
             return module
@@ -92,7 +92,7 @@ class LayerBuilder:
             y = module(tape, x, step)
             is_image = y.value.ndim == 4  # (H, W, N, C)
             value = y.value.transpose(2, 3, 0, 1) if is_image else y.value
-            outputs[layer.name] = value.copy()  # some layers return a view of their input
+            outputs[layer.name] = value.copy()  # because some layers return a view of the input
             return y
 
         return record
@@ -117,7 +117,7 @@ class LayerBuilder:
         return apply
 
     def _operation(self, layer: InferredLayer) -> tuple[Op, dict[str, object]]:
-        """Return the operation that computes a layer, and its options."""
+        """Return the operation that computes a layer, and the options of the operation."""
         match layer.record:
             case records.Dense():
                 return DENSE, {}
@@ -143,14 +143,14 @@ class LayerBuilder:
         return ACTIVATIONS[type(layer.record)], {}
 
     def _parameters_of(self, layer: InferredLayer) -> list[Variable]:
-        """Return the inputs of a layer's operation after x. A frozen weight has no gradient."""
+        """Return all inputs of a layer's operation except x. A frozen weight has no gradient."""
         trained = [self._parameters[f"{layer.name}.{key}"] for key in layer.parameters]
         if "weight" in layer.statistics:
             return [Variable(self._statistics[f"{layer.name}.weight"]), *trained]
         return trained
 
     def _batch_norm(self, layer: InferredLayer, relu: bool) -> Module:
-        """Return batch norm, which uses the running statistics in evaluation mode only."""
+        """Return batch norm, which uses the running statistics only in evaluation mode."""
         assert isinstance(layer.record, records.BatchNorm)
         momentum, epsilon = layer.record.momentum, layer.record.epsilon
         parameters = self._parameters_of(layer)
@@ -178,7 +178,7 @@ class LayerBuilder:
     def _dropout(self, layer: InferredLayer, rate: float, axes: int | None = None) -> Module:
         """Return dropout, which is the identity in evaluation mode.
 
-        The first ``axes`` axes of (N, D) or (N, C, H, W) have a mask, which the other axes repeat.
+        The mask has the first ``axes`` axes of (N, D) or (N, C, H, W). The other axes repeat it.
         """
         if not rate:
             return lambda tape, x, step: x
@@ -200,7 +200,7 @@ class LayerBuilder:
     def _residual(self, layer: InferredLayer) -> Module:
         """Return the sum of the branch, which stochastic depth may skip, and the shortcut.
 
-        Stochastic depth drops each sample at the end of the branch (Huang et al. 2016, section 3).
+        Stochastic depth drops samples at the end of the branch (Huang et al. 2016, section 3).
         """
         inner, shortcut = self.build_all(layer.inner), self.build_all(layer.shortcut)
         if layer.skip_probability:

@@ -1,4 +1,4 @@
-"""A network in NumPy: its layers and loss on the tape, penalties, clipping and update."""
+"""A network in NumPy: layers and loss on the tape, penalties, clipping and update."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from nnopt.schema import Config, weight_decay
 class NumpyNetwork:
     """A network in NumPy; ``nnopt.backends.protocol.Network`` documents its methods.
 
-    All parameters are views of one flat vector, and their gradients are views of another one.
-    Parameters with penalties come first. Penalties, clipping and the update are therefore a few
-    operations on long vectors.
+    All parameters are views of one flat vector, and all gradients are views of a second vector. In
+    both, parameters with penalties come first. Penalties, clipping and the update are therefore a
+    few operations on long vectors.
     """
 
     def __init__(self, architecture: Architecture, config: Config) -> None:
@@ -170,7 +170,7 @@ class NumpyNetwork:
         total.fill(0)
         losses, logits = [], []
         for number, rows in enumerate(parts):
-            # Each part has its own step number, so the dropout masks of the parts differ.
+            # The step numbers of the parts differ, so the dropout masks of the parts differ too.
             loss, z = self._backward(x[rows], y[rows], step * config.accumulation_steps + number)
             fraction = (rows.stop - rows.start) / len(y)
             self.flat_gradient *= fraction
@@ -192,7 +192,7 @@ class NumpyNetwork:
         return logits, self._tape.apply(self._loss_op, logits, labels=y, **self._loss_options)
 
     def layer_inputs(self, x: Array, step: int) -> list[Array]:
-        """Return x and copies of the other layers' inputs in training mode."""
+        """Return the inputs of all layers in training mode: x, and copies of the other inputs."""
         outputs = self._record_outputs(x, step)
         return [x, *(outputs[layer.name] for layer in self.architecture.layers[:-1])]
 
@@ -226,7 +226,7 @@ class NumpyNetwork:
 
     @cached_property
     def _average(self) -> Average:
-        """The average of all parameters and statistics, allocated when it is first used."""
+        """The average over steps of each parameter and statistic, allocated on first use."""
         return Average([self.flat, *self.statistics.values()], self._workers)
 
     def recompute_statistics(self, batches: Iterable[Array]) -> None:
@@ -272,7 +272,7 @@ class NumpyNetwork:
         return {name: buffer for name, buffer in buffers.items() if buffer is not None}
 
     def _modules(self, first: int = 0) -> list[Module]:
-        """Return the modules of the layers from index ``first`` on."""
+        """Return the modules of the layers, starting at index ``first``."""
         if first not in self._modules_from:
             self._modules_from[first] = self._builder.build_all(self.architecture.layers[first:])
         return self._modules_from[first]
@@ -280,7 +280,7 @@ class NumpyNetwork:
     def _run(
         self, modules: Iterable[Module], tape: Tape, x: Variable, step: int | None
     ) -> Variable:
-        """Reset the tape, then compute the modules one after another and record them."""
+        """Reset the tape, and apply the modules one after another, recorded on the tape."""
         tape.reset()
         if x.value.ndim == 4:
             x = tape.apply(CHANNELS_LAST, x)
@@ -289,7 +289,7 @@ class NumpyNetwork:
         return x
 
     def _first_not_finite(self, x: Array, step: int) -> str | None:
-        """Compute the batch again and return the first layer whose output is not finite."""
+        """Compute the batch again, and return the first layer whose output is not finite."""
         outputs = self._record_outputs(x, step)
         broken = (name for name, output in outputs.items() if not np.isfinite(output).all())
         return next(broken, None)
@@ -328,7 +328,7 @@ class NumpyNetwork:
 def _slices_by_name(
     shapes: Mapping[str, tuple[int, ...]], penalized: list[str]
 ) -> dict[str, tuple[slice, tuple[int, ...]]]:
-    """Return the location of each parameter in the flat vectors, and its shape.
+    """Return the slice of each parameter in the flat vectors, and the shape of the parameter.
 
     The dict has the order of ``shapes``.
     """
@@ -341,5 +341,5 @@ def _slices_by_name(
 
 
 def _view(vector: Array, shape: tuple[int, ...]) -> Array:
-    """Return a part of a flat vector as a parameter of this shape."""
+    """Return a part of a flat vector as a parameter of shape ``shape``."""
     return weight_view(vector, shape) if len(shape) == 2 else vector.reshape(shape)

@@ -1,7 +1,7 @@
 """Optimizers: update rules for a flat vector of all parameters.
 
-Memory traffic, not arithmetic, determines the time of an update. The vector is therefore
-updated in chunks that stay in the processor's cache from one operation to the next.
+Memory traffic, not arithmetic, determines the time of an update. The vector is therefore updated in
+chunks, which stay in the processor's cache from one operation to the next.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def adam_naive(
 ) -> Array:
     """Compute m ← β₁·m + (1-β₁)·g;  s ← β₂·s + (1-β₂)·g²;  w ← w - lr·m̂ / (√ŝ + ε).
 
-    m̂ = m / (1-β₁ᵗ) and ŝ = s / (1-β₂ᵗ) correct the bias of update number t, counted from 1.
+    m̂ = m / (1-β₁ᵗ) and ŝ = s / (1-β₂ᵗ) correct the bias in update number t, counted from 1.
     """
     m = state[0] = beta1 * state[0] + (1 - beta1) * g
     s = state[1] = beta2 * state[1] + (1 - beta2) * g * g
@@ -149,7 +149,7 @@ def _divide_gradient(s: Array, u: Update, lr: float) -> None:
 
 
 class Rule(NamedTuple):
-    """An update rule, and the names of the state vectors that it needs."""
+    """An update rule, and the names of the state vectors that the rule needs."""
 
     update: Callable[[Update, float, int], None]
     vectors: tuple[str, ...] = ()
@@ -200,7 +200,7 @@ class Optimizer:
         self._weight_decay = weight_decay
         self._workers = update_workers(parameters.size, workers)
         chunks = update_chunks(parameters.size, self._workers)
-        self._updates = [  # by worker and chunk
+        self._updates = [  # one list for each worker, with one item for each chunk
             self._chunk_updates(parameters, gradient, chunks) for _ in range(self._workers.count)
         ]
 
@@ -214,7 +214,7 @@ class Optimizer:
         return updates
 
     def step(self, lr: float) -> None:
-        """Update the parameters. The number of threads does not change any bit of them."""
+        """Update the parameters. Their bits do not depend on the number of threads."""
         self.steps += 1
         if self._weight_decay:
             self._decayed *= 1 - lr * self._weight_decay
@@ -223,8 +223,8 @@ class Optimizer:
     def state_is_finite(self) -> bool:
         """Return whether all sums of squared gradients are finite.
 
-        A parameter with an infinite sum never changes again. Other state vectors are not finite
-        only if the parameters are not.
+        A parameter with an infinite sum never changes again. Other state vectors need no check:
+        if they are not finite, the parameters are not finite either.
         """
         return self._squares is None or math.isfinite(float(np.max(self._squares)))
 
@@ -235,12 +235,12 @@ class Optimizer:
 
 
 def update_workers(size: int, workers: ThreadPool) -> ThreadPool:
-    """Return the threads for an update of ``size`` elements: only the calling thread if small."""
+    """Return the threads for an update of ``size`` elements. A small update uses one thread."""
     return workers if size >= tuning.UPDATE_THREADING_MIN_ELEMENTS else SERIAL
 
 
 def update_chunks(size: int, workers: ThreadPool) -> list[slice]:
-    """Divide ``size`` elements into chunks that begin on a cache line, at least one per thread."""
+    """Divide ``size`` elements into at least one chunk per thread. Chunks begin on a cache line."""
     per_worker = -(-size // workers.count)
     length = min(tuning.UPDATE_CHUNK_ELEMENTS, per_worker + -per_worker % CACHE_LINE_BYTES)
     return [slice(start, min(start + length, size)) for start in range(0, size, length)]

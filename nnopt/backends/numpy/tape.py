@@ -1,6 +1,6 @@
 """Reverse-mode automatic differentiation: a tape of the operations of one training step.
 
-The forward pass records each operation and the values that its backward function needs. The
+The forward pass records each operation and the values that the backward function needs. The
 backward pass visits the entries in reverse order and adds up the gradients of each variable
 (Griewank and Walther 2008, chapter 3). The i-th operation of a step reuses the arrays (buffers) of
 the i-th operation of the previous step, so training allocates almost no memory after the first
@@ -23,7 +23,7 @@ from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 @dataclass(slots=True, eq=False)
 class Variable:
-    """An input, a result or a parameter; ``grad_buffer`` receives the gradient of a parameter."""
+    """An input, a result or a parameter. ``grad_buffer`` receives the gradient of a parameter."""
 
     value: Array
     requires_grad: bool = False
@@ -32,9 +32,9 @@ class Variable:
 
 
 class Buffers(Buffer):
-    """The arrays of one operation by name and shape, reused at every step.
+    """The arrays of one operation by name and shape, which are reused in every step.
 
-    Arrays of one name share the memory of the largest, because batches have several sizes.
+    Batches have several sizes, so arrays with the same name share the memory of the largest array.
     """
 
     def __init__(self, workers: ThreadPool = SERIAL) -> None:
@@ -46,7 +46,7 @@ class Buffers(Buffer):
         self.bound = False
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return the array of this name and shape, uninitialized at first."""
+        """Return the array with a name and shape. It is uninitialized in the first call."""
         array = self._arrays.get((name, shape))
         return self._allocate(name, shape, dtype) if array is None else array
 
@@ -58,7 +58,7 @@ class Buffers(Buffer):
             if memory is None or memory.size < size:
                 memory = self._memory[name] = empty((size,), dtype)
                 for key in [key for key in self._arrays if key[0] == name]:
-                    del self._arrays[key]  # it is a view of the smaller memory
+                    del self._arrays[key]  # because it is a view of the smaller memory
             array = self._arrays[name, shape] = memory[:size].reshape(shape)
         return array
 
@@ -69,10 +69,10 @@ class Buffers(Buffer):
         return self._parts[number]
 
     def bind(self, names: tuple[str, ...], inputs: tuple[Variable, ...]) -> None:
-        """Use ``grad_buffer`` of each parameter as the array of its gradient, which saves a copy.
+        """Use ``grad_buffer`` of each parameter as the array of the gradient, which saves a copy.
 
-        If a parameter is used twice, its first gradient is written there, and the other one is
-        added.
+        If a parameter is used twice, the first gradient is written to ``grad_buffer``, and the
+        second gradient is added.
         """
         self.bound = True
         for position, (name, variable) in enumerate(zip(names, inputs, strict=False)):
@@ -82,12 +82,12 @@ class Buffers(Buffer):
 
 
 TapeEntry = tuple[Op, tuple[Variable, ...], tuple[bool, ...], Variable, Any, Buffers]
-"""An operation: its inputs, whether each requires a gradient, its output, the values saved for its
-backward function, and its arrays."""
+"""An operation, with the inputs, whether each input requires a gradient, the output, the saved
+values for the backward function, and the arrays."""
 
 
 class Tape:
-    """Records operations on variables and computes their gradients."""
+    """Records operations on variables and computes the gradients of the variables."""
 
     def __init__(self, workers: ThreadPool = SERIAL) -> None:
         self.workers = workers
@@ -99,7 +99,7 @@ class Tape:
         self.entries.clear()
 
     def apply(self, op: Op, *inputs: Variable, **options: Any) -> Variable:
-        """Compute ``op`` on the inputs, record it and return its output."""
+        """Apply an operation to the inputs, record the operation and return the output."""
         index = len(self.entries)
         if index == len(self._buffers):
             self._buffers.append(Buffers(self.workers))
@@ -111,7 +111,7 @@ class Tape:
         return output
 
     def backward(self, output: Variable) -> None:
-        """Compute the gradient of the scalar ``output`` for each variable that requires it."""
+        """Compute the gradient of the scalar ``output`` for each variable that requires one."""
         for _, inputs, *_ in self.entries:
             for variable in inputs:
                 variable.gradient = None

@@ -1,9 +1,9 @@
 """A pool of threads for work that is divided into chunks.
 
 NumPy's element-wise loops use one thread, and an array larger than the cache is read from memory
-and written back. Here several threads process chunks that fit into a core's cache. They run in
-parallel because NumPy releases Python's global lock while it computes. Meanwhile BLAS is limited to
-one thread, because its threads would compete for the same cores.
+and written back. Here, several threads process chunks that fit into the cache of a core. They run
+in parallel because NumPy releases Python's global lock during a computation. Meanwhile, BLAS is
+limited to one thread, because threads of BLAS would compete for the same cores.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class ThreadPool:
     """``count`` threads, including the calling thread.
 
     The other threads start when they are first needed, sleep while there is no task, and end with
-    this object. Tasks are sent through a queue that is implemented in C: a training step calls
-    ``map`` about a hundred times, and an executor of ``concurrent.futures`` can take 0.1 ms each
-    time.
+    this object. Tasks are sent through a queue that is implemented in C, because a training step
+    calls ``map`` about a hundred times, and an executor of ``concurrent.futures`` can take 0.1 ms
+    per call.
     """
 
     def __init__(self, count: int) -> None:
@@ -66,7 +66,7 @@ class ThreadPool:
                 task(0, chunk)
             return
         if total == 1:
-            with single_blas_thread():  # for the same bits as with several chunks
+            with single_blas_thread():  # gives the same bits as with several chunks
                 task(0, chunks[0])
             return
         if not self._started:
@@ -94,7 +94,7 @@ class ThreadPool:
             with suppress(Empty):  # discard the tasks that no thread has started
                 while True:
                     self._tasks.get_nowait()
-            while next(numbers) < total:  # after an error, count skipped chunks as started
+            while next(numbers) < total:  # after an error, skipped chunks count as started
                 started += 1
             while started < total:
                 count, other_error = reports.get()
@@ -104,7 +104,7 @@ class ThreadPool:
             try:
                 raise error
             finally:
-                error = other_error = None  # their tracebacks refer to this frame
+                error = other_error = None  # because the tracebacks refer to this frame
 
     def _start(self) -> None:
         self._started = True
@@ -113,13 +113,13 @@ class ThreadPool:
             weakref.finalize(self, self._tasks.put, None)
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Return an uninitialized array of the calling thread. Arrays of one name share memory."""
+        """Return an uninitialized array of the calling thread. Arrays of a name share memory."""
         array = self._local.results.get((name, shape, dtype))
         if array is None:
             local, key, size = self._local, (name, np.dtype(dtype)), math.prod(shape)
             if key in local.memory and local.memory[key].size < size:
                 del local.memory[key]
-                local.results.clear()  # they are views of the smaller memory
+                local.results.clear()  # because they are views of the smaller memory
             if key not in local.memory:
                 local.memory[key] = empty((size,), dtype)
             array = local.results[name, shape, dtype] = local.memory[key][:size].reshape(shape)
@@ -128,8 +128,8 @@ class ThreadPool:
     def cached(self, make: Callable[..., Result], *arguments: Hashable) -> Result:
         """Return ``make(self, *arguments)``, views of the calling thread's scratch memory.
 
-        ``make`` is called again only after that memory has grown. This shortens the time between
-        two calls of NumPy, in which a thread holds Python's global lock and others may wait for it.
+        ``make`` is called again only after the scratch memory has grown. This shortens the time
+        between two calls of NumPy, while a thread holds the global lock and others may wait.
         """
         result = self._local.results.get((make, *arguments))
         if result is None:
@@ -138,7 +138,7 @@ class ThreadPool:
 
 
 class _ThreadMemory(threading.local):
-    """The scratch memory of a thread by name and type, and the views of it."""
+    """The scratch memory of a thread by name and type, and views of this memory."""
 
     def __init__(self) -> None:
         self.memory: dict[tuple[str, np.dtype[Any]], NDArray[Any]] = {}
@@ -149,11 +149,11 @@ def _serve(tasks: SimpleQueue[Task | None]) -> None:
     """Run tasks until None arrives."""
     while (task := tasks.get()) is not None:
         task()
-        del task  # it refers to arrays and to the pool, whose deletion ends this thread
+        del task  # a task refers to arrays and to the pool, whose deletion ends this thread
 
 
 SERIAL = ThreadPool(1)
-"""A pool of the calling thread alone."""
+"""A pool that consists only of the calling thread."""
 
 
 def default_threads() -> int:
@@ -172,14 +172,14 @@ def chunk_slices(count: int, largest: int) -> list[slice]:
 def partial_sum_count(chunks: int, elements: int) -> int:
     """Return the number of partial sums for a sum of ``elements`` elements over ``chunks`` chunks.
 
-    It does not depend on the number of threads, so neither does the rounding of the sum.
+    The number, and thus the rounding of the sum, does not depend on the number of threads.
     """
     most = min(tuning.MAX_PARTIAL_SUMS, max(tuning.MAX_PARTIAL_SUM_ELEMENTS // elements, 2))
     return min(chunks, most)
 
 
 def sum_into_first(sums: Sequence[NDArray[Any]], workers: ThreadPool) -> None:
-    """Add the other arrays to the first one, in their order. Threads share a large sum."""
+    """Add all other arrays to the first array, in order. Threads share a large sum."""
     if len(sums) == 1:
         return
     first = sums[0]
@@ -214,8 +214,8 @@ class single_blas_thread:
 def _blas_functions() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
     """Return the functions that read and set the number of threads of each matrix library.
 
-    If OpenBLAS manages its own threads, its own functions are used. The functions of threadpoolctl
-    perform more checks, which take 5 µs after a product has emptied the cache.
+    If OpenBLAS manages its threads itself, OpenBLAS is called directly, which is faster. The checks
+    of threadpoolctl take 5 µs if a matrix product has displaced their data from the cache.
     """
     functions = []
     for library in _blas_libraries():

@@ -1,7 +1,7 @@
 """The PyTorch backend: the same layers, losses and update rules, on any device.
 
-This file imports PyTorch only when one of its functions is called, so that a missing PyTorch or
-device is reported like any other error in the configuration.
+The functions of this file import PyTorch only when they are called, so that a missing PyTorch or a
+missing device is reported like any other error in the configuration.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check_backend(config: Config) -> list[str]:
         problems = _import_problems("backend.name = 'torch'", "PyTorch", "torch")
     if problems:
         return [f"{problem}, or set backend=numpy" for problem in problems]
-    default_threads()  # cached before a run limits the threads
+    default_threads()  # stores the number before a run limits the threads
     if isinstance(config.optimizer, ScheduleFreeConfig):
         setting, title = f"optimizer.name = {config.optimizer.name!r}", "the library schedulefree"
         problems = _import_problems(setting, title, "schedulefree")
@@ -53,12 +53,12 @@ def check_backend(config: Config) -> list[str]:
 
 
 def _import_problems(setting: str, title: str, *packages: str) -> list[str]:
-    """Return why the last of the packages does not load, and the pip command that repairs it."""
+    """Return why the last of the packages does not load, and a pip command that repairs this."""
     name = packages[-1]
     try:
         importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
-        # OSError: a shared library does not load; RuntimeError: built for another PyTorch
+        # OSError: a shared library does not load. RuntimeError: it was built for another PyTorch.
         target = f"--force-reinstall {' '.join(packages)}"
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             target = name if name == "schedulefree" else "'nnopt[torch]'"
@@ -110,7 +110,7 @@ def _torchvision_problems(config: Config) -> list[str]:
 
 
 def _missing_for_compilation(device: str) -> str | None:
-    """Return a missing tool that torch.compile needs: a compiler, or Triton on CUDA; or None."""
+    """Return the tool that torch.compile needs but does not find, or None if all are found."""
     if device.startswith("cuda"):
         if importlib.util.find_spec("triton") is None:
             return "Triton, found none: pip install triton"
@@ -124,7 +124,7 @@ def _missing_for_compilation(device: str) -> str | None:
 
 
 def device_errors() -> AbstractContextManager[None]:
-    """Return ``DeviceErrors`` without layer names. PyTorch must be installed."""
+    """Return ``DeviceErrors`` that do not name layers. PyTorch must be installed."""
     from nnopt.backends.torch.device import DeviceErrors
 
     return DeviceErrors()

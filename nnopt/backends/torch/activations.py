@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class _Sigmoid(torch.autograd.Function):
-    """y = σ(x) and dL/dx = g · s (1 - s) with s = σ(-|x|) ≤ 1/2, so 1 - s loses no digits."""
+    """y = σ(x) and dL/dx = g · s (1 - s) with s = σ(-|x|). s ≤ 1/2, so 1 - s loses no digits."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Sigmoid(nn.Module):
     """The sigmoid 1 / (1 + exp(-x)) of every element."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the activations, in x's shape."""
+        """Return the activations, in the shape of x."""
         return _Sigmoid.apply(x)  # type: ignore[no-any-return]
 
 
@@ -56,5 +56,5 @@ class Tanh(nn.Module):
     """The hyperbolic tangent of every element."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the activations, in x's shape."""
+        """Return the activations, in the shape of x."""
         return _Tanh.apply(x)  # type: ignore[no-any-return]

@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 class Average:
-    """An average a of ``tensors`` w, zero at first.
+    """An average a of ``tensors`` w. The average is zero at first.
 
-    The tensors must keep their memory. No method waits for the device.
+    The memory of the tensors must stay the same. No method waits for the device.
 
     Attributes:
-        averages: The average of each tensor, in the same order.
+        averages: The average of each tensor, in the order of ``tensors``.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:

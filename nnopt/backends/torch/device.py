@@ -24,34 +24,34 @@ Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def configure_process(backend: TorchConfig, threads: int) -> None:
-    """Set PyTorch's settings of the process. An earlier run may have changed their defaults."""
+    """Set PyTorch's settings for the process. An earlier run may have changed the defaults."""
     torch.set_num_threads(threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA reads this when it starts
     torch.use_deterministic_algorithms(backend.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # none is read
     torch.backends.cudnn.benchmark = not backend.deterministic
-    # TF32 keeps 10 of float32's 23 fraction bits. By default only cuDNN uses it.
+    # TF32 keeps 10 of the 23 fraction bits of float32. By default, only cuDNN uses TF32.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def image_memory_format(
     architecture: Architecture, backend: TorchConfig
 ) -> torch.memory_format | None:
-    """Return the fastest memory format of images, or None for the format of the input.
+    """Return the fastest memory format of images, or None to keep the format of the input.
 
     Convolutions are fastest with the channels of a pixel next to each other, (N, H, W, C), because
-    their matrix products then need no copies. PyTorch has no such kernels for float64.
+    the matrix products then need no copies. PyTorch has no such kernels for float64.
     """
     has_conv = any(isinstance(layer.record, records.Conv2d) for layer in architecture.walk())
     return torch.channels_last if has_conv and backend.dtype == "float32" else None
 
 
 _compiled_keys: list[tuple[Any, ...]] = []
-"""For each compiled network in PyTorch's cache, everything that its code depends on."""
+"""For each compiled network in PyTorch's cache, all values on which the compiled code depends."""
 
 MAX_COMPILED_NETWORKS = 3
-"""Largest number of compiled networks at a time. Each is compiled for two batch sizes, and PyTorch
-keeps at most eight compiled versions of a function and runs further ones uncompiled."""
+"""Maximum number of compiled networks at a time. Each network is compiled for two batch sizes.
+PyTorch keeps at most eight compiled versions of a function, and runs more versions uncompiled."""
 
 
 def compiled(forward: Forward, architecture: Architecture, config: Config) -> Forward:
@@ -72,7 +72,7 @@ def compiled(forward: Forward, architecture: Architecture, config: Config) -> Fo
             torch.compiler.reset()
             _compiled_keys.clear()
         _compiled_keys.append(key)
-    # The compiler reads .grad of the inputs of dropout, which is not compiled.
+    # The compiler reads .grad of the inputs of dropout, because dropout is not compiled.
     warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
     compiled_forward = torch.compile(forward, mode=backend.compile, dynamic=False)
 
@@ -85,17 +85,17 @@ def compiled(forward: Forward, architecture: Architecture, config: Config) -> Fo
 
 
 OOM_MESSAGES = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "ALLOCATION_FAILED")
-"""Parts of the messages of CUDA and MPS, of the CPU's allocator, and of CUDA's libraries."""
+"""Parts of error messages of CUDA and MPS, of the CPU's allocator, and of CUDA's libraries."""
 
 REQUESTED_MEMORY = re.compile(r"ried to allocate (?:more than )?(\d[\d.]* ?[A-Za-z]+)")
 
 
 class DeviceErrors:
-    """A context manager that converts PyTorch's errors of a device.
+    """A context manager that converts PyTorch's errors about a device.
 
-    A lack of memory becomes MemoryError, and a missing deterministic kernel TrainingError. Both
-    name the layer, unless they occur in the backward pass or in compiled code, which run outside of
-    the modules. ``layers`` maps the id of a module to its name.
+    A lack of memory becomes MemoryError, and a missing deterministic kernel TrainingError. The
+    messages name the layer, except for errors in the backward pass and in compiled code, which run
+    outside of the modules. ``layers`` maps the id of a module to the name of the layer.
     """
 
     def __init__(self, layers: Mapping[int, str] | None = None) -> None:

@@ -9,16 +9,16 @@ from nnopt.random import DropoutMasks, generator
 from nnopt.schema import Config
 
 MAX_STEPS = 2**26
-"""Difference between the seeds of two uses of a module in a step. Few trainings have more steps,
-and PyTorch's generator on a CPU uses only 32 bits of a seed."""
+"""Difference between the seeds of two uses of a module in the same step. Few trainings have more
+steps, and PyTorch's generator on a CPU uses only 32 bits of a seed."""
 
 
 class DeviceMasks:
     """Dropout masks drawn on the device, as a pure function of (seed, layer, step).
 
     With the generator of the process, as in ``torch.nn.Dropout``, the masks would depend on other
-    networks, and a resumed run would need the generator's state. Here each unit takes 16 random
-    bits, as in ``nnopt.random.DropoutMasks``, which is three times as fast as a float.
+    networks, and a resumed run would need the generator's state. Here, a unit takes 16 random bits,
+    as in ``nnopt.random.DropoutMasks``. This is three times as fast as drawing a float.
     """
 
     def __init__(self, seed: int, layer: str, rate: float, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class DeviceMasks:
         self.scale = 65536 / kept
 
     def draw(self, step: int, shape: torch.Size) -> Tensor:
-        """Return a boolean tensor of ``shape``, True where a unit is kept."""
+        """Return a boolean tensor of ``shape``, which is True where a unit is kept."""
         self._generator.manual_seed(self._first + step)
         count = shape.numel()
         bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=self._generator.device)
@@ -40,8 +40,8 @@ class DeviceMasks:
 class Dropout(nn.Module):
     """Inverted dropout with the masks of a step, which ``set_step`` sets before every step.
 
-    A mask is drawn for the first ``axes`` axes, or for all axes if ``axes`` is None, and repeated
-    along the others. ``axes=2`` drops whole channels of images (N, C, H, W), and ``axes=1`` whole
+    A mask has the first ``axes`` axes, or all axes if ``axes`` is None, and is repeated along the
+    other axes. ``axes=2`` drops whole channels of images (N, C, H, W), and ``axes=1`` drops whole
     samples. A module that is used several times in a step draws a mask for each use.
     """
 
@@ -56,24 +56,24 @@ class Dropout(nn.Module):
         self._step, self._uses = step, 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a tensor of x's shape and type."""
+        """Return a tensor with the shape and type of x."""
         return (x * self._factor(x)).to(x.dtype) if self.training else x
 
     # PyTorch would compile this function again at every step, because the step number changes.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _factor(self, x: Tensor) -> Tensor:
-        """Return the mask times its scale, in a shape that is broadcast to x's."""
+        """Return the mask times the scale, in a shape that can be broadcast to the shape of x."""
         shape = x.shape[: self._axes]
         draw = self._step + self._uses * MAX_STEPS
         self._uses += 1
         keep = torch.as_tensor(self._masks.draw(draw, shape), device=x.device)
-        dtype = torch.promote_types(x.dtype, torch.float32)  # 16 bits would round the scale
+        dtype = torch.promote_types(x.dtype, torch.float32)  # a 16-bit type would round the scale
         factor = keep.to(dtype).mul_(self._masks.scale)
         return factor.view(*shape, *(1,) * (x.ndim - len(shape)))
 
 
 def build_dropout(name: str, rate: float, config: Config, axes: int | None = None) -> nn.Module:
-    """Return the dropout of the layer ``name`` with the configured masks; see ``Dropout``."""
+    """Return the dropout of the layer ``name``, with shared masks or with masks of the device."""
     if not rate:
         return nn.Identity()
     if config.backend.shared_masks:

@@ -14,20 +14,20 @@ from nnopt.backends.clipping import clipping_factors
 
 @dataclass(frozen=True)
 class Norm:
-    """An L2 norm as ``unit`` times ``relative``, because the product may overflow in float32."""
+    """An L2 norm as the factors ``unit`` and ``relative``. The product may overflow in float32."""
 
-    unit: Tensor  # the normal number by which the values were divided
+    unit: Tensor  # the number by which the values were divided, not denormal
     relative: Tensor  # the norm of the divided values, NaN if a value is not finite
 
     def read(self) -> float:
-        """Return the norm, or NaN if it is not finite. Waits for the device."""
+        """Return the norm, or NaN if the norm is not finite. Waits for the device."""
         unit, relative = torch.stack([self.unit, self.relative]).tolist()
         norm = unit * relative
         return norm if math.isfinite(norm) else math.nan
 
     def clipping_factors(self, max_norm: float) -> tuple[Tensor, Tensor]:
-        """Return the factors of ``nnopt.backends.clipping``; those that are not needed are 1."""
-        # max_norm / (norm + 1e-6); numerator and denominator are divided by unit
+        """Return the factors of ``nnopt.backends.clipping``. Factors that are not needed are 1."""
+        # The numerator and the denominator of max_norm / (norm + 1e-6) are divided by unit.
         divisor = self.relative + 1e-6 / self.unit
         tiny = torch.finfo(self.unit.dtype).tiny  # a power of 2
         product = ((max_norm / self.unit) / divisor).clamp(max=1)
@@ -40,9 +40,9 @@ class Norm:
 def total_norm(tensors: list[Tensor]) -> Norm:
     """Return the L2 norm of all tensors together. No square overflows or becomes 0.
 
-    On the CPU this is the plain norm if its square is well within the range of the number type.
-    Otherwise it is m and ‖x / m‖, where m is the largest absolute value. Other devices always use
-    the second form, because reading a value would wait for the device.
+    On a CPU, the factors are 1 and the norm if the square of the norm is well within the range of
+    the number type. Otherwise they are m and ‖x / m‖, where m is the largest absolute value. Other
+    devices always use m, because reading a value would wait for the device.
     """
     if tensors[0].device.type == "cpu":
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
@@ -56,7 +56,7 @@ def total_norm(tensors: list[Tensor]) -> Norm:
 
 
 def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> Norm:
-    """Scale the gradient to a norm of at most ``max_norm``; return its norm before scaling.
+    """Scale the gradient to a norm of at most ``max_norm``. Return the norm before scaling.
 
     A value that is not finite makes the gradient NaN, so that the training ends as diverged.
     """

@@ -1,6 +1,6 @@
 """Layers, shapes, parameters and FLOPs of a module that nnopt did not build.
 
-A forward pass on PyTorch's meta device, whose tensors have shapes but no values, records them.
+They are recorded in a forward pass on PyTorch's meta device, whose tensors have no values.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def _infer_layers(
     order: Mapping[str, int],
     flops: Mapping[str, int],
 ) -> tuple[tuple[InferredLayer, ...], dict[str, Shape]]:
-    """Return the layers inside a module and the shapes of its own parameters.
+    """Return the layers inside a module, and the shapes of parameters outside of these layers.
 
-    A module is no layer if it is never called, does nothing or returns anything but one tensor. Its
-    parameters then belong to the enclosing module.
+    A module is no layer if it is never called, does nothing or returns anything but one tensor. The
+    parameters of such a module belong to the enclosing module.
     """
     own = {key: tuple(p.shape) for key, p in module.named_parameters(recurse=False)}
     layers: list[InferredLayer] = []
@@ -97,7 +97,7 @@ RECORDS: dict[type[nn.Module], Layer] = {
 
 
 def _record(module: nn.Module) -> Layer | ForeignLayer:
-    """Return nnopt's record of the layer, or its class if nnopt has no such layer."""
+    """Return nnopt's record of a layer, or the layer's class if nnopt has no such layer."""
     match module:
         case nn.Conv2d(kernel_size=(k, kw), stride=(s, sw), padding=(p, pw)) if (k, s, p) == (
             kw,
@@ -122,10 +122,10 @@ def _record(module: nn.Module) -> Layer | ForeignLayer:
 
 
 def _formulas() -> dict[Any, Callable[..., int]]:
-    """Return for each operation a function from its arguments to its FLOPs.
+    """Return, for each operation, a function from the arguments to the number of FLOPs.
 
     Tensor arguments are given as shapes. FLOPs are counted as in ``nnopt.architecture.inference``.
-    PyTorch counts matrix products itself. Operations that only move data have no FLOPs.
+    PyTorch itself counts matrix products. Operations that only move data have no FLOPs.
     """
     aten = torch.ops.aten
 
@@ -139,7 +139,7 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         return x[0] * weight[1] * (2 * x[1] + 1)
 
     def pool(x: Shape, window: list[int], *_: Any, out_shape: Any, **__: Any) -> int:
-        # Max pooling returns a pair: the outputs and their indices.
+        # Max pooling returns a pair: the outputs and the indices of the maxima.
         output: Shape = out_shape if isinstance(out_shape[0], int) else out_shape[0]
         return math.prod(output) * math.prod(window if len(window) == 2 else 2 * window)
 

@@ -1,4 +1,4 @@
-"""Batches in PyTorch: the data are on the device, and each batch is gathered there."""
+"""Batches in PyTorch, which are gathered on the device that holds the data."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from nnopt.backends.torch.policies import PolicyOperations
 
 CPU_CHUNK_BYTES = 2**20
-"""Size of a chunk. The small batches of a chunk are gathered and normalized together, because on 64
-rows the overhead of an operation exceeds its work. Larger chunks do not fit into the level-2 cache,
-and PyTorch requests their memory from the operating system each time."""
+"""Size of a chunk on a CPU. The small batches of a chunk are gathered and normalized together,
+because for 64 rows an operation has more overhead than work. Larger chunks do not fit into the
+level-2 cache, and PyTorch requests their memory from the operating system each time."""
 
 CPU_POLICY_CHUNK_BYTES, ACCELERATOR_CHUNK_BYTES = 2**23, 2**26
-"""Sizes of a chunk with an augmentation policy, whose operations have more overhead, and of a chunk
-on an accelerator."""
+"""Size of a chunk with an augmentation policy on a CPU, because operations of policies have more
+overhead, and size of a chunk on an accelerator."""
 
 EVALUATION_ROWS, EVALUATION_BYTES = 1024, 2**24
-"""Largest size of an evaluation batch, in rows and in bytes."""
+"""Maximum size of an evaluation batch, in rows and in bytes."""
 
 
 class TorchLoader:
     """A loader in PyTorch; ``nnopt.backends.protocol.Loader`` documents its methods.
 
-    Images stay uint8 until they are gathered, which needs a quarter of float32's memory traffic.
+    Images stay uint8 until they are gathered, because float32 has four times the memory traffic.
     """
 
     def __init__(self, part: Part, normalization: Normalization, config: Config) -> None:
@@ -83,9 +83,9 @@ class TorchLoader:
     def _chunks(
         self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation, first: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches from the chunk with the index ``first`` on."""
+        """Yield the batches, starting with the chunk of index ``first``."""
         policy, squares, mixing = augmentation.policy, augmentation.squares, augmentation.mixing
-        # Copied once an epoch, because a copy from pageable memory waits until the device is idle.
+        # One copy per epoch, because a copy from pageable memory waits until the device is idle.
         chosen = self._to_device(order)
         rows, labels = self._rows[chosen], self._labels[chosen]
         crops = self._draws(augmentation.crops, "top", "left", "flip")
@@ -124,11 +124,11 @@ class TorchLoader:
         return torch.from_numpy(array).to(self._device)
 
     def _draws(self, drawn: Crops | Squares | Mixing | None, *names: str) -> tuple[Tensor, ...]:
-        """Return these arrays of an epoch's random draws, on the device."""
+        """Return the named arrays of an epoch's random draws, on the device."""
         return () if drawn is None else tuple(self._to_device(getattr(drawn, x)) for x in names)
 
     def _rows_of(self, part: Part) -> Tensor:
-        """Return a copy of a part's inputs, not in float64, which some accelerators lack."""
+        """Return a copy of a part's inputs. Some accelerators lack float64, which is converted."""
         dtype = _wrap(part.inputs).dtype if self._features is None else self._dtype
         copied = torch.empty((len(part), *part.inputs.shape[1:]), dtype=dtype)
         for start in range(0, len(part), EVALUATION_ROWS):
@@ -139,7 +139,7 @@ class TorchLoader:
 
     def _normalize(self, raw: Tensor) -> Tensor:
         """Return x · scale + shift in the backend's number type. ``raw`` is overwritten."""
-        if self._features is not None:  # normalized in float64, then rounded
+        if self._features is not None:  # features are normalized in float64, then rounded
             if raw.device.type == "cpu":
                 self._features.of_features(raw.numpy())
             return raw.to(self._dtype)
@@ -147,7 +147,7 @@ class TorchLoader:
 
     @cached_property
     def _operations(self) -> PolicyOperations:
-        """The operations of the policy. Torchvision is imported only if it is used."""
+        """The operations of the policy. Only a policy makes this class import torchvision."""
         from nnopt.backends.torch.policies import PolicyOperations
 
         height, width = self._inputs.shape[2:]
@@ -160,7 +160,7 @@ class TorchLoader:
         return torch.arange(height, device=self._device), torch.arange(width, device=self._device)
 
     def _crop(self, raw: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
-        """Pad images (N, C, H, W) with zeros, crop each at its own offset and flip some."""
+        """Pad images (N, C, H, W) with zeros, then crop and flip each image as drawn."""
         rows, columns = crop_indices(top, left, flip, *self._axes)
         padded = F.pad(raw, (self._padding,) * 4)
         channels, pixels = raw.shape[1], (rows * padded.shape[-1] + columns).flatten(1)[:, None]
@@ -170,7 +170,7 @@ class TorchLoader:
     def _mix(
         self, x: Tensor, labels: Tensor, partner: Tensor, mixing: Mixing, batch: int
     ) -> Tensor:
-        """Mix x (N, ...) with the samples at ``partner`` (N,) in place; return labels (N, K)."""
+        """Mix x (N, ...) with the samples ``partner`` (N,) in place. Return the labels (N, K)."""
         weight, box = float(mixing.weight[batch]), mixing.boxes[batch]
         if box is None:
             others = x[partner].mul_(1 - weight)
@@ -183,12 +183,12 @@ class TorchLoader:
 
 
 def _wrap(array: np.ndarray) -> Tensor:
-    """Return a tensor that shares the array's memory. It is never written to."""
+    """Return a tensor that shares the memory of an array. The caller must not write to it."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
 
 
 def _split(x: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Return views of ``size`` rows each, the last one possibly of fewer."""
+    """Return views of ``size`` rows each. The last view may have fewer rows."""
     return x.split(size)  # type: ignore[no-untyped-call, no-any-return]

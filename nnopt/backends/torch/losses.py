@@ -19,7 +19,7 @@ def cross_entropy(label_smoothing: float) -> Loss:
 
 
 def hinge(logits: Tensor, y: Tensor) -> Tensor:
-    """Return Σ_{j≠y} max(0, z_j - z_y + 1) (Weston and Watkins 1999), or NaN if a z is not finite.
+    """Return Σ_{j≠y} max(0, z_j - z_y + 1) (Weston and Watkins 1999), or NaN for z not finite.
 
     PyTorch divides this loss by K and treats NaN as 0.
     """

@@ -1,7 +1,7 @@
 """Layers as ``torch.nn`` modules, for samples (N, D) or images (N, C, H, W).
 
-Each child has the name of its layer, so the keys of a module's ``state_dict`` are the
-architecture's names, such as "residual1.shortcut.conv2d1.weight".
+Each child module has the name of the layer, so the keys of a module's ``state_dict`` are names in
+the architecture, such as "residual1.shortcut.conv2d1.weight".
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from nnopt.schema import Config
 class Residual(nn.Sequential):
     """branch(x) + shortcut(x).
 
-    The child named "shortcut" computes the shortcut, which is x without such a child. The other
-    children are the branch.
+    The child named "shortcut" computes the shortcut. Without such a child, the shortcut is x. The
+    other children are the branch.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of both outputs."""
+        """Return the sum of the outputs of branch and shortcut."""
         branch, shortcut = x, x
         for name, child in self.named_children():
             if name == "shortcut":
@@ -94,7 +94,7 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
         case records.LayerNorm(epsilon) if len(layer.input_shape) == 1:
             return LayerNorm(size, epsilon, device="meta")
         case records.LayerNorm() | records.GroupNorm() | records.InstanceNorm() as norm:
-            # PyTorch's LayerNorm has a scale for each element of an image, its InstanceNorm none.
+            # For images, PyTorch's LayerNorm has a scale for each element, InstanceNorm has none.
             groups = norm.count_groups(layer.name, layer.input_shape)
             return GroupNorm(groups, size, norm.epsilon, device="meta")
         case records.LeakyReLU(slope):
@@ -105,7 +105,7 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
             return build_dropout(layer.name, rate, config, axes=2)
         case records.Residual():
             children = _children(layer.inner, config)
-            if layer.skip_probability:  # drops whole samples at the end of the branch
+            if layer.skip_probability:  # drop whole samples at the end of the branch
                 dropout = build_dropout(layer.name, layer.skip_probability, config, axes=1)
                 children["stochastic_depth"] = dropout
             if layer.shortcut:
@@ -115,7 +115,7 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
 
 
 def _conv2d(layer: InferredLayer, record: records.Conv2d) -> nn.Module:
-    """Return a convolution. A frozen weight is a buffer, so it has no gradient and no penalty."""
+    """Return a convolution. A frozen weight is a buffer, without a gradient and penalties."""
     channels = layer.input_shape[0], layer.output_shape[0]
     window = record.kernel, record.stride, record.padding_size
     conv = nn.Conv2d(*channels, *window, groups=record.groups, bias=record.bias, device="meta")

@@ -13,8 +13,8 @@ from torch import Tensor, nn, optim
 from nnopt.schema import MuonConfig
 
 A, B, C = 3.4445, -4.7750, 2.0315
-"""Coefficients by Jordan et al. They maximize the slope at 0, so that small singular values grow
-fastest. With them the singular values do not converge to 1, but stay near it."""
+"""Coefficients by Jordan et al. They maximize the slope at 0, so that small singular values grow as
+fast as possible. With these coefficients, singular values do not converge to 1, but stay near 1."""
 
 
 def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
@@ -25,9 +25,9 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
         X ← a·X + (b·G + c·G²)·X with G = X·Xᵀ
 
     in each of its ``steps``. A step maps a singular value σ ≤ 1 of X to aσ + bσ³ + cσ⁵,
-    independently of the others. Five steps map values from 0.002 to 1 into 0.68 to 1.21, and
-    multiply smaller values by about 485. Source: Jordan et al. 2024, "Muon: an optimizer for hidden
-    layers in neural networks".
+    independently of other singular values. Five steps map values between 0.002 and 1 to values
+    between 0.68 and 1.21, and multiply smaller values by about 485. Source: Jordan et al. 2024,
+    "Muon: an optimizer for hidden layers in neural networks".
     """
     rows, columns = matrices.shape[-2:]
     x: Tensor = matrices.mT if rows > columns else matrices  # the Gram matrix of the shorter side
@@ -40,7 +40,7 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
 
 
 class Muon(optim.Optimizer):
-    """The update rule of Muon without weight decay, which the network applies before the step.
+    """The update rule of Muon. Weight decay is not included: the network applies it before a step.
 
         m ← μ·m + (1-μ)·g;   u = μ·m + (1-μ)·g;   w ← w - lr·√max(1, rows/columns)·orthogonalize(u)
 
@@ -50,9 +50,9 @@ class Muon(optim.Optimizer):
     if ``config.input_layer`` is "adam" also the first layer's weight, with the learning rate lr ·
     ``adam_lr_ratio``.
 
-    Matrices of one shape are orthogonalized together, in bfloat16 for float32 on an accelerator, as
-    the authors do. On a CPU bfloat16 would take twice as long, so there, and for float64, the type
-    of the weights is used. ``torch.optim.Muon`` supports only matrices and always uses bfloat16.
+    Matrices of the same shape are orthogonalized together. On an accelerator, float32 weights use
+    bfloat16, as in the authors' code. On a CPU, bfloat16 would take twice as long, so weights keep
+    their type. ``torch.optim.Muon`` supports only matrices and always uses bfloat16.
     """
 
     def __init__(

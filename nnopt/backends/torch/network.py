@@ -41,7 +41,7 @@ from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, TorchConfig, weight_decay
 
 CPU_EVALUATION_ELEMENTS, ACCELERATOR_EVALUATION_ELEMENTS = 2**26, 2**28
-"""Largest number of elements of a layer's input and output in evaluation: 256 MB and 1 GB in
+"""Maximum number of elements of a layer's input and output in evaluation: 256 MB and 1 GB in
 float32."""
 
 
@@ -57,7 +57,7 @@ def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
 def logits_and_loss(module: nn.Module, precision: Precision, loss: Loss) -> Forward:
     """Return the forward pass of a training step.
 
-    As a method of the network it would cause a reference cycle, which keeps memory allocated.
+    A method of the network would cause a reference cycle, which keeps memory allocated.
     """
 
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +130,7 @@ class TorchNetwork:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of all arrays on which later steps depend."""
-        self._set_mode(training=True)  # Schedule-Free: the parameters are the trained weights
+        self._set_mode(training=True)  # Schedule-Free then sets the parameters to trained weights
         tensors = self.module.state_dict()
         state = {f"weights/{name}": tensor for name, tensor in tensors.items()}
         if "_average" in vars(self):
@@ -178,7 +178,7 @@ class TorchNetwork:
     def _backward(
         self, x: Tensor, y: Tensor, step: int, fraction: float = 1
     ) -> tuple[Tensor, Tensor]:
-        """Return the mean loss and the logits (N, K); add ``fraction`` times its gradients."""
+        """Return mean loss and logits (N, K), and add ``fraction`` times the loss's gradients."""
         for dropout in self._dropouts:
             dropout.set_step(step)
         logits, loss = self._forward(self._to_memory_format(x), y)
@@ -191,7 +191,7 @@ class TorchNetwork:
         parts = batch_parts(len(y), self._batch_size, self._accumulation_steps)
         for number, rows in enumerate(parts):
             fraction = (rows.stop - rows.start) / len(y)
-            # Each part has its own step number, so the dropout masks of the parts differ.
+            # The step numbers of the parts differ, so the dropout masks of the parts differ too.
             part_step = step * self._accumulation_steps + number
             loss, z = self._backward(x[rows], y[rows], part_step, fraction)
             losses.append(loss * fraction)
@@ -199,7 +199,7 @@ class TorchNetwork:
         return torch.stack(losses).sum(), torch.cat(logits)
 
     def _logits(self, x: Tensor) -> Tensor:
-        """Return logits (N, K) in the module's current mode."""
+        """Return logits (N, K) in the current mode of the module."""
         with self._errors, self._precision.autocast():
             logits = self.module(self._to_memory_format(x))
         return self._precision.restore(logits)
@@ -231,7 +231,7 @@ class TorchNetwork:
         if not norms:
             return
         momenta = [norm.momentum for norm in norms]
-        self._set_mode(training=False)  # Schedule-Free: select the weights for evaluation
+        self._set_mode(training=False)  # Schedule-Free then selects the weights for evaluation
         self.module.train()
         parts = parts_of(batches, self._batch_size, self._accumulation_steps)
         try:
@@ -286,7 +286,7 @@ class TorchNetwork:
         }
 
     def _set_mode(self, training: bool) -> None:
-        """Set the mode of the layers and of Schedule-Free, which evaluates different weights."""
+        """Set the mode of the layers and of Schedule-Free, which evaluates other weights."""
         if self.module.training is not training:
             self.module.train(training)
             if self._schedule_free:
@@ -294,14 +294,14 @@ class TorchNetwork:
 
     @cached_property
     def _average(self) -> Average:
-        """The average of all parameters and statistics, allocated when it is first used."""
+        """The average over steps of each parameter and statistic, allocated on first use."""
         return Average(self.module.state_dict().values())
 
     @torch.no_grad()
     def _update(self, lr: float) -> None:
         """Apply penalties, clipping, decoupled weight decay, the optimizer and max-norm, in order.
 
-        The last three are skipped on the device if a gradient overflowed.
+        If a gradient overflowed, the device skips weight decay, the optimizer and max-norm.
         """
         self._precision.unscale(self._optimizer)
         overflowed = self._precision.overflowed(self._optimizer)

@@ -1,7 +1,7 @@
 """PyTorch's norms, with an output of NaN where a variance overflows.
 
-PyTorch's 1 / √(σ² + ε) is 0 there, so the output would be the bias, a plausible number. In training
-mode the running variance of batch norm overflows too, which the training loop detects.
+PyTorch's 1 / √(σ² + ε) is then 0, so the output would be the bias, a plausible number. In training
+mode, the running variance of batch norm overflows too, which the training loop detects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalized samples, in x's shape."""
+        """Return the normalized samples, in the shape of x."""
         if self.training:
             return super().forward(x)
         variance = self.running_var
@@ -60,7 +60,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 def _as_autocast(x: Tensor, weight: Tensor) -> Tensor:
-    """Return x in autocast's type for norms: the weight's on an accelerator, x's own on a CPU."""
+    """Return x in the type that autocast uses for norms: on an accelerator, the weight's type."""
     return x if x.is_cpu else x.to(weight.dtype)
 
 

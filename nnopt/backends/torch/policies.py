@@ -1,12 +1,12 @@
 """Augmentation policies in PyTorch: torchvision's operations, one for each image.
 
-Torchvision's classes draw one operation for all images of a call. Here a batch needs few calls. For
-an operation that only moves pixels, or maps each pixel value to another one, torchvision computes a
-lookup table once, and one gather applies the tables of all images. It computes every other
-operation once for all images with the same operation and level. The results are bit-equal to
-torchvision's.
+Torchvision's classes draw one operation for all images of a call. Here, a batch needs few calls. If
+an operation only moves pixels, or maps each pixel value to another value, torchvision computes a
+lookup table once, and one gather applies the tables of all images. Any other operation is computed
+once for all images with the same operation and level. All bits of the results equal the results of
+torchvision.
 
-This file imports torchvision. It is imported only if the configuration has a policy.
+This file imports torchvision, so it is imported only if the configuration has a policy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GEOMETRIC_OPERATIONS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"
 """Operations that only move pixels. Pixels from outside of the image are black."""
 
 VALUE_OPERATIONS = ("Brightness", "Posterize", "Solarize")
-"""Operations that map each pixel value to another one."""
+"""Operations that map each pixel value to another value."""
 
 _GEOMETRIC, _VALUE, _IDENTITY = (
     np.array([OPERATIONS.index(name) for name in names])
@@ -42,8 +42,8 @@ def magnitudes(policy: str, height: int, width: int) -> dict[str, list[float]]:
     """Return the magnitudes (31,) of each operation, weakest first.
 
     Units: tangent of the angle (shear), pixels (translate), degrees (rotate), difference of the
-    factor from 1 (brightness, color, contrast, sharpness), remaining bits (posterize), fraction of
-    255 from which values are inverted (solarize).
+    factor from 1 (brightness, color, contrast, sharpness), number of remaining bits (posterize),
+    fraction of 255 above which values are inverted (solarize).
     """
     wide = policy == "trivial_augment"
     # Computed in float32 as in torchvision, because rounding can change the integer part.
@@ -83,7 +83,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "Equalize": lambda x, m: F.equalize(x),
 }
 """torchvision's operations on images (..., C, H, W) with 1 or 3 channels and a magnitude m. Images
-are uint8, or of any type for geometric operations."""
+are uint8. Geometric operations accept any type."""
 
 
 class PolicyOperations:
@@ -97,14 +97,14 @@ class PolicyOperations:
         self._tables: dict[Setting, Tensor] = {}
 
     def apply(self, images: Tensor, policy: Policy, columns: slice) -> None:
-        """Change uint8 images (n, C, H, W) in place by these columns of ``policy``."""
+        """Change uint8 images (n, C, H, W) in place by the given columns of ``policy``."""
         for operation, level in zip(policy.operation, policy.level, strict=True):
             self._apply(images, operation[columns], level[columns])
 
     def _apply(
         self, images: Tensor, operation: NDArray[np.int64], level: NDArray[np.int64]
     ) -> None:
-        """Apply one operation to each image; operation and level are (n,)."""
+        """Apply one operation to each image. ``operation`` and ``level`` have the shape (n,)."""
         is_geometric, is_value = np.isin(operation, _GEOMETRIC), np.isin(operation, _VALUE)
         is_other = ~(is_geometric | is_value | (operation == _IDENTITY))
         for chosen, change in (
@@ -119,12 +119,12 @@ class PolicyOperations:
                 pairs = (divmod(x, 2 * LEVELS) for x in codes.tolist())
                 settings = [(number, shifted - LEVELS) for number, shifted in pairs]
                 rows = torch.from_numpy(indices[np.argsort(code)]).to(images.device)
-                # The first counts[0] images have the first setting, the next counts[1] the second.
+                # The first counts[0] rows have the first setting, the next counts[1] the second.
                 images[rows] = change(images[rows], settings, counts.tolist())
 
     def _move_pixels(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
         sources = self._lookup_tables(self._positions, settings, counts).to(torch.int64)
-        pixels = pad(images.flatten(2), (1, 0))  # position 0 is outside
+        pixels = pad(images.flatten(2), (1, 0))  # position 0 stands for all pixels outside
         return pixels.gather(2, sources[:, None].expand(-1, images.shape[1], -1)).view_as(images)
 
     def _map_values(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
@@ -138,11 +138,11 @@ class PolicyOperations:
         return torch.cat([self._operate(x, s) for x, s in zip(groups, settings, strict=True)])
 
     def _lookup_tables(self, probe: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
-        """Return ``probe``, an image (1, H, W), changed by each image's setting, as (n, H·W)."""
+        """Return ``probe``, an image (1, H, W), changed by the setting of each image: (n, H·W)."""
         for setting in settings:
             if setting not in self._tables:
                 result = self._operate(probe, setting).flatten()
-                if result.is_floating_point():  # positions: integers, exact below 2²⁴
+                if result.is_floating_point():  # positions are integers, exact below 2²⁴
                     result = result.to(torch.int32)
                 self._tables[setting] = result
         tables = torch.stack([self._tables[setting] for setting in settings])

@@ -1,4 +1,4 @@
-"""Number formats of a training step: one format throughout, or mixed precision."""
+"""Number formats of a training step: a single format, or mixed precision."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ FULL: AbstractContextManager[None] = nullcontext()
 class Precision:
     """Mixed precision (Micikevicius et al. 2018).
 
-    Weights, their gradients, the update and the loss are in float32. Matrix products and
-    convolutions are computed in 16 bits. With fp16's five exponent bits, small gradients would
-    become zero: the loss is multiplied by a scale before the backward pass, and the gradients are
-    divided by it afterwards (section 3.2). If they overflow, the step is skipped and the scale
-    reduced.
+    Weights, gradients of weights, the update and the loss are in float32. Matrix products and
+    convolutions are computed in 16 bits. With the five exponent bits of fp16, small gradients would
+    become zero. The loss is therefore multiplied by a scale before the backward pass, and gradients
+    are divided by the scale afterwards (section 3.2). If a gradient overflows, the step is skipped
+    and the scale is reduced.
     """
 
     def __init__(self, backend: TorchConfig) -> None:
@@ -39,8 +39,8 @@ class Precision:
         self._scaler = torch.amp.GradScaler(self._device, enabled=backend.precision == "fp16")
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Return the scale of the loss and the number of steps since it last changed, if any."""
-        state = self._scaler.state_dict()  # empty without scaling
+        """Return the scale of the loss, if any, and the number of steps since its last change."""
+        state = self._scaler.state_dict()  # empty if the loss is not scaled
         return {f"scaler/{key}": np.array(float(state[key])) for key in SCALER_KEYS if key in state}
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -61,7 +61,7 @@ class Precision:
         return x.to(self._dtype)
 
     def backward(self, loss: Tensor) -> None:
-        """Compute the gradients of the loss, scaled until ``unscale`` is called."""
+        """Compute the gradients of the loss. They are scaled until ``unscale`` is called."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: Optimizer) -> None:
@@ -71,7 +71,7 @@ class Precision:
     def overflowed(self, optimizer: Optimizer) -> Tensor | None:
         """Return whether ``step`` will skip the update because a gradient overflowed.
 
-        The result is a boolean tensor (), or None without scaling. Call ``unscale`` before.
+        The result is a boolean tensor (), or None if the loss is not scaled. Requires ``unscale``.
         """
         if not self._scaler.is_enabled():
             return None
@@ -81,7 +81,7 @@ class Precision:
     def step(self, optimizer: Optimizer) -> None:
         """Perform the update, or skip it if a gradient overflowed.
 
-        Fused optimizers decide this on the device. For the others the scaler waits for the device.
+        Fused optimizers decide this on the device. For other optimizers, this waits for the device.
         """
         self._scaler.step(optimizer)
         self._scaler.update()

@@ -18,11 +18,11 @@ class ScheduleFree(optim.Optimizer):
 
     lrₘ is the largest learning rate so far, so the steps of a warm-up have less weight. AdamW
     divides g by √ŝ + ε. Weight decay is z ← z - lr·λ·y with λ = ``weight_decay``. The network
-    cannot apply it, because the parameters hold y, and a change of y does not reach z. Source:
-    Defazio et al. 2024, "The road less scheduled", equations 1 to 3 and algorithm 1.
+    cannot apply weight decay, because the parameters hold y, and a change of y does not reach z.
+    Source: Defazio et al. 2024, "The road less scheduled", equations 1 to 3 and algorithm 1.
 
-    The parameters are y in training mode and x in evaluation mode. The library converts one into
-    the other, which causes rounding errors. Here y is saved during an evaluation, so that the
+    The parameters are y in training mode and x in evaluation mode. The library converts y to x and
+    back, which causes rounding errors. Here, y is saved during an evaluation, so that the
     evaluation does not change the training.
     """
 
@@ -49,11 +49,11 @@ class ScheduleFree(optim.Optimizer):
             self.inner = schedulefree.AdamWScheduleFree(groups, betas=betas, eps=config.epsilon)
         super().__init__(parameters, {})
         self.param_groups, self.state = self.inner.param_groups, self.inner.state
-        self._y: list[Tensor] | None = None  # saved while the parameters are x
+        self._y: list[Tensor] | None = None  # the saved y while the parameters are x
         self.train()
 
     def step(self) -> None:  # type: ignore[override]
-        """Perform one update. The library overwrites the gradients, so it gets copies."""
+        """Perform one update. The library gets copies of the gradients, because it changes them."""
         gradients = [p.grad for p in self._parameters]
         for p in self._parameters:
             p.grad = None if p.grad is None else p.grad.clone()
@@ -63,7 +63,7 @@ class ScheduleFree(optim.Optimizer):
 
     @torch.no_grad()
     def train(self) -> None:
-        """Set the parameters to y as it was after the last step."""
+        """Set the parameters to the y of the last step."""
         self.inner.train()
         if self._y is not None:
             torch._foreach_copy_(self._parameters, self._y)

@@ -9,11 +9,11 @@ from torch import Tensor
 from nnopt.backends.protocol import StepRecord
 
 MAX_PENDING_STEPS = 256
-"""Largest number of steps whose correct predictions are counted in one operation."""
+"""Maximum number of steps whose correct predictions are counted in one operation."""
 
 
 class StepSums:
-    """Losses and correct predictions, which stay on the device until ``record`` reads them."""
+    """Losses and numbers of correct predictions, on the device until ``record`` reads them."""
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []
@@ -22,7 +22,7 @@ class StepSums:
         self._count = 0
 
     def add(self, loss: Tensor, logits: Tensor, y: Tensor) -> None:
-        """Add a step. y must not be overwritten before ``record``."""
+        """Add a step. ``y`` must not change before ``record`` is called."""
         self._losses.append(loss)
         self._pending.append((logits, y))
         if len(self._pending) == MAX_PENDING_STEPS:

@@ -1,4 +1,4 @@
-"""Operations: stateless pairs of a forward and a backward function, with their formulas.
+"""Operations: stateless pairs of a forward and a backward function, with formulas.
 
     output, saved = forward(*inputs, buffer=new, **options)
     gradients     = backward(g, saved, buffer=new)
@@ -31,13 +31,13 @@ Shape = tuple[int, ...]
 
 
 class Buffer:
-    """The threads and the arrays of an operation. This class returns a new array every time."""
+    """The threads and the arrays of an operation. This class returns a new array in every call."""
 
     def __init__(self, workers: ThreadPool = SERIAL) -> None:
         self.workers = workers
 
     def __call__(self, name: str, shape: Shape, dtype: Any) -> Array:
-        """Return an uninitialized array. ``d_x`` is the name of the gradient of an input ``x``."""
+        """Return an uninitialized array. The gradient of an input ``x`` has the name ``d_x``."""
         return empty(shape, dtype)
 
     def part(self, number: int) -> Buffer:

@@ -1,7 +1,7 @@
-"""Activations: element-wise functions. x, y and their gradients have the same shape.
+"""Activations: element-wise functions. x, y and the gradients have the same shape.
 
-Backward overwrites dL/dy with dL/dx. Images (H·W, N·C) and large batches (N, D) are divided into
-chunks of rows that stay in a core's cache, and threads share the chunks.
+Backward functions overwrite dL/dy with dL/dx. Images (H·W, N·C) and large batches (N, D) are
+divided into chunks of rows that stay in the cache of a core, and threads share the chunks.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def relu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
 
 
 def relu_backward(g: Array, y: Array, *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dx = g where y > 0, else 0. It is 0 at x = 0."""
+    """dL/dx = g where y > 0, else 0. At x = 0, the derivative is 0."""
     positive = np.greater(y, 0, out=buffer("positive", y.shape, bool))
     return (np.multiply(g, positive, out=g),)
 
@@ -142,7 +142,7 @@ def _logistic_tail(x: Array, steepness: float, out: Array, scratch: Array) -> Ar
 
 
 def _logistic_slope(tail: Array, out: Array) -> Array:
-    """Compute σ' = s (1 - s) from the tail s = σ(-|x|) ≤ 1/2, so 1 - s loses no digits."""
+    """Compute σ' = s (1 - s) from the tail s = σ(-|x|). s ≤ 1/2, so 1 - s loses no digits."""
     np.subtract(1, tail, out=out)
     return np.multiply(out, tail, out=out)
 
@@ -155,7 +155,7 @@ def _from_tail(x: Array, tail: Array, out: Array) -> Array:
 
 
 def sigmoid_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
-    """Compute y = σ(x) = 1 / (1 + exp(-x)) from σ(-|x|), which is saved."""
+    """Compute y = σ(x) = 1 / (1 + exp(-x)) from σ(-|x|), and save σ(-|x|)."""
     y, tail = (buffer(name, x.shape, x.dtype) for name in ("y", "tail"))
     _logistic_tail(x, 1, tail, y)
     return _from_tail(x, tail, y), tail
@@ -189,7 +189,7 @@ def silu_backward(
 def _bell(x: Array, out: Array, rest: Array, scratch: Array) -> Array:
     """Compute exp(-x²/2) as exp(-h²/2) · exp(-(x - h)(x + h)/2).
 
-    h has the leading half of the digits of x, so h² is exact. The rounding of x² would cause a
+    h has the leading half of the digits of x, so h² is exact. Computing x² instead would cause a
     relative error of u x²/2, with the unit roundoff u.
     """
     integer, mask = LEADING_HALF[x.dtype]
@@ -207,8 +207,7 @@ LEADING_HALF: dict[np.dtype[Any], tuple[Any, Any]] = {
     np.dtype(np.float32): (np.int32, np.int32(-1 << 12)),
     np.dtype(np.float64): (np.int64, np.int64(-1 << 27)),
 }
-"""For each float type, the integer type of the same size, and a mask that keeps at most half of the
-digits."""
+"""Float type -> integer type of the same size, and a mask that keeps at most half of the digits."""
 
 
 def gelu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array, Array]]:
@@ -216,7 +215,7 @@ def gelu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array,
     from scipy.special import ndtr
 
     cdf = buffer("cdf", x.shape, x.dtype)
-    ndtr(x, out=cdf)  # precise for x < 0, where (1 + erf(x/√2)) / 2 loses digits
+    ndtr(x, out=cdf)  # for x < 0, (1 + erf(x/√2)) / 2 would lose digits
     y = np.multiply(x, cdf, out=buffer("y", x.shape, x.dtype))
     return y, (x, cdf)
 
@@ -235,7 +234,7 @@ def gelu_backward(g: Array, saved: tuple[Array, Array], *, buffer: Buffer = new)
 def _chunked(
     forward: Callable[..., tuple[Array, Any]], backward: Callable[..., tuple[Array]]
 ) -> Op:
-    """Return an operation that applies these functions to chunks of a large input."""
+    """Return an operation that applies ``forward`` and ``backward`` to chunks of a large input."""
 
     def chunked_forward(x: Array, *, buffer: Buffer = new, **options: Any) -> tuple[Array, Any]:
         if x.ndim == 2 and x.size < tuning.THREADING_MIN_ELEMENTS:

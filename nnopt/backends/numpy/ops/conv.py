@@ -1,7 +1,7 @@
 """Two-dimensional convolution, which in neural networks is correlation: the kernel is not flipped.
 
-Images are (H, W, N, C) and weights (O, C / groups, kh, kw). The algorithms are ``naive``, loops
-over the positions of the output, ``im2col``, matrix products, and ``winograd``, minimal filtering.
+Images are (H, W, N, C) and weights (O, C / groups, kh, kw). The algorithms are ``naive`` (loops
+over output positions), ``im2col`` (matrix products) and ``winograd`` (minimal filtering).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from nnopt.schema import ConvAlgorithm
 
 
 class Saved(NamedTuple):
-    """The values that backward needs."""
+    """The values that the backward function needs."""
 
-    x: Array  # (H, W, N, C); for im2col padded, (H + 2p, W + 2p, C, N)
+    x: Array  # (H, W, N, C), or for im2col the padded images (H + 2p, W + 2p, C, N)
     weight: Array
     stride: int
     padding: int
@@ -81,9 +81,9 @@ def conv2d_forward(
 ) -> tuple[Array, list[Saved]]:
     """Compute ``conv2d_naive_forward`` for each group of channels.
 
-    ``auto`` selects the fastest algorithm. ``winograd`` applies to 3x3 kernels of stride 1, and
-    im2col to the others. A group maps its part of the input channels to its part of the outputs
-    (Krizhevsky et al. 2012, section 3.2).
+    ``auto`` selects the fastest algorithm. ``winograd`` is used for 3x3 kernels of stride 1 only;
+    ``im2col`` replaces it for other kernels. Each group maps a part of the input channels to a part
+    of the output channels (Krizhevsky et al. 2012, section 3.2).
     """
     algorithm = _choose(algorithm, weight, stride, padding, groups)
     is_im2col = algorithm == "im2col"
@@ -144,7 +144,7 @@ def _forward(s: Saved, bias: Array | None, buffer: Buffer) -> Array:
 def _backward(
     s: Saved, g: Array, requires_grad: tuple[bool, ...], buffer: Buffer
 ) -> tuple[Array | None, ...]:
-    """Return the required gradients, and None in place of the others."""
+    """Return the required gradients, and None in place of gradients that are not required."""
     match s.algorithm:
         case "winograd":
             return winograd_backward(g, s.x, s.weight, s.padding, requires_grad, buffer)
@@ -155,7 +155,7 @@ def _backward(
 
 
 def _contiguous(x: Array, name: str, buffer: Buffer) -> Array:
-    """Return x, copied unless it is C-contiguous, which the algorithms need to merge axes."""
+    """Return x or a copy that is C-contiguous, because the algorithms merge axes."""
     if x.flags.c_contiguous:
         return x
     copy = buffer(name, x.shape, x.dtype)

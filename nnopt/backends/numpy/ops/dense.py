@@ -41,7 +41,7 @@ def dense_forward(
         np.copyto(y, product)
     rectified = None
     if relu:
-        y, rectified = RELU.forward(y, buffer=buffer)  # in place: it writes to the buffer "y" too
+        y, rectified = RELU.forward(y, buffer=buffer)  # in place: the output buffer is "y" again
     return y, (x, weight, bias is not None, rectified)
 
 
@@ -63,7 +63,7 @@ def dense_backward(
 
 
 def weight_view(vector: Array, shape: tuple[int, int]) -> Array:
-    """Return a flat vector as a weight (out, in), stored as (in, out) unless it is large."""
+    """Return a flat vector as a weight (out, in). A small weight is stored as (in, out)."""
     is_small = vector.size < tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS
     return vector.reshape(shape[::-1]).T if is_small else vector.reshape(shape)
 

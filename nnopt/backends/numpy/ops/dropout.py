@@ -8,7 +8,7 @@ from nnopt.backends.numpy.ops import Array, Buffer, Op, new
 
 
 def dropout_naive_forward(x: Array, *, keep_mask: Array, scale: float) -> Array:
-    """Compute y = x · m, where m = scale for units that are kept and 0 for the others."""
+    """Compute y = x · m, where m is ``scale`` for kept units and 0 for dropped units."""
     return np.asarray(x * (keep_mask * scale))
 
 
@@ -22,9 +22,9 @@ def dropout_forward(
 ) -> tuple[Array, Array]:
     """Compute ``dropout_naive_forward`` for x (N, D) or (H, W, N, C) (Srivastava et al. 2014).
 
-    The boolean ``keep_mask`` is broadcast to the shape of x: (N, C) drops whole channels (Tompson
-    et al. 2015, section 3.2), and (N, 1) whole samples, for stochastic depth (Huang et al. 2016,
-    section 3). With ``scale`` = 1 / P(keep), the layer is the identity in evaluation mode.
+    The boolean ``keep_mask`` is broadcast to the shape of x. A mask (N, C) drops whole channels
+    (Tompson et al. 2015, section 3.2). A mask (N, 1) drops whole samples, for stochastic depth
+    (Huang et al. 2016, section 3). ``scale`` = 1 / P(keep) keeps the expected value of x.
     """
     mask = np.multiply(keep_mask, x.dtype.type(scale), out=buffer("mask", keep_mask.shape, x.dtype))
     return np.multiply(x, mask, out=buffer("y", x.shape, x.dtype)), mask

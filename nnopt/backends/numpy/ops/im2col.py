@@ -69,7 +69,7 @@ def im2col_backward(
     """Compute the required gradients among dL/dx, dL/dw = (X g)ᵀ and dL/db = Σ g.
 
     X is the matrix of windows, (C · kh · kw, windows), and g is dL/dy as a matrix (windows, O).
-    Chunks and partial sums do not depend on the number of threads, so neither do the sums.
+    Chunks and partial sums, and thus all sums, do not depend on the number of threads.
     """
     x_required, weight_required, bias_required = (*requires_grad, False)[:3]
     d_x = d_weight = d_bias = None
@@ -109,8 +109,8 @@ def _input_gradient(
 
     The product wᵀ gᵀ, (C · kh · kw, windows), contains one term for each position in each window.
     The term is added to the gradient of the pixel at this position. Windows overlap, so one task
-    adds all windows of an image, a few rows at a time, from the last row to the first. A pixel thus
-    receives its terms in the order of the kernel's rows, and the sum does not depend on the chunks.
+    adds all windows of an image, a few rows at a time, from the last row to the first. The terms of
+    a pixel are thus added in the order of the kernel's rows, and the chunks do not change the sum.
     """
     height, width, channels, images = padded_shape
     (down, across), outputs, kernel = g.shape[:2], len(weight), weight.shape[2:]

@@ -1,12 +1,12 @@
 """Sums and element-wise operations on a batch of images.
 
-Images (H, W, N, C) are used as a matrix (P, L) = (H·W, N·C): one row per position, and one column,
-called a lane, per sample and channel. A number for each channel or sample, repeated to a vector of
-L lanes, applies to a whole row at once.
+Images (H, W, N, C) are viewed as a matrix (P, L) = (H·W, N·C). A row contains one position. A
+column, called a lane, contains one channel of one sample. A vector with one number for each lane
+can be applied to a whole row at once, such as a scale that is repeated for all samples.
 
-The matrix is divided into chunks that stay in a core's cache. A sum is computed for each chunk and
-then over the chunks, so its rounding error is that of a few hundred additions, and the result does
-not depend on the number of threads.
+The matrix is divided into chunks that stay in the cache of a core. Sums are computed for each chunk
+and then over the chunks, so the rounding error is as small as for a few hundred additions, and the
+result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from nnopt.backends.numpy.ops import Array, Buffer, Shape
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool, chunk_slices
 
 Chunk = tuple[int, tuple[slice, slice]]
-"""A part of a matrix (P, L): its row in the grid of chunks, and its slices of the two axes."""
+"""A part of a matrix (P, L): the row in the grid of chunks, and the slices of the two axes."""
 
 MAX_MEAN_IN_STDS = 4
-"""Channels of images with |μ| > 4 √(σ² + ε) are shifted by their mean before σ² is computed."""
+"""Channels with |μ| > 4 √(σ² + ε) are shifted by μ before σ² is computed."""
 
 
 def by_position(x: Array) -> Array:
@@ -31,14 +31,14 @@ def by_position(x: Array) -> Array:
 
 
 def workers_for(x: Array, buffer: Buffer) -> ThreadPool:
-    """Return the threads for an operation on x: only the calling thread if x is small."""
+    """Return the threads for an operation on x. For a small x, this is only the calling thread."""
     return buffer.workers if x.size >= tuning.THREADING_MIN_ELEMENTS else SERIAL
 
 
 def sums(a: Array, b: Array, buffer: Buffer, where: Array | None = None) -> Array:
     """Return Σ a and Σ a · b of each lane, (2, L), for two matrices (P, L).
 
-    With ``where``, (P, L), a is first set to 0 in place where ``where`` is not positive.
+    If a matrix ``where`` (P, L) is given, a is first set to 0 in place where it is not positive.
     """
     chunks = _chunks(a.shape)
     last_row, _ = chunks[-1]
@@ -61,7 +61,7 @@ def sums(a: Array, b: Array, buffer: Buffer, where: Array | None = None) -> Arra
 def scale_and_shift(
     x: Array, scale: Array, shift: Array, out: Array, buffer: Buffer, relu: bool = False
 ) -> Array:
-    """Compute out = x · scale + shift, (P, L), with scale and shift (L,), and optionally a ReLU."""
+    """Compute out = x · scale + shift, (P, L), with scale and shift (L,); then ReLU if ``relu``."""
     zeros = np.zeros_like(shift)
 
     def task(worker: int, chunk: Chunk) -> None:
@@ -96,14 +96,13 @@ def moments(
 ) -> tuple[Array, Array, Array, Array]:
     """Compute μ = Σx / M and σ² = Σx² / M - μ² of images (H, W, N, C).
 
-    The N · C lanes have the given ``shape``, such as (N, groups, C / groups). The sums are over the
-    positions and this ``axis`` of the lanes, which the moments keep with length 1 unless it is axis
-    0.
+    The N · C lanes are viewed as an array of ``shape``, such as (N, groups, C / groups). The sums
+    are over the positions and over ``axis`` of this array. Unless ``axis`` is 0, the moments keep
+    this axis with length 1.
 
     If |μ| > MAX_MEAN_IN_STDS · σ, cancellation makes σ² wrong by about u μ², with the unit roundoff
-    u. Such values are therefore shifted by μ, in a copy of x, and the sums are computed again. The
-    function returns the values (H·W, N·C), the shift or 0, the mean of the values and the biased
-    σ².
+    u. Such values are therefore shifted by μ, in a copy of x, and the sums are computed again.
+    Return the values (H·W, N·C), the shift or 0, the mean of the values and the biased σ².
     """
 
     def mean_and_variance(values: Array) -> tuple[Array, Array]:
@@ -111,7 +110,7 @@ def moments(
         count = len(values) * shape[axis]
         mean, square = np.sum(lane_sums, axis=axis + 1, keepdims=axis > 0) / count
         variance = np.maximum(square - mean * mean, 0)
-        variance[variance == np.inf] = np.nan  # otherwise x / σ would be a plausible 0
+        variance[variance == np.inf] = np.nan  # otherwise x / σ would be 0, a plausible number
         return mean, variance
 
     values = by_position(x)
@@ -126,9 +125,9 @@ def moments(
 
 
 def to_lanes(shape: Shape, *values: Array) -> Array:
-    """Return k values, broadcast to ``shape``, the shape of the lanes, as an array (k, N·C)."""
+    """Broadcast each of k values to ``shape``, the shape of the lanes. Return them as (k, N·C)."""
     lanes = np.empty((len(values), *shape), values[0].dtype)
-    for lane, value in zip(lanes, values, strict=True):  # several times faster than broadcast_to
+    for lane, value in zip(lanes, values, strict=True):  # broadcast_to takes several times longer
         lane[:] = value
     return lanes.reshape(len(values), -1)
 

@@ -1,4 +1,4 @@
-"""Losses: from logits (N, K) and labels (N,) to the mean loss of the batch, a 0-d array.
+"""Losses: functions of logits (N, K) and labels (N,) that return the mean loss as a 0-d array.
 
 NumPy reduces a short last axis slowly, and the number of classes K is small. The fast versions
 therefore use transposed logits (K, N), where a reduction over the classes adds whole rows.
@@ -73,22 +73,22 @@ def cross_entropy_forward(
     ``logits`` are z, (N, K). ``labels`` are classes (N,) or class fractions y (N, K), whose rows
     sum to one. p - t, (K, N), is saved.
 
-    As the probability p of the label approaches 1, p - 1 and the logarithm of the sum Σ of the
-    exponentials would lose all digits to cancellation. Both are computed from the sum r of the
-    other exponentials instead: p - 1 = -r / Σ and log Σ = log(1 + (r + eᵈ - 1)), where d is
+    If the probability p of the label is near 1, p - 1 and the logarithm of Σ, the sum of all
+    exponentials, would lose all digits to cancellation. They are computed from r, the sum of all
+    exponentials except the label's: p - 1 = -r / Σ and log Σ = log(1 + (r + eᵈ - 1)), where d is
     z - max z of the label. For class fractions, the label is the class with the largest fraction.
     """
     count, classes = logits.shape
     dtype = logits.dtype
     p, row = buffer("p", (classes, count), dtype), buffer("row", (count,), dtype)
     is_one_hot = labels.ndim == 1 and not label_smoothing
-    flat = p.reshape(-1)  # indexed several times faster than p
+    flat = p.reshape(-1)  # indexing a flat array is several times faster
     label_index = _flat_label_index(labels if labels.ndim == 1 else labels.argmax(axis=1))
     np.copyto(p, logits.T)
     np.subtract(p, np.maximum.reduce(p, axis=0, out=row), out=p)
     at_label = flat[label_index]
     if is_one_hot:
-        loss = -np.add.reduce(at_label)  # 0 · log p would be NaN for p = 0
+        loss = -np.add.reduce(at_label)  # a dot product would give NaN: 0 · log 0
     else:
         target = _targets(labels, label_smoothing, buffer("target", (classes, count), dtype))
         loss = -np.dot(target, flat)
@@ -99,7 +99,7 @@ def cross_entropy_forward(
     np.add(rest, total, out=total)
     np.add(rest, np.expm1(at_label, out=at_label), out=at_label)
     loss += np.add.reduce(np.log1p(at_label, out=at_label))
-    flat[label_index] = np.negative(rest, out=rest)  # p - 1 of the label, times Σ
+    flat[label_index] = np.negative(rest, out=rest)  # (p - 1) · Σ for the label
     np.divide(p, total, out=p)
     if not is_one_hot:
         target[label_index] -= 1
@@ -108,11 +108,11 @@ def cross_entropy_forward(
 
 
 def _flat_label_index(labels: Array) -> Array:
-    """Return the flat index of each label's entry in a (K, N) array."""
+    """Return, for each sample, the flat index of the label's entry in a (K, N) array."""
     return labels * len(labels) + _arange(len(labels))
 
 
-_arange: Callable[[int], Array] = cache(np.arange)  # batches have few different sizes
+_arange: Callable[[int], Array] = cache(np.arange)  # there are few different batch sizes
 
 
 def _targets(labels: Array, label_smoothing: float, out: Array) -> Array:
@@ -139,7 +139,7 @@ def hinge_forward(
 ) -> tuple[Array, tuple[Array, tuple[Array, Array]]]:
     """Compute the loss of the multiclass support vector machine (Weston and Watkins 1999).
 
-    The loss is NaN if a logit is not finite, because a margin of -∞ would add 0 to it.
+    The loss is NaN if a logit is not finite. Otherwise a margin of -∞ would add 0 to the loss.
     """
     count, classes = logits.shape
     margins = buffer("margins", (classes, count), logits.dtype)
@@ -149,7 +149,7 @@ def hinge_forward(
     np.add(margins, 1, out=margins)
     zero_or_nan = 0 * np.add.reduce(margins, axis=None)
     np.maximum(margins, zero_or_nan, out=margins)
-    margins[label_index] -= 1  # becomes 0
+    margins[label_index] -= 1  # the margin of the label becomes 0
     return np.add.reduce(margins, axis=None) / count, (margins, label_index)
 
 

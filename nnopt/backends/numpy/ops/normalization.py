@@ -1,8 +1,8 @@
 """Batch and layer normalization of flat samples (N, D), batch and group normalization of images.
 
-For flat samples the fast versions compute the formula step by step. For images they compute one
-scale and one shift of x per lane (see ``lanes``), which reads and writes the images fewer times,
-and optionally a ReLU in the same pass.
+For flat samples, the fast versions compute the formula step by step. For images, they compute one
+scale and one shift of x for each channel of each sample (a lane, see ``lanes``), so that the images
+are read and written fewer times. The same pass can include a ReLU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, lanes, new
 
 Saved = tuple[Any, ...]
-Gradients = tuple[Array, Array, Array]  # of x, the weight and the bias
+Gradients = tuple[Array, Array, Array]  # gradients of x, the weight and the bias
 
 
 def batch_norm_naive_forward(x: Array, weight: Array, bias: Array, *, epsilon: float) -> Array:
@@ -71,13 +71,13 @@ def group_norm_naive_backward(
 
 
 def _naive_normalize(x: Array, axes: Shape, epsilon: float) -> tuple[Array, Array]:
-    """Return x̂ = (x - μ) / σ and σ = √(variance + ε), with moments over these axes."""
+    """Return x̂ = (x - μ) / σ and σ = √(variance + ε), with moments over ``axes``."""
     std = np.sqrt(x.var(axes, keepdims=True) + epsilon)
     return (x - x.mean(axes, keepdims=True)) / std, std
 
 
 def _naive_input_gradient(h: Array, x_hat: Array, std: Array, axes: Shape) -> Array:
-    """dL/dx = (h - mean(h) - x̂ · mean(h x̂)) / σ, with h = g γ and means over these axes."""
+    """dL/dx = (h - mean(h) - x̂ · mean(h x̂)) / σ, with h = g γ and means over ``axes``."""
     mean_h = h.mean(axes, keepdims=True)
     return np.asarray((h - mean_h - x_hat * (h * x_hat).mean(axes, keepdims=True)) / std)
 
@@ -93,7 +93,7 @@ def batch_norm_forward(
 ) -> tuple[Array, Saved]:
     """Compute ``batch_norm_naive_forward`` (Ioffe and Szegedy 2015, algorithm 1, section 3.2).
 
-    With ``relu``, for images only, it returns max(y, 0). The last two saved values are μ and the
+    ``relu``, which is for images only, returns max(y, 0). The last two saved values are μ and the
     biased σ², in the shape of γ, for the running statistics.
     """
     if x.ndim == 2:
@@ -139,7 +139,7 @@ def batch_norm_evaluate(
 ) -> Array:
     """Compute y = γ (x - μ) / √(σ² + ε) + β with the running statistics, as a scale and a shift.
 
-    With ``relu``, for images only, it returns max(y, 0).
+    ``relu``, which is for images only, returns max(y, 0).
     """
     scratch = [np.empty_like(running_var) for _ in range(2)]
     inverse_std = _inverse_std(running_var, epsilon, *scratch)
@@ -195,7 +195,7 @@ def group_norm_forward(
 ) -> tuple[Array, Saved]:
     """Compute ``group_norm_naive_forward`` (Wu and He 2018, eq. 1, 2 and 7), then ReLU if ``relu``.
 
-    With one group it is layer norm, and with one per channel instance norm (Ulyanov et al. 2016).
+    One group gives layer norm. One group per channel gives instance norm (Ulyanov et al. 2016).
     """
     grouped = (x.shape[2], groups, x.shape[3] // groups)
     return _image_forward(x, weight, bias, grouped, 2, epsilon, relu, buffer)
@@ -228,7 +228,7 @@ def group_norm_backward(g: Array, saved: Saved, *, buffer: Buffer = new) -> Grad
 def _flat_forward(
     x: Array, weight: Array, bias: Array, axis: int, epsilon: float, buffer: Buffer
 ) -> tuple[Array, Saved]:
-    """Normalize samples (N, D) over an axis, and save x̂, 1 / σ, γ, μ and the biased σ²."""
+    """Normalize samples (N, D) over an axis. The saved values are x̂, 1 / σ, γ, μ and biased σ²."""
     count, keepdims = x.shape[axis], axis == 1
     shape = (len(x), 1) if keepdims else weight.shape
     mean = np.add.reduce(x, axis=axis, keepdims=keepdims, out=buffer("mean", shape, x.dtype))
@@ -278,10 +278,10 @@ def _image_forward(
     relu: bool,
     buffer: Buffer,
 ) -> tuple[Array, Saved]:
-    """Normalize images over the positions and one axis of their lanes, reshaped to ``shape``.
+    """Normalize images over all positions and over ``axis`` of the N·C lanes, viewed as ``shape``.
 
-    The saved values are the images (H·W, N·C), possibly shifted, their mean, 1 / σ, γ, the outputs
-    (H·W, N·C) if ``relu``, the mean of x and the biased σ².
+    The saved values are: the images (H·W, N·C), or the shifted images of ``lanes.moments``; the
+    mean of these values; 1 / σ; γ; the outputs (H·W, N·C) if ``relu``; μ; and the biased σ².
     """
     values, shift, mean, variance = lanes.moments(x, shape, axis, epsilon, buffer)
     inverse_std = 1 / np.sqrt(variance + epsilon)

@@ -19,7 +19,7 @@ from nnopt.backends.numpy.ops.lanes import by_position, row_chunks, workers_for
 
 
 def max_pool2d_naive_forward(x: Array, **window: int) -> Array:
-    """Compute yᵢⱼ = the maximum of x over window (i, j); NaN if the window contains one."""
+    """Compute yᵢⱼ = the maximum of x over window (i, j), or NaN if the window contains a NaN."""
     windows = Windows(x.shape, **window)
     y = np.empty(windows.output_shape(), x.dtype)
     for output in np.ndindex(y.shape):
@@ -28,7 +28,7 @@ def max_pool2d_naive_forward(x: Array, **window: int) -> Array:
 
 
 def max_pool2d_naive_backward(g: Array, x: Array, **window: int) -> tuple[Array]:
-    """Add the gradient of each output to the input that is its maximum."""
+    """Add the gradient of each output to the input that was the maximum of the window."""
     windows = Windows(x.shape, **window)
     d_x = np.zeros_like(x)
     for output in np.ndindex(g.shape):
@@ -54,7 +54,7 @@ def avg_pool2d_naive_forward(x: Array, **window: int) -> Array:
 
 
 def avg_pool2d_naive_backward(g: Array, x: Array, **window: int) -> tuple[Array]:
-    """Add the gradient of each output, divided by size², to all inputs of its window."""
+    """Add the gradient of each output, divided by size², to all inputs in the window."""
     windows = Windows(x.shape, **window)
     d_x = np.zeros_like(x)
     for i, j in np.ndindex(g.shape[:2]):
@@ -76,7 +76,7 @@ def global_avg_pool_naive_backward(g: Array, x: Array) -> tuple[Array]:
 class Windows(NamedTuple):
     """The windows of ``size`` x ``size`` pixels on images (H, W, N, C).
 
-    They start every ``stride`` pixels, on images that are padded with ``padding`` pixels on each
+    Windows start every ``stride`` pixels, on images that are padded with ``padding`` pixels on each
     side. Rows and columns that no complete window reaches are ignored.
     """
 
@@ -106,8 +106,8 @@ class Windows(NamedTuple):
     def positions(self, rows: slice) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
         """Yield the positions in a window, row by row, for some rows of the output.
 
-        A position consists of its number, the slices of the outputs whose windows have it inside
-        the image, and the slices of the inputs at this position.
+        A position consists of a number, the slices of the outputs for which the position is inside
+        the image, and the slices of the inputs at the position.
         """
         columns = slice(0, self.output_shape()[1])
         for number in range(self.size**2):
@@ -127,10 +127,10 @@ class Windows(NamedTuple):
         return (below[rows, None] * self.size + right)[:, :, None, None]
 
     def _match(self, offset: int, windows: slice, pixels: int) -> tuple[slice, slice] | None:
-        """Return windows along one axis, and the pixel ``offset`` after the start of each.
+        """Return a slice of windows along one axis, and the pixels ``offset`` after their starts.
 
         Both slices include only windows for which this pixel is inside the image:
-        0 <= window · stride + offset < pixels. None if there is no such window.
+        0 <= window · stride + offset < pixels. Return None if there is no such window.
         """
         first = max(windows.start, -(offset // self.stride))
         last = min(windows.stop - 1, (pixels - 1 - offset) // self.stride)
@@ -145,9 +145,9 @@ def max_pool2d_forward(
 ) -> tuple[Array, tuple[Array, Windows]]:
     """Compute ``max_pool2d_naive_forward``, and save the position of each maximum in its window.
 
-    Of equal values, it is the first. If y is NaN, it is the position of the maximum before the
-    first NaN, unlike in the naive version: a NaN loss ends the training, so its gradients do not
-    justify another pass over x.
+    Of equal values, the first one is the maximum. If y is NaN, the position of the maximum before
+    the first NaN is saved. The naive version differs, but gradients of a NaN loss, which ends the
+    training, do not justify another pass over x.
     """
     windows = Windows(x.shape, **window)
     y = buffer("y", windows.output_shape(), x.dtype)
@@ -157,7 +157,7 @@ def max_pool2d_forward(
     marked = buffer("marked", y.shape, number_type)
 
     def task(worker: int, rows: slice) -> None:
-        winner[rows] = 0  # if all are -∞
+        winner[rows] = 0  # this position remains if all values are -∞
         if windows.padding:
             winner[rows] = windows.first_positions(rows)
             y[rows] = -np.inf
@@ -168,7 +168,7 @@ def max_pool2d_forward(
                 continue
             np.greater(candidate, best, out=larger[outputs])
             np.maximum(best, candidate, out=best)
-            # Numbers increase, so the last position with a larger value has the largest number.
+            # The numbers of positions increase, so the latest winner has the largest number.
             ones = larger[outputs].view(np.uint8)
             np.multiply(ones, number_type.type(number), out=marked[outputs])
             np.maximum(winner[outputs], marked[outputs], out=winner[outputs])
@@ -251,7 +251,7 @@ def _map_rows(
     buffer: Buffer,
     is_serial: bool = False,
 ) -> None:
-    """Call task for chunks of rows of the output, or for all rows at once if ``is_serial``."""
+    """Call ``task`` for chunks of rows of the output, or once for all rows if ``is_serial``."""
     rows, *_ = windows.output_shape()
     row_elements = windows.stride * images[0].size
     chunks = row_chunks(rows, row_elements, tuning.POOLING_CHUNK_ELEMENTS)
@@ -259,7 +259,7 @@ def _map_rows(
 
 
 def _gradient_buffer(windows: Windows, g: Array, buffer: Buffer) -> Array:
-    """Return the array for dL/dx: zeros, unless every pixel is in exactly one window."""
+    """Return the array for dL/dx, filled with zeros unless every pixel is in exactly one window."""
     d_x = buffer("d_x", windows.images, g.dtype)
     are_tiles = windows.size == windows.stride and not windows.padding
     if not are_tiles or any(pixels % windows.size for pixels in windows.images[:2]):

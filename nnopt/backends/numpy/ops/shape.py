@@ -1,8 +1,8 @@
 """Operations that only move or add arrays: layout changes and the sum of a residual connection.
 
-Images have the layout (N, C, H, W) outside this backend and (H, W, N, C) inside. There, the values
-of all samples and channels at one position are contiguous, so padding, windows and strides are
-arithmetic on large slabs of memory.
+Images have the layout (N, C, H, W) outside this backend and (H, W, N, C) inside. In the inner
+layout, the values of all samples and channels at one position are contiguous, so padding, windows
+and strides are operations on large contiguous blocks of memory.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, new
 
 
 def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
-    """Return (N, C, H, W) as (H, W, N, C), a view because the first layer copies it anyway."""
+    """Return (N, C, H, W) as a view (H, W, N, C), because the first layer makes a copy anyway."""
     return x.transpose(2, 3, 0, 1), None
 
 
 def channels_last_backward(g: Array, saved: None, *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dx is g with its axes permuted back: (H, W, N, C) to (N, C, H, W)."""
-    return (g.transpose(2, 3, 0, 1),)  # the permutation is its own inverse
+    """dL/dx is g with the axes permuted back: (H, W, N, C) to (N, C, H, W)."""
+    return (g.transpose(2, 3, 0, 1),)  # the same permutation is also the inverse
 
 
 def flatten_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Shape]:

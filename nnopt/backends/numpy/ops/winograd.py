@@ -6,12 +6,12 @@ The output is divided into tiles of 4x4. A tile y depends on a 6x6 window d of t
 
 takes 36 multiplications instead of 144. Summed over channels, the product ⊙ becomes a matrix
 product (tiles, C) @ (C, O) at each of the 36 positions. B, G and A follow from interpolation at 0,
-±1, ±2 and infinity; docs/theory.md derives them, and the gradients.
+±1, ±2 and infinity; docs/theory.md derives these matrices and the gradients.
 
-Images are (H, W, N, C). A chunk consists of a few rows of tiles of a few images; its intermediate
-results stay in a core's cache. Its values of all images and channels at one position are contiguous
-and are called a run. A transform multiplies a small matrix by the runs of a tile. A tile or window
-is half transformed after the transform along one of its two axes.
+Images are (H, W, N, C). A chunk consists of a few rows of tiles of a few images, so that the
+intermediate results stay in the cache of a core. A run is the contiguous values of all images and
+channels of a chunk at one position. A transform multiplies a small matrix by the runs of a tile. A
+tile or window is half transformed after the transform along one of the two axes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BT = np.array(
         [0, 4, 0, -5, 0, 1],
     ]
 )
-"""Transforms a window, (6, 6)."""
+"""The matrix Bᵀ (6, 6), which transforms a window."""
 
 G = np.array(
     [
@@ -47,17 +47,17 @@ G = np.array(
         [0, 0, 1],
     ]
 )
-"""Transforms a kernel, (6, 3)."""
+"""The matrix G (6, 3), which transforms a kernel."""
 
 AT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
-"""Transforms a tile back, (4, 6)."""
+"""The matrix Aᵀ (4, 6), which transforms a tile back."""
 
 GG = np.kron(G, G)
-"""Transforms both axes of a kernel at once, (36, 9)."""
+"""The matrix (36, 9) that transforms both axes of a kernel at once."""
 
 CONSTANT_POSITION = 7
-"""Position (1, 1) of 36. Its column of Aᵀ is all ones, so a number added there is added to the
-whole tile."""
+"""Index of position (1, 1) among 36. Column 1 of Aᵀ has only ones, so a number added at this
+position is added to the whole tile."""
 
 
 class Chunk(NamedTuple):
@@ -67,7 +67,7 @@ class Chunk(NamedTuple):
     images: slice
 
     def size(self, channels: int) -> tuple[int, int]:
-        """Return the number of rows of tiles and the length of a run."""
+        """Return the number of tile rows and the length of a run."""
         rows, images = self
         return rows.stop - rows.start, (images.stop - images.start) * channels
 
@@ -115,7 +115,7 @@ def winograd_backward(
         dL/dx = Aᵀ [ Σ_o U ⊙ V ] A      dL/dw = Gᵀ [ Σ_tiles V ⊙ (A x Aᵀ) ] G, rotated by 180°
 
     The second formula follows from Σ x · dL/dx = Σ w · dL/dw. Both use the windows of g. Chunks and
-    partial sums do not depend on the number of threads, so neither do the sums over tiles.
+    partial sums, and thus the sums over tiles, do not depend on the number of threads.
     """
     (height, width, images, channels), outputs = x.shape, g.shape[3]
     x_required, weight_required, bias_required = (*requires_grad, False)[:3]
@@ -165,8 +165,8 @@ def _chunks(images: int, down: int, across: int, channels: int) -> list[Chunk]:
     """Divide all tiles into chunks of enough tiles for efficient products.
 
     A chunk gets enough images for a long run, then rows of tiles until it has ``enough`` tiles, and
-    then more images. ``enough`` grows with the channels, because their products have a fixed cost,
-    but is at most a quarter of all tiles, so that threads can share the work.
+    then more images. ``enough`` grows with the number of channels, because each matrix product has
+    a fixed cost. It is at most a quarter of all tiles, so that threads can share the work.
     """
     enough = min(max(tuning.WINOGRAD_TILES, 4 * channels), images * down * across // 4)
     enough = max(enough, tuning.WINOGRAD_MIN_TILES)
@@ -188,15 +188,15 @@ def _transform_kernels(matrix: Array, weight: Array, workers: ThreadPool) -> Arr
 
 
 class WindowScratch:
-    """Views of a thread's scratch memory for the transform of windows."""
+    """Views of the scratch memory of a thread, for the transform of windows."""
 
     def __init__(self, workers: ThreadPool, shape: Shape, dtype: np.dtype[Any]) -> None:
         down, across, run, padding, reach, channels = shape
         half = workers.scratch("half", (6, 4 * across + 2, run), dtype)
         self.edges = half[:, :padding], half[:, padding + reach :]  # columns outside the image
-        # (column, row in window, run): columns inside the image, half transformed
+        # (column, row in window, run): half-transformed columns inside the image
         self.inside = half[:, padding : padding + reach].transpose(1, 0, 2)
-        # (row in window, across, column in window, run): half transformed
+        # (row in window, across, column in window, run): half-transformed windows
         row, column, element = half.strides
         window = 6, across, 6, run
         self.windows = as_strided(half, window, (row, 4 * column, column, element))
@@ -209,19 +209,19 @@ class WindowScratch:
 class WindowTransform:
     """Transforms the windows d, 6x6, of images x (H, W, N, C).
 
-    Windows start every 4 rows and columns, from -padding on. x is zero outside the images.
+    Windows start every 4 rows and columns, and the first at -padding. x is zero outside the images.
     """
 
     def __init__(self, x: Array, padding: int, across: int) -> None:
         self.height, width, _, self.channels = x.shape
         self.padding, self.across = padding, across
-        self.reach = min(width, 4 * across + 2 - padding)  # number of columns in any window
+        self.reach = min(width, 4 * across + 2 - padding)  # number of columns that windows cover
         lines = x.reshape(self.height, width, -1)[:, : self.reach]
         self.lines = lines.transpose(1, 0, 2)  # (W, H, N · C)
         self.bt = BT.astype(x.dtype)
 
     def transform(self, chunk: Chunk, workers: ThreadPool) -> Array:
-        """Return Bᵀ d B of the chunk's windows, (36, windows · images, C)."""
+        """Return Bᵀ d B for the windows of a chunk, (36, windows · images, C)."""
         rows, run = chunk.size(self.channels)
         shape = rows, self.across, run, self.padding, self.reach, self.channels
         scratch = workers.cached(WindowScratch, shape, self.bt.dtype)
@@ -239,7 +239,7 @@ class WindowTransform:
 
 
 class TileScratch:
-    """Views of a thread's scratch memory for the transforms of tiles."""
+    """Views of the scratch memory of a thread, for the transforms of tiles."""
 
     def __init__(self, workers: ThreadPool, shape: Shape, dtype: np.dtype[Any]) -> None:
         down, across, run, channels = shape
@@ -262,7 +262,7 @@ class TileScratch:
 class TileTransform:
     """Transforms the tiles, 4x4, of images y (H, W, N, C).
 
-    The last tiles may extend beyond the images: y is read as zero there, and writes are ignored.
+    The last tiles may extend beyond the images. Outside, y is read as zero and writes are ignored.
     """
 
     def __init__(self, y: Array) -> None:
@@ -276,12 +276,12 @@ class TileTransform:
         self.a = np.ascontiguousarray(self.at.T)
 
     def scratch(self, chunk: Chunk, workers: ThreadPool) -> TileScratch:
-        """Return the scratch memory for the chunk's tiles."""
+        """Return the scratch memory for the tiles of a chunk."""
         rows, run = chunk.size(self.channels)
         return workers.cached(TileScratch, (rows, self.across, run, self.channels), self.at.dtype)
 
     def transform(self, chunk: Chunk, scratch: TileScratch) -> None:
-        """Write A t Aᵀ of the chunk's tiles t to the scratch memory."""
+        """Write A t Aᵀ for the tiles t of a chunk to the scratch memory."""
         lanes = chunk.lanes(self.channels)
         for row, transformed in enumerate(scratch.rows, chunk.rows.start):
             if row < self.whole:
@@ -294,7 +294,7 @@ class TileTransform:
             np.matmul(self.a, scratch.half_rows, out=transformed)
 
     def transform_back(self, chunk: Chunk, scratch: TileScratch) -> None:
-        """Write Aᵀ m A of the chunk's transformed tiles m to y."""
+        """Write Aᵀ m A for the transformed tiles m of a chunk to y."""
         lanes = chunk.lanes(self.channels)
         for row, transformed in enumerate(scratch.rows, chunk.rows.start):
             np.matmul(self.at, transformed, out=scratch.half_rows)
