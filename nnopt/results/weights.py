@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import struct
+import tokenize
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ DAMAGE_ERRORS = (
     MemoryError,
     RuntimeError,
     SyntaxError,
+    struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
 )
 """Errors that NumPy and zipfile raise for a damaged archive."""

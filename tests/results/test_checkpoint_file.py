@@ -101,6 +101,15 @@ def test_checkpoint_with_flipped_bit_is_refused_or_unchanged(path: Path) -> None
     assert [x for x in messages if "checkpoint_a.npz" not in x or "\n" in x] == []
 
 
+def test_checkpoint_with_an_open_bracket_in_a_header_refused(path: Path) -> None:
+    """NumPy raises TokenError for this header."""
+    data = path.read_bytes()
+    place = data.index(b")", data.index(b"'shape': ("))
+    path.write_bytes(data[:place] + b"(" + data[place + 1 :])
+    with pytest.raises(ResumeError, match=r"checkpoint_a\.npz is damaged"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("name", ["network/a", "steps", "values"])
 def test_checkpoint_with_changed_array_is_refused(path: Path, name: str) -> None:
     """The CRC of the archive is correct, but the SHA-256 of the arrays is not."""
