@@ -91,9 +91,9 @@ class RunRecorder:
         with _logging_to(self.directory / "run.log"):
             overrides = " ".join(self._point.overrides) or "none"
             log.info("point %s, overrides: %s", self._point.id, overrides)
-            write_text(self.directory / "config.yaml", to_yaml(self._point.container))
-            write_summary(self.directory, summary)
             try:
+                write_summary(self.directory, summary)  # first, because `nnopt resume` needs it
+                write_text(self.directory / "config.yaml", to_yaml(self._point.container))
                 yield
                 summary["status"] = "done"
             except BaseException as error:
