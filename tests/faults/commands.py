@@ -46,6 +46,9 @@ class Attempt:
 Command = Callable[..., Attempt]
 """``attempt("run", "epochs=-1")``: run a command in this process."""
 
+Trap = Callable[[str, int, Callable[[], object]], None]
+"""``trap("os.replace", 2, act)``: the second call of a function, given by name, calls act first."""
+
 
 def temporary_files(folder: Path) -> list[Path]:
     """Return the files and folders below ``folder`` that are named like temporary files."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
 
 import pytest
-from commands import Attempt, Command, temporary_files
+from commands import Attempt, Command, Trap, temporary_files
 
 
 @pytest.fixture(params=["numpy", "torch"])
@@ -35,3 +37,23 @@ def attempt(
 
     yield run
     assert temporary_files(workplace) == []
+
+
+@pytest.fixture
+def trap(monkeypatch: pytest.MonkeyPatch) -> Trap:
+    """Return a function that sets a trap; see ``commands.Trap``."""
+
+    def set_trap(name: str, count: int, act: Callable[[], object]) -> None:
+        holder_name, _, attribute = name.rpartition(".")
+        holder, calls = resolve_name(holder_name), [0]
+        function = getattr(holder, attribute)
+
+        def trapped(*arguments: Any, **options: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == count:
+                act()
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(holder, attribute, trapped)
+
+    return set_trap

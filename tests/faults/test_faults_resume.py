@@ -1,0 +1,532 @@
+"""Single runs that are killed, interrupted, damaged or changed, and then resumed.
+
+A copy of the folder of a run, made while the run writes to it, is the folder of a killed run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import Command, Trap
+
+from nnopt.cli.main import run_verb
+from nnopt.data.load import _decode
+from nnopt.io.own_files import CHECKPOINTS
+from nnopt.recipe.checkpoints import latest_checkpoint
+from nnopt.results import checkpoint_file
+from nnopt.results.checkpoint_file import read_checkpoint
+from nnopt.training.state import TrainingState
+
+SMALL = ("batch_size=8", "dataset.samples_per_class=10", "plots=false", "architecture.hidden=[6]")
+RUN = (
+    *(*SMALL, "epochs=3", "optimizer=adam", "regularizer.dropout=0.2", "regularizer.norm=batch"),
+    *("regularizer.ema_decay=0.9", "early_stopping.validate_every=2", "layer_statistics=true"),
+    "checkpoint.interval=1e-9",
+)
+"""A run of nine steps, which writes a checkpoint before every step."""
+
+OTHER = {
+    *("train_seconds", "total_seconds", "checkpoint_seconds", "started", "finished"),
+    *("peak_memory_mb", "versions", "threads", "interruptions", "files", "sha256", "overrides"),
+}
+"""Keys of a summary that can differ after a run was resumed."""
+
+Whole = Callable[[str], dict[str, Any]]
+
+STEP = "nnopt.training.state.TrainingState.add_step"
+VALIDATION = "nnopt.training.loop.evaluate"
+APPEND = "nnopt.results.metrics_file.MetricsFile.append"
+SIGNALS = {
+    signal.SIGINT: (130, "interrupted by Ctrl-C"),
+    signal.SIGTERM: (143, "interrupted by SIGTERM"),
+    signal.SIGHUP: (143, "interrupted by SIGHUP"),
+    signal.SIGUSR1: (143, "interrupted by SIGUSR1"),
+}
+
+
+def results(run: Path) -> dict[str, Any]:
+    """Return the content of all files of a run, without times and the log."""
+    summary = json.loads((run / "summary.json").read_text())
+    summary["config"] = {k: v for k, v in summary["config"].items() if k != "checkpoint"}
+    found: dict[str, Any] = {key: value for key, value in summary.items() if key not in OTHER}
+    found |= {path.name: path.read_bytes() for path in run.glob("model_*.npz")}
+    for table in run.glob("*.csv"):
+        columns = slice(-1 if table.name == "metrics.csv" else None)
+        found[table.name] = [row.split(",")[columns] for row in table.read_text().splitlines()]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def at_any_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write checkpoints in the interval, although they take most of the time of a tiny run."""
+    monkeypatch.setattr("nnopt.recipe.checkpoints.MAX_COST", math.inf)
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that returns a folder with an uninterrupted run of a backend.
+
+    The folder also contains the folder of the run when it was killed within its third epoch.
+    """
+    made: dict[str, Path] = {}
+
+    def run(backend: str) -> Path:
+        if backend in made:
+            return made[backend]
+        made[backend] = folder = tmp_path_factory.mktemp(backend)
+        add_step = TrainingState.add_step
+
+        def copying(state: TrainingState, *arguments: Any) -> None:
+            if state.step == 7:
+                shutil.copytree(folder / "whole", folder / "killed")
+            add_step(state, *arguments)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TrainingState, "add_step", copying)
+            arguments = [*RUN, f"backend={backend}", f"hydra.run.dir={folder / 'whole'}"]
+            assert run_verb(["run", *arguments]) == 0
+        return folder
+
+    return run
+
+
+@pytest.fixture
+def whole(sent: Callable[[str], Path]) -> Callable[[str], dict[str, Any]]:
+    """Return a function that returns the results of an uninterrupted run of a backend."""
+    return lambda backend: results(sent(backend) / "whole")
+
+
+@pytest.fixture
+def killed(sent: Callable[[str], Path], workplace: Path, backend: str) -> Path:
+    """Return the folder of a run that was killed within its third epoch."""
+    return Path(shutil.copytree(sent(backend) / "killed", workplace / "killed"))
+
+
+def newest(run: Path) -> Path:
+    """Return the newer one of two checkpoints."""
+    assert all((run / name).exists() for name in CHECKPOINTS)
+    return max((run / name for name in CHECKPOINTS), key=lambda x: read_checkpoint(x).step)
+
+
+def changed(run: Path, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
+    """Change the values and arrays of all checkpoints of a run. Their checksums are correct."""
+    for path in (run / name for name in CHECKPOINTS if (run / name).exists()):
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files if name not in ("values", "sha256")}
+            values = json.loads(file["values"].tobytes())
+        change(values, arrays)
+        arrays["values"] = np.frombuffer(json.dumps(values).encode(), np.uint8)
+        with path.open("wb") as file:
+            np.savez(file, sha256=checkpoint_file._digest(arrays), **arrays)
+
+
+# A1: kill -9 --------------------------------------------------------------------------------------
+
+MOMENTS = {
+    "before the training": ("nnopt.recipe.run.build", 1, "has no checkpoint; the run starts over"),
+    "in the first step": (STEP, 1, "the run continues after step 0"),
+    "within an epoch": (STEP, 5, "the run continues after step 4"),
+    "in an evaluation": (VALIDATION, 3, "the run continues after step 3"),
+    "in a checkpoint": ("nnopt.io.atomic_files.os.replace", 6, "the run continues after step 2"),
+    "after a row": (APPEND, 3, "the run continues after step 5"),
+    "in the test": ("nnopt.recipe.run.evaluate", 1, "the run continues after step 8"),
+}
+
+
+@pytest.mark.parametrize(("name", "count", "note"), MOMENTS.values(), ids=MOMENTS)
+def test_run_killed_resumed_to_equal_bits(
+    attempt: Command,
+    workplace: Path,
+    backend: str,
+    trap: Trap,
+    name: str,
+    count: int,
+    note: str,
+    whole: Whole,
+) -> None:
+    trap(name, count, lambda: shutil.copytree("run", "killed"))
+    attempt("run", *RUN, f"backend={backend}", "hydra.run.dir=run").is_done()
+    attempt("resume", "killed").is_done(note)
+    assert results(workplace / "killed") == whole(backend)
+    assert not [name for name in CHECKPOINTS if (workplace / "killed" / name).exists()]
+
+
+PROGRAM = """
+import itertools, math, os, signal, sys
+import nnopt.recipe.checkpoints as checkpoints
+from nnopt.training.state import TrainingState
+checkpoints.MAX_COST, add_step, steps = math.inf, TrainingState.add_step, itertools.count(1)
+def killed(*words):
+    add_step(*words)
+    if next(steps) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+TrainingState.add_step = killed
+from nnopt.cli.main import main; main()
+"""
+
+
+def test_process_killed_twice_resumed_to_equal_bits(
+    attempt: Command, workplace: Path, whole: Whole
+) -> None:
+    for arguments in (["run", *RUN, "hydra.run.dir=killed"], ["resume", "killed"]):
+        process = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True)
+        assert process.returncode == -signal.SIGKILL, process.stderr
+    attempt("resume", "killed").is_done("the run continues after step 6")
+    assert results(workplace / "killed") == whole("numpy")
+
+
+# A3, A4: signals and Ctrl-C -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("number", "expected"), SIGNALS.items(), ids=[x.name for x in SIGNALS])
+def test_run_signal_stops_at_the_next_step_and_resumed_to_equal_bits(
+    attempt: Command,
+    workplace: Path,
+    backend: str,
+    trap: Trap,
+    whole: Whole,
+    number: signal.Signals,
+    expected: tuple[int, str],
+) -> None:
+    sent: list[float] = []
+
+    def send() -> None:
+        sent.append(time.monotonic())
+        signal.raise_signal(number)
+
+    trap(STEP, 5, send)
+    result = attempt("run", *RUN, f"backend={backend}", "hydra.run.dir=run")
+    assert time.monotonic() - sent[0] < 2
+    result.is_refused(expected[0], f"{expected[1]}; `nnopt resume run` continues the run")
+    assert latest_checkpoint(workplace / "run").step == 5
+    summary = json.loads((workplace / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("interrupted", expected[1])
+    attempt("resume", "run").is_done("the run continues after step 5")
+    assert results(workplace / "run") == whole(backend)
+    assert json.loads((workplace / "run" / "summary.json").read_text())["interruptions"] == 1
+
+
+PLACES = {
+    "in an evaluation": (VALIDATION, 3, 4),
+    "in a checkpoint": ("nnopt.io.atomic_files.os.replace", 6, 4),
+    "at the last row": (APPEND, 5, 9),
+    "in the test": ("nnopt.recipe.run.evaluate", 1, 9),
+}
+
+
+@pytest.mark.parametrize(("name", "count", "step"), PLACES.values(), ids=PLACES)
+def test_run_sigterm_anywhere_checkpoint_complete(
+    attempt: Command, workplace: Path, backend: str, trap: Trap, whole: Whole,
+    name: str, count: int, step: int,
+) -> None:  # fmt: skip
+    """By default, there is no other checkpoint than the one that the signal causes."""
+    trap(name, count, lambda: signal.raise_signal(signal.SIGTERM))
+    interval = "checkpoint.interval=1e-9" if "os." in name else "checkpoint.interval=30"
+    attempt("run", *RUN, f"backend={backend}", interval, "hydra.run.dir=run").is_refused(143)
+    assert latest_checkpoint(workplace / "run").step == step
+    attempt("resume", "run").is_done(f"the run continues after step {step}")
+    assert results(workplace / "run") == whole(backend)
+
+
+def test_run_interrupted_after_every_step_resumed_to_equal_bits(
+    attempt: Command, workplace: Path, backend: str, whole: Whole,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    add_step = TrainingState.add_step
+
+    def interrupted(*arguments: Any) -> None:
+        add_step(*arguments)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingState, "add_step", interrupted)
+        attempt("run", *RUN, f"backend={backend}", "hydra.run.dir=run").is_refused(143)
+        codes = [attempt("resume", "run").code for _ in range(8)]
+    assert set(codes) == {143}
+    attempt("resume", "run").is_done("the run continues after step 9")
+    assert results(workplace / "run") == whole(backend)
+    assert json.loads((workplace / "run" / "summary.json").read_text())["interruptions"] == 9
+
+
+TWICE = """
+import math, signal
+import nnopt.recipe.checkpoints as checkpoints
+from nnopt.training.state import TrainingState
+checkpoints.MAX_COST, add_step = math.inf, TrainingState.add_step
+def interrupted(self, *words):
+    add_step(self, *words)
+    if self.step == 5:
+        signal.raise_signal(signal.SIGINT)
+        checkpoints.write_checkpoint = lambda *_: signal.raise_signal(signal.SIGINT)
+TrainingState.add_step = interrupted
+from nnopt.cli.main import main; main()
+"""
+
+
+def test_run_second_ctrl_c_in_the_checkpoint_keeps_the_previous_one(
+    attempt: Command, workplace: Path, whole: Whole
+) -> None:
+    command = [sys.executable, "-c", TWICE, "run", *RUN, "hydra.run.dir=run"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert ended.returncode == 130
+    assert ended.stderr == "nnopt: error: interrupted twice; left at once\n"
+    attempt("resume", "run").is_done("the run continues after step 4")
+    assert results(workplace / "run") == whole("numpy")
+
+
+# A12: damaged checkpoints -------------------------------------------------------------------------
+
+
+def flipped(data: bytes, place: float) -> bytes:
+    """Return the data with one bit flipped at a place from 0 to 1."""
+    bit = int(place * 8 * len(data))
+    changed = data[bit // 8] ^ 1 << bit % 8
+    return data[: bit // 8] + bytes([changed]) + data[bit // 8 + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "10 bytes": lambda data: data[:10],
+    "half": lambda data: data[: len(data) // 2],
+    "last byte missing": lambda data: data[:-1],
+    "one bit": lambda data: flipped(data, data.index(b"validated_step") / len(data)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_resume_newest_checkpoint_damaged_previous_one_used(
+    attempt: Command, killed: Path, backend: str, whole: Whole, damage: Callable[[bytes], bytes]
+) -> None:
+    path = newest(killed)
+    path.write_bytes(damage(path.read_bytes()))
+    attempt("resume", "killed").is_done(
+        f"{path.name} is damaged", "the other checkpoint is used", "continues after step 6"
+    )
+    assert results(killed) == whole(backend)
+
+
+def test_latest_checkpoint_one_bit_flipped_never_used(killed: Path) -> None:
+    """A bit without a meaning, such as one of a member's time, may be accepted."""
+    path, older = newest(killed), latest_checkpoint(killed)
+    data, expected = path.read_bytes(), repr(older.training)
+    used = []
+    for place in np.random.default_rng(0).random(20):
+        path.write_bytes(flipped(data, place))
+        found = latest_checkpoint(killed)
+        assert found.step in (6, 7)
+        assert found.step == 6 or repr(found.training) == expected
+        used.append(found.step)
+    assert used.count(6) > 5
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_resume_both_checkpoints_damaged_refused(
+    attempt: Command, killed: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    for name in CHECKPOINTS:
+        (killed / name).write_bytes(damage((killed / name).read_bytes()))
+    before = {path: path.read_bytes() for path in killed.rglob("*") if path.is_file()}
+    result = attempt("resume", "killed")
+    result.is_refused(4, "is damaged")
+    assert len(result.err.splitlines()) == 1
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_resume_restart_of_a_damaged_run_starts_over(
+    attempt: Command, killed: Path, backend: str, whole: Whole
+) -> None:
+    for name in CHECKPOINTS:
+        (killed / name).write_bytes(b"")
+    attempt("resume", "killed", "--restart").is_done("the run starts over")
+    assert results(killed) == whole(backend)
+
+
+def test_resume_checkpoint_deleted_starts_over_with_a_note(
+    attempt: Command, killed: Path, backend: str, whole: Whole
+) -> None:
+    for name in CHECKPOINTS:
+        (killed / name).unlink()
+    attempt("resume", "killed").is_done("killed has no checkpoint; the run starts over")
+    assert results(killed) == whole(backend)
+
+
+def test_resume_summary_deleted_read_from_the_checkpoint(
+    attempt: Command, killed: Path, backend: str, whole: Whole
+) -> None:
+    for name in ("summary.json", "metrics.csv", "config.yaml", "run.log", "layers.csv"):
+        (killed / name).unlink()
+    attempt("resume", "killed").is_done("the run continues after step 7")
+    assert results(killed) == whole(backend)
+
+
+# A14: checkpoints of other runs -------------------------------------------------------------------
+
+FOREIGN = {
+    "architecture": ("architecture.hidden=[7]", "architecture.hidden was [7] and is [6]"),
+    "dtype": ("backend.dtype=float64", "backend.dtype was 'float64' and is 'float32'"),
+    "optimizer": ("optimizer=sgd", "optimizer.name was 'sgd' and is 'adam'"),
+    "seed": ("seed=1", "seed was 1 and is 0"),
+    "dataset": ("dataset.noise=0.5", "dataset.noise was 0.5 and is 0.15"),
+    "backend": ("", "backend.name was "),
+}
+
+
+@pytest.mark.parametrize(("override", "difference"), FOREIGN.values(), ids=FOREIGN)
+def test_resume_checkpoint_of_another_run_refused_with_differences(
+    attempt: Command, trap: Trap, killed: Path, backend: str, override: str, difference: str
+) -> None:
+    trap(STEP, 5, lambda: shutil.copytree("run2", "other"))
+    other = override or f"backend={'torch' if backend == 'numpy' else 'numpy'}"
+    words = [*(x for x in RUN if not x.startswith(other.split("=")[0])), f"backend={backend}"]
+    attempt("run", *words, other, "hydra.run.dir=run2").is_done()
+    for name in CHECKPOINTS:
+        shutil.copy(Path("other", name), killed / name)
+    result = attempt("resume", "killed")
+    result.is_refused(4, "belongs to a run with another configuration", difference, "--restart")
+    assert len(result.err.splitlines()) == 1
+
+
+def test_resume_checkpoint_in_a_newer_format_refused(attempt: Command, killed: Path) -> None:
+    changed(killed, lambda values, _: values.update(format=2))
+    attempt("resume", "killed").is_refused(4, "has the format 2, but this nnopt reads 1")
+
+
+ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "missing": (lambda x: x.pop("last/dense1.weight"), "dense1.weight is missing"),
+    "unexpected": (lambda x: x.update({"network/x": np.zeros(1)}), "x is unexpected"),
+    "of another shape": (
+        lambda x: x.update({"last/dense1.weight": np.zeros((7, 2), np.float32)}),
+        "dense1.weight is float32 (7, 2), expected float32 (6, 2)",
+    ),
+    "of another type": (
+        lambda x: x.update({"last/dense1.weight": np.zeros((6, 2))}),
+        "dense1.weight is float64 (6, 2), expected float32 (6, 2)",
+    ),
+    "renamed": (
+        lambda x: [x.update({n + "2": x.pop(n)}) for n in list(x) if n.startswith("network/")],
+        " more",
+    ),
+    "not finite": (lambda x: x.update({"network/optimizer/k/0": np.array(np.inf)}), "unexpected"),
+}
+
+
+@pytest.mark.parametrize(("change", "difference"), ARRAYS.values(), ids=ARRAYS)
+def test_resume_arrays_of_another_network_refused_with_differences(
+    attempt: Command, killed: Path, change: Callable[[dict[str, Any]], object], difference: str
+) -> None:
+    changed(killed, lambda values, arrays: change(arrays))
+    result = attempt("resume", "killed")
+    result.is_refused(4, "does not fit the network", difference, "--restart starts over")
+    assert len(result.err.splitlines()) == 1
+
+
+def test_resume_after_the_data_changed_refused(
+    attempt: Command, workplace: Path, backend: str, trap: Trap
+) -> None:
+    rows = ["x,y,label", *(f"{k % 7}.5,{k % 5}.5,{k % 2}" for k in range(40))]
+    (workplace / "table.csv").write_text("\n".join(rows))
+    trap(STEP, 3, lambda: shutil.copytree("run", "killed"))
+    words = ["dataset=csv", "dataset.train=table.csv", "data.root=.", "plots=false"]
+    interval = ["checkpoint.interval=1e-9", "batch_size=8", "epochs=2"]
+    attempt("run", *words, *interval, f"backend={backend}", "hydra.run.dir=run").is_done()
+    (workplace / "table.csv").write_text("\n".join([*rows[:-1], "0.25,0.5,1"]))
+    _decode.cache_clear()
+    attempt("resume", "killed").is_refused(4, "table.csv", "changed since the run read it")
+    (workplace / "table.csv").write_text("\n".join(rows))
+    _decode.cache_clear()
+    attempt("resume", "killed").is_done("the run continues after step 2")
+    assert results(workplace / "killed") == results(workplace / "run")
+
+
+# longer training ----------------------------------------------------------------------------------
+
+LONGER = {
+    "constant": ["schedule=constant", "optimizer=adam", "regularizer.ema_decay=0.9"],
+    "step": ["schedule=step", "schedule.step_size=1"],
+    "exponential": ["schedule=exponential"],
+    "inverse_time": ["schedule=inverse_time"],
+    "plateau": ["schedule=plateau", "schedule.patience=0", "schedule.min_delta=0.3"],
+}
+
+
+@pytest.mark.parametrize("schedule", LONGER.values(), ids=LONGER)
+def test_resume_with_more_epochs_equals_longer_training(
+    attempt: Command, workplace: Path, backend: str, schedule: list[str]
+) -> None:
+    words = ["run", *SMALL, *schedule, f"backend={backend}"]
+    attempt(*words, "epochs=2", "checkpoint.keep=true", "hydra.run.dir=run").is_done()
+    attempt(*words, "epochs=4", "hydra.run.dir=long").is_done()
+    attempt("resume", "run", "epochs=4").is_done("the run continues after step 6")
+    assert results(workplace / "run") == results(workplace / "long")
+
+
+KEPT = ["epochs=4", "checkpoint.keep=true"]
+REFUSED = {
+    "cosine": (["schedule=cosine", *KEPT], "schedule.name = 'cosine' depends on it"),
+    "one_cycle": (["schedule=one_cycle", *KEPT], "schedule.name = 'one_cycle' depends on it"),
+    "SWA": (["regularizer.swa_start=0.5", *KEPT], "regularizer.swa_start = 0.5 depends on it"),
+    "early stopping": (
+        ["early_stopping.patience=1", "early_stopping.min_delta=0.9", *KEPT],
+        "early stopping has ended the training",
+    ),
+    "max_steps": (["max_steps=5", *KEPT], "max_steps = 5 has ended the last epoch"),
+    "not kept": (["epochs=4"], "only a run with checkpoint.keep=true can be made longer"),
+}
+
+
+@pytest.mark.parametrize(("options", "reason"), REFUSED.values(), ids=REFUSED)
+def test_resume_with_more_epochs_refused_if_the_past_would_differ(
+    attempt: Command, workplace: Path, options: list[str], reason: str
+) -> None:
+    attempt("run", *SMALL, *options, "hydra.run.dir=run").is_done()
+    before = results(workplace / "run")
+    more = "max_steps=9" if "max_steps=5" in options else "epochs=8"
+    attempt("resume", "run", more).is_refused(4, reason, "start a new run")
+    assert results(workplace / "run") == before
+
+
+def test_resume_with_fewer_epochs_refused(attempt: Command, workplace: Path) -> None:
+    attempt("run", *SMALL, *KEPT, "hydra.run.dir=run").is_done()
+    attempt("resume", "run", "epochs=3").is_refused(4, "12 steps are already done")
+    attempt("resume", "run", "optimizer.lr=1").is_refused(2, "only single values of")
+
+
+# finished runs and the time limit -----------------------------------------------------------------
+
+
+def test_resume_finished_run_reported(
+    attempt: Command, sent: Callable[[str], Path], whole: Whole, backend: str
+) -> None:
+    shutil.copytree(sent(backend) / "whole", "run")
+    before = {path: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
+    attempt("resume", "run").is_done("run is finished (done); nothing is left to run")
+    assert {path: path.read_bytes() for path in before} == before
+    attempt("resume", "run", "--restart").is_done("the run starts over", "test accuracy")
+    assert results(Path("run")) == whole(backend)
+
+
+def test_run_over_max_time_resumed_to_equal_bits(
+    attempt: Command, workplace: Path, backend: str, trap: Trap, whole: Whole
+) -> None:
+    trap(STEP, 5, lambda: time.sleep(1))
+    words = [*(x for x in RUN if "interval" not in x), f"backend={backend}", "max_time=1"]
+    result = attempt("run", *words, "hydra.run.dir=run")
+    result.is_refused(5, "took longer than max_time = 1 s; `nnopt resume run` continues the run")
+    summary = json.loads((workplace / "run" / "summary.json").read_text())
+    assert summary["status"] == "timeout"
+    assert latest_checkpoint(workplace / "run") is not None
+    attempt("resume", "run", "max_time=60").is_done("the run continues after step")
+    found, expected = results(workplace / "run"), whole(backend)
+    found["config"]["max_time"] = None
+    assert found == expected
