@@ -25,7 +25,7 @@ Epsilon = Annotated[float, Range(above=0)]
 Rate = Annotated[float, Range(minimum=0, below=1)]
 Size = Annotated[int, Range(minimum=1)]
 
-EXPONENTIAL_FLOPS = 8  # per output of an activation with an exponential, approximately
+EXPONENTIAL_FLOPS = 8  # approximate FLOPs per output of an activation with an exponential
 
 
 class Dense(Layer, kind="dense"):

@@ -88,8 +88,8 @@ def check_same_files(states: Mapping[str, PointState], to_run: Sequence[Point], 
         sources = prepare(point.config).dataset.sources
         if others := [file for file, x in sources.items() if read.get(file, x) != x]:
             raise ResumeError(
-                f"{', '.join(others)}: changed since the finished points read it, so their results "
-                "could not be compared with new ones; restore the file, or start a new sweep"
+                f"{', '.join(others)}: changed since the finished points read the data, so old and "
+                "new results could not be compared; restore the data, or start a new sweep"
             )
 
 

@@ -180,7 +180,7 @@ def named_directory(composed: DictConfig, single: Sequence[Override], is_sweep: 
     own, other = ("hydra.sweep.dir", "hydra.run.dir")[:: 1 if is_sweep else -1]
     if any(o.key_or_group == other for o in single):
         kind = "a sweep" if is_sweep else "a single run"
-        raise ConfigError(f"{other} does not apply to {kind}; its folder is {own}")
+        raise ConfigError(f"{other} does not apply to {kind}; set {own}")
     try:
         named = composed.hydra.sweep if is_sweep else composed.hydra.run
         directory = named._get_node("dir")._value()

@@ -130,7 +130,7 @@ def _added_to_ours(config: DictConfig) -> DictConfig:
 
 
 def _group(entry: Any) -> str:
-    """Return the group of an entry of a list of defaults, or the file if it has no group."""
+    """Return the group of an entry of a list of defaults, or the file of an entry without group."""
     key = next(iter(entry)) if isinstance(entry, DictConfig) else entry
     return str(key).split(" ")[-1].lstrip("/")
 

@@ -214,7 +214,7 @@ def hydra_errors() -> Iterator[None]:
     except RecursionError as error:
         files = ", ".join(map(shown_path, files_read)) or "the command line"
         raise ConfigError(
-            f"the lists of defaults include each other in a circle; check those of {files}"
+            f"the lists of defaults include each other in a circle; check the lists in {files}"
         ) from error
 
 

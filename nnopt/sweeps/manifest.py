@@ -85,8 +85,8 @@ class Sweep:
 
     folder: Path
     working_dir: str  # the working directory of the command that created the sweep
-    overrides: tuple[str, ...]  # the overrides on the command line of the same command
-    config_dir: str | None  # the argument of --config-dir, if the same command had it
+    overrides: tuple[str, ...]  # the overrides on the command line of ``nnopt run``
+    config_dir: str | None  # the argument of --config-dir on this command line
     varied: tuple[str, ...]  # the keys that vary among the points, in the order of the command line
     sweeper: SweeperConfig
     launcher: LauncherConfig
@@ -213,7 +213,7 @@ def _read_json(folder: Path) -> dict[str, Any]:
     if type(number) is int and number > FORMAT:
         raise ResumeError(
             f"{shown(path)} was made by nnopt {version}, which is newer than this one, "
-            f"{nnopt.__version__}; resume the sweep with that"
+            f"{nnopt.__version__}; resume the sweep with that version"
         )
     if type(number) is not int or head != f'{{"sha256": "{digest}"'.encode():
         raise damaged

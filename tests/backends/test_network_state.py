@@ -1,4 +1,4 @@
-"""The state of a network: a network that has loaded it continues with the same bits."""
+"""The state of a network: another network that loads this state continues with the same bits."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def train(network: Network, steps: range, shape: tuple[int, ...], average: bool) -> list[Any]:
-    """Train with the batches of these steps; return everything that the network computes."""
+    """Train with the batches of ``steps``, and return everything that the network computes."""
     found: list[Any] = []
     for step in steps:
         rng = np.random.default_rng(step)
@@ -67,7 +67,7 @@ def assert_same(a: Any, b: Any) -> None:
 
 
 def assert_continues(make: Callable[[], Network], shape: tuple[int, ...], average: bool) -> None:
-    """Assert that a network with a loaded state computes the same as the first network."""
+    """Assert that a network that loads a state computes the same as the network that saved it."""
     first, second = make(), make()
     train(first, range(BEFORE), shape, average)
     state = first.state()
@@ -84,7 +84,7 @@ def assert_continues(make: Callable[[], Network], shape: tuple[int, ...], averag
 
 @pytest.mark.parametrize("average", [False, True], ids=["plain", "averaged"])
 @pytest.mark.parametrize(("backend", "optimizer"), OPTIMIZERS)
-def test_training_every_optimizer_continues_with_equal_bits(
+def test_training_with_every_optimizer_continues_with_equal_bits(
     make_network: MakeNetwork, backend: str, optimizer: str, average: bool
 ) -> None:
     assert_continues(lambda: make_network(backend, LAYERS, optimizer=optimizer), (6,), average)
@@ -92,7 +92,7 @@ def test_training_every_optimizer_continues_with_equal_bits(
 
 @pytest.mark.parametrize("options", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_training_every_mode_continues_with_equal_bits(
+def test_training_in_every_mode_continues_with_equal_bits(
     make_network: MakeNetwork, backend: str, options: dict[str, Any]
 ) -> None:
     assert_continues(lambda: make_network(backend, LAYERS, **options), (6,), average=True)
@@ -101,7 +101,7 @@ def test_training_every_mode_continues_with_equal_bits(
 @pytest.mark.parametrize(
     ("backend", "optimizer"), [("numpy", "adam"), ("torch", "adam"), ("torch", "muon")]
 )
-def test_training_convolution_continues_with_equal_bits(
+def test_training_of_convolution_continues_with_equal_bits(
     make_network: MakeNetwork, backend: str, optimizer: str
 ) -> None:
     """On CPUs, PyTorch's weights of a convolution are in the channels-last layout."""
@@ -109,7 +109,7 @@ def test_training_convolution_continues_with_equal_bits(
     assert_continues(lambda: make_network(backend, IMAGE_LAYERS, shape, **options), shape, True)
 
 
-def test_training_fp16_continues_with_equal_bits(make_network: MakeNetwork) -> None:
+def test_training_in_fp16_continues_with_equal_bits(make_network: MakeNetwork) -> None:
     """The scale of the loss is reduced in the first steps, because the gradients overflow."""
     options = {"backend.precision": "fp16", "backend.dtype": "float32"}
     network = make_network("torch", LAYERS, **options)
@@ -118,7 +118,7 @@ def test_training_fp16_continues_with_equal_bits(make_network: MakeNetwork) -> N
 
 
 @pytest.mark.parametrize(("backend", "optimizer"), OPTIMIZERS)
-def test_state_before_the_first_step_loaded(
+def test_state_from_before_the_first_step_is_loaded(
     make_network: MakeNetwork, backend: str, optimizer: str
 ) -> None:
     first, second = (make_network(backend, LAYERS, optimizer=optimizer) for _ in range(2))
@@ -160,7 +160,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[A
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 @pytest.mark.parametrize(("change", "fragment"), DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_state_not_of_this_network_refused_and_nothing_changed(
+def test_state_of_another_network_is_refused_and_changes_nothing(
     make_network: MakeNetwork,
     backend: str,
     optimizer: str,
@@ -177,7 +177,7 @@ def test_state_not_of_this_network_refused_and_nothing_changed(
     assert_same(network.state(), before)
 
 
-def test_state_many_differences_lists_five_and_their_number(make_network: MakeNetwork) -> None:
+def test_error_about_many_differences_of_state_lists_five(make_network: MakeNetwork) -> None:
     network = make_network("numpy", LAYERS, optimizer="sgd")
     count = len(network.state())
     with pytest.raises(ValueError, match=f"^([^;]+ is missing; ){{4}}[^;]+ and {count - 5} more$"):

@@ -14,7 +14,7 @@ from nnopt.errors import ConfigError, DataError
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a data folder with a small MNIST whose checksums replace the published ones."""
+    """Return a data folder with a small MNIST. Its checksums replace the published checksums."""
     write_idx(tmp_path)
     known = {
         name: sha256((tmp_path / "MNIST/raw" / name).read_bytes())

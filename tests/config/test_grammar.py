@@ -1,4 +1,4 @@
-"""The grammar of overrides: decimal ranges, their order, and unreadable overrides."""
+"""The grammar of overrides: ranges of decimal numbers, reordering, and unreadable overrides."""
 
 from __future__ import annotations
 

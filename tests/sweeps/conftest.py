@@ -23,7 +23,7 @@ def make_task(tmp_path: Path, make_config: Callable[..., Any]) -> MakeTask:
     def make(seed: int, **changes: Any) -> Task:
         quick = {"epochs": 1, "dataset.samples_per_class": 20, "plots": False, "seed": seed}
         config = make_config(**quick | changes)
-        container = json.loads(json.dumps(asdict(config)))  # with lists instead of tuples
+        container = json.loads(json.dumps(asdict(config)))  # has lists instead of tuples
         point = Point(point_id(config), config, container, (f"seed={seed}",))
         return Task(point, tmp_path / point.id)
 

@@ -34,7 +34,7 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", REQUESTS)
-def test_signal_without_postponement_raised_at_once(number: signal.Signals) -> None:
+def test_signal_without_postponement_is_raised_at_once(number: signal.Signals) -> None:
     stop_on_signals()
     with pytest.raises(Interruption) as error:
         signal.raise_signal(number)
@@ -45,7 +45,7 @@ def test_signal_without_postponement_raised_at_once(number: signal.Signals) -> N
 def postponed_signals(
     *numbers: signal.Signals, with_point: bool = False, error: Exception | None = None
 ) -> Postponed:
-    """Send signals within a context. Then raise what is pending, or the error, if any."""
+    """Send signals within a context. Then raise the pending signal or the error, if any."""
     with postpone_interruptions() as postponed:
         LATEST[:] = [postponed]
         postponed.raise_pending()
@@ -67,7 +67,7 @@ LATEST: list[Any] = []
 
 @pytest.mark.parametrize("with_point", [True, False], ids=["at a point", "at the end"])
 @pytest.mark.parametrize("number", NUMBERS)
-def test_signal_postponed_raised_at_the_next_point(
+def test_postponed_signal_is_raised_at_the_next_point(
     number: signal.Signals, with_point: bool
 ) -> None:
     stop_on_signals()
@@ -91,13 +91,13 @@ def test_postponed_signal_is_raised_instead_of_an_error_in_the_context() -> None
         postponed_signals(signal.SIGTERM, error=ValueError("of the step"))
 
 
-def test_first_of_several_signals_raised() -> None:
+def test_first_of_several_signals_is_raised() -> None:
     stop_on_signals()
     with pytest.raises(Interruption, match="SIGHUP"):
         postponed_signals(signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
 
 
-def test_ctrl_c_twice_in_a_program_without_handlers_raised_at_once() -> None:
+def test_second_ctrl_c_without_handlers_is_raised_at_once() -> None:
     """A program that calls nnopt as a library has Python's handler of Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
@@ -107,7 +107,7 @@ def test_ctrl_c_twice_in_a_program_without_handlers_raised_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_signal_in_a_nested_context_raised_there() -> None:
+def test_signal_in_a_nested_context_is_raised_in_this_context() -> None:
     stop_on_signals()
     with postpone_interruptions() as outer:
         with pytest.raises(Interruption):
@@ -121,7 +121,7 @@ def postponed_limit(limit: TimeLimitError) -> None:
         LATEST[:] = ["reached"]
 
 
-def test_time_limit_postponed_like_a_signal() -> None:
+def test_time_limit_is_postponed_like_a_signal() -> None:
     limit = TimeLimitError(3, "max_time")
     with pytest.raises(TimeLimitError):
         postponed_limit(limit)

@@ -32,7 +32,7 @@ SMALL = ["dataset.samples_per_class=40", "architecture.hidden=[8]", "plots=false
 
 
 class Recorded:
-    """A network for range tests that records its steps; ``loss(step, lr)`` gives its losses."""
+    """A network for range tests that records all steps. The losses are ``loss(step, lr)``."""
 
     def __init__(self, loss: Callable[[int, float], float]) -> None:
         self._loss = loss

@@ -110,7 +110,7 @@ def _torchvision_problems(config: Config) -> list[str]:
 
 
 def _missing_for_compilation(device: str) -> str | None:
-    """Return the tool that torch.compile needs but does not find, or None if all are found."""
+    """Return a tool that torch.compile needs and that is missing, or None if all are present."""
     if device.startswith("cuda"):
         if importlib.util.find_spec("triton") is None:
             return "Triton, found none: pip install triton"

@@ -189,10 +189,10 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("is_judged", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_search_killed_while_pruner_judges_resumes_equal(
+def test_search_killed_during_pruning_equals_whole_search(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str, is_judged: bool
 ) -> None:
-    """Every epoch that the pruner stops is judged twice: the first process is killed there."""
+    """The process is killed whenever the pruner stops a trial, and the pruner decides again."""
     plan = with_settings(plan, pruner=pruner, warmup_epochs=1, trials=12)
     run = partial(search, plan, score=lambda point: score(point) + 1, epochs=3)
     whole = run(tmp_path / "whole")
