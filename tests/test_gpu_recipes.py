@@ -1,4 +1,4 @@
-"""The evaluation of results by benchmarks/gpu_recipes.py, and its message without a GPU."""
+"""benchmarks/gpu_recipes.py: the evaluation of results, and the message without a GPU."""
 
 from __future__ import annotations
 

@@ -83,10 +83,10 @@ class Network(Protocol):
         ...
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore the arrays that ``state`` of an equal network has returned.
+        """Restore the arrays that ``state`` of a network with the same configuration has returned.
 
         Later steps then give the same bits. Raises ValueError, and changes nothing, if the names,
-        shapes or types are not those of this network.
+        shapes or types do not match this network.
         """
         ...
 

@@ -203,7 +203,7 @@ def _is_among(value: Any, key: str, swept: str) -> bool:
 def _values_of(key: str, swept: str) -> Any:
     """Return the parsed text of a sweep over ``key``: a list of values, an interval or a value.
 
-    If the text cannot be parsed, return its parts between commas.
+    If the text cannot be parsed, return the parts between commas.
     """
     try:
         override = OverridesParser(functions()).parse_override(f"{key}={swept}")

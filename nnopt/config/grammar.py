@@ -179,7 +179,7 @@ def flatten_sweeps(value: Any) -> Any:
 
 
 def _items(values: builtins.list[Any]) -> Iterator[Any]:
-    """Yield the values, including those of nested choices."""
+    """Yield the values, including the values of nested choices."""
     for item in values:
         yield from _items(item.list) if isinstance(item, ChoiceSweep) else [item]
 

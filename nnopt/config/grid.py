@@ -21,7 +21,7 @@ from nnopt.schema.values import format_value
 log = logging.getLogger("nnopt")
 
 MIN_NOTED_POINTS = 2_000
-"""Number of points above which a message is printed, because checking them takes seconds."""
+"""Number of points above which a message is printed, because the checks then take seconds."""
 
 Overrides = tuple[str, ...]
 """The overrides of one point."""

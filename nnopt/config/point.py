@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig, with_first_keys
 
 MAX_POINTS_WITH_PLOTS = 25
-"""With more points, plots=auto draws no plots of single points, because they take 0.5 s each."""
+"""With more points, plots=auto draws no plots of single points, which take 0.5 s per point."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Choice:
     texts: tuple[str, ...]
 
     def samples(self) -> Sequence[Drawn]:
-        """Return the values to check before a search: all of them."""
+        """Return the values to check before a search: every value of the choice."""
         return self.texts
 
     def with_first_names(self) -> Choice:
@@ -60,7 +60,7 @@ class Numbers:
         return float(low + step * round((Fraction(value) - low) / step))
 
     def samples(self) -> Sequence[Drawn]:
-        """Return the values to check before a search: both ends."""
+        """Return the values to check before a search: both ends of the range."""
         return [self.low, self.high]
 
     def with_first_names(self) -> Numbers:

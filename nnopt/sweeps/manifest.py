@@ -45,7 +45,7 @@ _json = partial(json.dumps, ensure_ascii=False)
 NEW_SWEEP = "run the sweep again, in a new folder"
 
 PATH_KEYS = {"data": ("root", "cache"), "dataset": ("train", "test")}
-"""Group -> its keys whose values are paths."""
+"""Group -> keys of this group whose values are paths."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def apply_overrides(sweep: Sweep, overrides: Sequence[str]) -> Sweep:
 
     Additional points are written to ``sweep.json``. Other changes apply to this resume only. Raises
     ConfigError if an override would change existing points, and ResumeError if the new points would
-    not be comparable with the existing ones.
+    not be comparable with the existing points.
     """
     # Paths of YAML files are relative to the working directory in which the sweep was created.
     with in_folder(sweep.working_dir):

@@ -157,7 +157,7 @@ def differences(
     threads: Sequence[ThreadChoice],
     launcher: LauncherConfig,
 ) -> list[str]:
-    """Return versions, processors and threads in summaries that differ from those of this process.
+    """Return versions, processors and threads in summaries that differ from this process.
 
     ``threads`` and ``launcher`` belong to the points that this process runs.
     """

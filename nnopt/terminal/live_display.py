@@ -97,7 +97,7 @@ class LiveDisplay:
             self._stream.write_line(visible(line))
 
     def add_epoch(self, row: EpochRow, title: str = "") -> None:
-        """Add an epoch to the curves. A new title, or a smaller epoch, starts new curves."""
+        """Add an epoch to the curves. A new title or a smaller epoch number starts new curves."""
         if not self._has_curves:
             return
         if title != self._title or (self._rows and row.epoch <= self._rows[-1].epoch):

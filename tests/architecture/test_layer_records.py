@@ -1,4 +1,4 @@
-"""Layers in YAML: every valid form, and the messages about invalid ones."""
+"""Layers in YAML: every valid form, and the messages about invalid forms."""
 
 from __future__ import annotations
 

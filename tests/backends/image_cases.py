@@ -218,7 +218,7 @@ CASES: dict[str, Case] = {
 def step(op: Op, inputs: list[Array], g: Array | None, **options: Any) -> list[Array]:
     """Return copies of the output and of all gradients.
 
-    ``g`` is the gradient of the output; None stands for ones.
+    ``g`` is the gradient of the output. If it is None, all entries of the gradient are 1.
     """
     buffer = options.pop("buffer", None)
     keep = {} if buffer is None else {"buffer": buffer}

@@ -106,7 +106,7 @@ def test_run_dir_that_cannot_be_created_is_refused(
 
 
 @pytest.mark.slow
-def test_run_folders_of_one_second_are_distinct(start_nnopt: Start, workplace: Path) -> None:
+def test_run_folders_of_the_same_second_are_distinct(start_nnopt: Start, workplace: Path) -> None:
     processes = [start_nnopt("run", *SMALL, f"seed={seed}") for seed in range(3)]
     for process in processes:
         out, err = process.communicate(timeout=60)

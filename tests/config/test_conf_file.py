@@ -1,4 +1,4 @@
-"""One YAML file of the user: its contents and the reasons to refuse it."""
+"""A YAML file of the user: which contents are read, and which contents are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that a file sets for one optimizer or schedule do not apply to another one."""
+"""Values that a file sets for one optimizer or schedule do not apply to another."""
 
 from __future__ import annotations
 

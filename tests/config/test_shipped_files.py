@@ -1,4 +1,4 @@
-"""Every YAML file below conf/: its keys match the schema, it composes, and its network builds."""
+"""Every YAML file below conf/ matches the schema, composes, and describes a valid network."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ The folder ``sweep_of_0_1_0`` was written at commit ccc4040, before modules and 
     nnopt run -m epochs=2 dataset.points=10 'architecture.hidden=[4]' accumulation=2 \
         optimizer=momentum optimizer.lr=0.1,0.2,0.3 plots=false
 
-The folder of its third point is missing, as if the sweep had been interrupted. The folder
+The folder of the third point is missing, as if the sweep had been interrupted. The folder
 ``sweep_with_first_keys`` was written by the same code. It contains the first two of four points:
 
     nnopt run -m epochs=5 dataset.points=10 'architecture.hidden=[4]' plots=false view=none \

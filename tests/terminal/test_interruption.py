@@ -1,4 +1,4 @@
-"""Interruptions by signals, and their postponement to consistent points."""
+"""Interruptions by signals, which can be postponed until the state is consistent."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class SearchRun:
             self._results[point.id] = state
 
     def _lost_points(self) -> list[tuple[Point, FrozenTrial]]:
-        """Return each point of a complete trial that has no result, with its first complete trial.
+        """Return the points of complete trials that have no result, each with the first such trial.
 
         Damaged summaries are logged, except for points whose trials are all pruned or failed.
         """

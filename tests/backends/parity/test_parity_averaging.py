@@ -46,7 +46,7 @@ STEPS_PER_EPOCH = 4  # 64 training samples
 
 @dataclass
 class Recorded:
-    """A training, with its initial weights and statistics and those after each step, unaveraged."""
+    """A training, with weights and statistics (not averaged) at the start and after each step."""
 
     training: TrainingState
     weights: list[Arrays]

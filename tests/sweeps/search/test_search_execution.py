@@ -1,4 +1,4 @@
-"""A search from the command line to its files: training, pruning, resuming and output."""
+"""Searches run by the command line: training, pruning, resuming, output and files."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def moments(
 
 
 def to_lanes(shape: Shape, *values: Array) -> Array:
-    """Broadcast each of k values to ``shape``, the shape of the lanes. Return them as (k, N·C)."""
+    """Broadcast each of k values to ``shape``, the shape of the lanes. Return an array (k, N·C)."""
     lanes = np.empty((len(values), *shape), values[0].dtype)
     for lane, value in zip(lanes, values, strict=True):  # broadcast_to takes several times longer
         lane[:] = value

@@ -127,7 +127,7 @@ class Windows(NamedTuple):
         return (below[rows, None] * self.size + right)[:, :, None, None]
 
     def _match(self, offset: int, windows: slice, pixels: int) -> tuple[slice, slice] | None:
-        """Return a slice of windows along one axis, and the pixels ``offset`` after their starts.
+        """Return a slice of windows along an axis, and the pixels ``offset`` after each start.
 
         Both slices include only windows for which this pixel is inside the image:
         0 <= window · stride + offset < pixels. Return None if there is no such window.

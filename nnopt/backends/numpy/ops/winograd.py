@@ -72,7 +72,7 @@ class Chunk(NamedTuple):
         return rows.stop - rows.start, (images.stop - images.start) * channels
 
     def lanes(self, channels: int) -> slice:
-        """Return the images and their channels as a slice of all N · C."""
+        """Return the images and channels of the chunk as a slice of all N · C lanes."""
         return slice(self.images.start * channels, self.images.stop * channels)
 
 
