@@ -36,30 +36,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import same_results
-from timing import NNOPT, Table, machine_line, read_csv
+import torch  # noqa: F401  # for its version in machine_line
+from timing import Table, machine_line, read_csv
 
 from nnopt.sweeps.launchers.remote import thread_limits
 
-COMMON = ["dataset=mnist", "dataset.subset=512", "batch_size=64", "plots=false", "progress=none"]
-COMMON += ["layer_statistics=true", "backend.threads=1", "checkpoint.interval=0.05"]
-DENSE = ["epochs=100"]
-CONV = ["epochs=12", "architecture=three_layer_conv", "architecture.channels=8"]
+PROGRAM = """
+import sys
+from nnopt.cli.main import main
+from nnopt.recipe import checkpoints
+checkpoints.MAX_COST = 0.5
+sys.exit(main())
+"""
+"""The command ``nnopt`` with frequent checkpoints, except in the workers of a pool."""
+
+COMMON = ["dataset=mnist", "dataset.subset=1024", "dataset.validation.fraction=0.01"]
+COMMON += ["batch_size=16", "plots=false", "progress=none", "layer_statistics=true"]
+COMMON += ["backend.threads=1", "checkpoint.interval=0.05"]
+DENSE = ["epochs=40"]
+CONV = ["epochs=6", "architecture=three_layer_conv", "architecture.channels=8"]
 CONV += ["architecture.kernel=3", "architecture.hidden=32"]
 ADAM = ["optimizer=adam", "optimizer.lr=0.001"]
 DROPOUT, BATCH_NORM = ["regularizer.dropout=0.3"], ["regularizer.norm=batch"]
 EMA, SWA = ["regularizer.ema_decay=0.95"], ["regularizer.swa_start=0.4"]
-MIXUP, ACCUMULATION = ["regularizer.augmentation.mixup=0.2"], ["accumulation_steps=4"]
+MIXUP, ACCUMULATION = ["regularizer.augmentation.mixup=0.2"], ["accumulation_steps=2"]
 PLATEAU = ["schedule=plateau", "schedule.patience=2"]
-STOPPING = ["early_stopping.patience=300", "early_stopping.unit=steps"]
-STOPPING += ["early_stopping.validate_every=5", "early_stopping.monitor=loss"]
+STOPPING = ["early_stopping.patience=1000", "early_stopping.unit=steps", "optimizer.lr=0.005"]
+STOPPING += ["early_stopping.validate_every=20", "early_stopping.monitor=loss"]
+STOPPING_CONV = [*STOPPING, "epochs=12", "early_stopping.patience=60", "optimizer.lr=0.02"]
 
 BOTH = {
     "dense, dropout, EMA, Adam, plateau": [*DENSE, *DROPOUT, *EMA, *ADAM, *PLATEAU],
     "dense, SWA, mixup, accumulation": [*DENSE, *SWA, *MIXUP, *ACCUMULATION],
-    "dense, dropout, early stopping": [*DENSE, *DROPOUT, *STOPPING, "optimizer.lr=0.002"],
+    "dense, dropout, early stopping": [*DENSE, *DROPOUT, *STOPPING],
     "conv, batch norm, EMA, accumulation": [*CONV, *BATCH_NORM, *EMA, *ACCUMULATION],
     "conv, batch norm, SWA, Adam, mixup": [*CONV, *BATCH_NORM, *SWA, *ADAM, *MIXUP],
-    "conv, dropout, early stopping, plateau": [*CONV, *DROPOUT, *STOPPING, *PLATEAU],
+    "conv, dropout, early stopping, plateau": [*CONV, *DROPOUT, *PLATEAU, *STOPPING_CONV],
 }
 TORCH = {
     "dense, EMA, Muon": [*DENSE, *EMA, "optimizer=muon"],
@@ -68,9 +80,9 @@ TORCH = {
     "conv, Schedule-Free AdamW": [*CONV, *BATCH_NORM, "optimizer=schedule_free_adamw"],
     "dense, early stopping, Adam, bf16": [*DENSE, *STOPPING, *ADAM, "backend.precision=bf16"],
 }
-POOL = [*DROPOUT, "epochs=30", "optimizer=sgd,adam", "seed=0,1", "hydra/launcher=pool"]
+POOL = [*DROPOUT, "epochs=12", "optimizer=sgd,adam", "seed=0,1", "hydra/launcher=pool"]
 POOL += ["hydra.launcher.workers=2", "hydra.launcher.threads=1"]
-SEARCH = [*EMA, "epochs=15", "optimizer=sgd,adam", "optimizer.lr=tag(log, interval(1e-4, 0.3))"]
+SEARCH = [*EMA, "epochs=8", "optimizer=sgd,adam", "optimizer.lr=tag(log, interval(1e-4, 0.3))"]
 SEARCH += ["hydra/sweeper=optuna", "hydra.sweeper.trials=6", "hydra.sweeper.startup_trials=3"]
 SEARCH += ["hydra.sweeper.pruner=median", "hydra.sweeper.warmup_epochs=2"]
 
@@ -86,6 +98,8 @@ MAX_KILLS, MAX_RESUMES = 4, 5
 """Maximum number of kills of one run, and of attempts to resume it after the last one."""
 
 WRITE_SECONDS, HANGS_SECONDS = 0.003, 300.0
+"""Maximum time from the start of a write to the kill, and time after which a process hangs."""
+
 COUNTS = "kills", "at write", "resumes", "runs", "differing", "lost"
 
 
@@ -125,7 +139,9 @@ class Case:
             command += ["-m"] if mode == "sweep" else []
         with folder.with_suffix(".log").open("wb") as log:
             environment = os.environ | thread_limits(1)
-            return subprocess.Popen([str(NNOPT), *command], stdout=log, stderr=log, env=environment)
+            return subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, *command], stdout=log, stderr=log, env=environment
+            )
 
 
 def main() -> int:
