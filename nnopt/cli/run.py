@@ -1,4 +1,4 @@
-"""The verb ``run``: train one configuration, or every point of a sweep."""
+"""``nnopt run``: train one configuration, or every point of a sweep."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def _values_of(key: str, swept: str) -> Any:
 
 
 def _flat(value: Any) -> Iterator[Any]:
-    """Yield a value, and before a list the items of the list. Quoted texts become plain texts."""
+    """Yield a value. Yield the items of a list before the list. Quoted texts become plain texts."""
     if isinstance(value, list):
         for item in value:
             yield from _flat(item)

@@ -51,7 +51,7 @@ def test_diff_shows_differences(nnopt: Run, capsys: Captured) -> None:
 
 
 @pytest.mark.usefixtures("pair")
-def test_diff_with_out_draws_weights(nnopt: Run, capsys: Captured) -> None:
+def test_diff_option_out_draws_weights(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("diff", "a", "b", "--out", "new/pictures") == 0
     assert {path.name for path in Path("new/pictures").iterdir()} == {"weights.png", "weights.svg"}
 

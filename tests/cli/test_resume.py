@@ -281,7 +281,7 @@ def test_sweep_interrupted_prints_resume_command(
 POINTS = ["seed=range(4)", "epochs=60", "dataset.samples_per_class=40", "plots=false"]
 
 
-def test_resume_killed_sweep_equals_uninterrupted(
+def test_resumed_killed_sweep_equals_uninterrupted_sweep(
     nnopt: Run, start_nnopt: Start, workplace: Path
 ) -> None:
     assert nnopt("run", "-m", *POINTS, "hydra.sweep.dir=whole") == 0

@@ -182,7 +182,7 @@ def test_sweep_continues_after_bug_in_point(
     assert rows[0]["error"] == "ZeroDivisionError: planted"
 
 
-def test_sweep_wrong_point_is_refused_before_start(
+def test_sweep_with_wrong_point_is_refused_before_start(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     overrides = ["optimizer.lr=0.1,abc,0.2", "batch_size=0,16"]

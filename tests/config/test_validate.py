@@ -235,7 +235,7 @@ CHOICES: list[tuple[dict[str, Any], str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("setting", "key", "value", "allowed"), CHOICES, ids=lambda x: str(x)[:30])
-def test_wrong_choice_is_reported_with_choices(
+def test_wrong_choice_is_reported_with_allowed_choices(
     base: dict[str, Any], setting: dict[str, Any], key: str, value: Any, allowed: str
 ) -> None:
     (message,) = problems(base, {**setting, key: value})

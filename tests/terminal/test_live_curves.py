@@ -106,7 +106,7 @@ def test_live_curves_fill_the_terminal(
     monkeypatch.setenv("LINES", str(lines))
     train()
     sent = terminal.getvalue()
-    climbs = re.findall(r"(?:\x1b\[1A|\x1b\[2K)+", sent)  # to the first line of the redrawn area
+    climbs = re.findall(r"(?:\x1b\[1A|\x1b\[2K)+", sent)  # cursor moves to the first redrawn line
     assert max(climb.count("\x1b[1A") for climb in climbs) in (drawn + 1, drawn + 2)
     assert max(map(len, lines_of(sent)[:-2])) <= columns
 

@@ -120,7 +120,7 @@ def test_curves_of_many_epochs_keep_peaks() -> None:
     assert all(abs(x - panel.place(3210 / 4999, 0)[0]) <= 1 for x in peak)
 
 
-def test_curves_parts_differ_without_colours() -> None:
+def test_curves_differ_from_each_other_without_colours() -> None:
     text = curves(history([1.0, 0.9, 0.8], [1.2, 1.15, 1.1]), 80, 21)
     assert text.plain.splitlines()[-1].split() == ["⠒⠒⠒", "training", "▀▀▀", "validation"]
     loss = "".join(line[:40] for line in text.plain.splitlines()[:-1])

@@ -1,4 +1,4 @@
-"""Learning rates of every step against torch.optim.lr_scheduler."""
+"""Learning rates of every step, compared with torch.optim.lr_scheduler."""
 
 from __future__ import annotations
 

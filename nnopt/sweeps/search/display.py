@@ -34,7 +34,7 @@ UNSET_KEYS = {"experiment", "ablation", "seed", *WITHOUT_EFFECT} - {"data"}
 
 
 class SearchProgress(PointsProgress):
-    """Progress display of a search, used like ``SweepProgress`` without ``start`` and ``skip``."""
+    """Progress display of a search. Unlike ``SweepProgress``, it has no ``start`` and ``skip``."""
 
     def __init__(self, run: SearchRun, mode: ProgressMode = "bar") -> None:
         super().__init__(mode)

@@ -1,4 +1,4 @@
-"""Every fast operation and optimizer against the reference version at the top of its file."""
+"""Every fast operation and optimizer equals the reference version at the top of the same file."""
 
 from __future__ import annotations
 

@@ -390,7 +390,7 @@ def test_search_value_is_mean_and_failure_skips_later_seeds(tmp_path: Path) -> N
 
 def test_search_keeps_points_added_by_another_process(plan: Plan, tmp_path: Path) -> None:
     folder = tmp_path / "s"
-    read_before = sweep_in(folder, plan)  # by a process that then waits for the lock
+    read_before = sweep_in(folder, plan)  # as read by a process that then waits for the lock
     run = search(plan, folder, steps=3)
     with another_process(), open_search(plan, read_before) as later:
         assert [p.id for p in later.sweep.points] == [p.id for p in run.sweep.points]
