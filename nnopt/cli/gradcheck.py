@@ -187,7 +187,7 @@ def check_gradients(
     noise = generator(config.seed, "gradcheck")
     for parameter in network.parameters.values():
         parameter.value += 0.05 * noise.standard_normal(parameter.value.shape)
-    if dataset.is_image:  # a constant background has ties in pooling windows, which are kinks
+    if dataset.is_image:  # in a constant background, pooling windows have ties, and ties are kinks
         x.value += 0.05 * noise.standard_normal(x.value.shape)
     step = _step_with_fewest_skips(prepared.architecture, config.seed, len(labels))
     gradients = network.gradients(network.forward(x, labels, step)[1])

@@ -33,7 +33,7 @@ SHARED_VALUES = ("dataset", "backend")
 """Groups whose keys have the same meaning for every choice, such as ``backend.dtype``."""
 
 PRESETS = ("regularizer", "initializer")
-"""Groups whose files all set the same keys, which other files, such as experiments, override."""
+"""Groups whose files all set the same keys. Experiments and other files override these keys."""
 
 AUTO = "auto"
 """A value that is never set aside, because nnopt determines the number for each choice."""

@@ -128,7 +128,7 @@ class TorchLoader:
         return () if drawn is None else tuple(self._to_device(getattr(drawn, x)) for x in names)
 
     def _rows_of(self, part: Part) -> Tensor:
-        """Return a copy of a part's inputs. Some accelerators lack float64, which is converted."""
+        """Return a copy of a part's inputs. float64, which some accelerators lack, is converted."""
         dtype = _wrap(part.inputs).dtype if self._features is None else self._dtype
         copied = torch.empty((len(part), *part.inputs.shape[1:]), dtype=dtype)
         for start in range(0, len(part), EVALUATION_ROWS):

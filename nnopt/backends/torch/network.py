@@ -46,7 +46,7 @@ float32."""
 
 
 def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
-    """Return the number of samples to evaluate at once, which limits the memory of a layer."""
+    """Return the number of samples to evaluate at once, to limit the memory of a layer."""
     layers = architecture.walk()
     largest = max(math.prod(x.input_shape) + math.prod(x.output_shape) for x in layers)
     is_cpu = backend.device == "cpu"

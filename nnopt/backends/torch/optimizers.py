@@ -41,7 +41,7 @@ def momentum(parameters: Parameters, config: MomentumConfig) -> optim.Optimizer:
     """Return SGD with momentum: v ← μ·v + g;  w ← w - lr·v, or w ← w - lr·(g + μ·v) for Nesterov.
 
     v is 0 at first, which gives the same steps as PyTorch's initial v = g. PyTorch would leave v
-    uninitialized if loss scaling for fp16 skips the first step, which is common.
+    uninitialized if loss scaling for fp16 skips the first step, as it often does.
     """
     nesterov = config.name == "nesterov"
     optimizer = optim.SGD(parameters, momentum=config.momentum, nesterov=nesterov, fused=True)

@@ -97,7 +97,7 @@ def lock_search(journal: Path) -> Iterator[None]:
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Return Optuna's storage for a journal, which is created if it is missing."""
+    """Return Optuna's storage for a journal. A missing journal is created."""
     return _open_journal(path, os.getpid())
 
 
@@ -181,7 +181,7 @@ def new_pruner(settings: OptunaConfig, epochs: int) -> BasePruner:
 
 
 def open_study(journal: Path, settings: OptunaConfig, epochs: int) -> Study:
-    """Return the study in the journal, which is created if it is missing.
+    """Return the study in a journal. A missing journal or study is created.
 
     Raises ResumeError if nnopt did not write the journal, OutputError if it cannot be written.
     """

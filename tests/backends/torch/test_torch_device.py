@@ -118,7 +118,7 @@ def test_bf16_training_ends_near_float32(make_network: MakeNetwork) -> None:
 
 
 def scaled(make_config: MakeConfig) -> Precision:
-    """Return a configuration with loss scaling for fp16, which works on any device."""
+    """Return a configuration with loss scaling for fp16. Loss scaling works on any device."""
     backend = make_config(backend="torch").backend
     assert isinstance(backend, TorchConfig)
     return Precision(replace(backend, precision="fp16"))
