@@ -12,8 +12,9 @@ import pytest
 
 from nnopt.results.metrics_file import EpochRow
 from nnopt.results.summary import read_summary, write_summary
+from nnopt.sweeps.manifest import with_values
 from nnopt.sweeps.point_folder import read_state
-from nnopt.sweeps.task import Task, run_task
+from nnopt.sweeps.task import Task, run_sequentially, run_task
 from nnopt.terminal.interruption import interrupt
 
 MakeTask = Callable[..., Task]
@@ -66,6 +67,28 @@ def test_task_repeated_after_interruption_continues_to_equal_bits(task: Task) ->
     assert files_of(task.folder) == whole
     summary = summary_of(task.folder)
     assert (summary["interruptions"], summary["test_accuracy"]) == (1, accuracy)
+
+
+def test_task_with_safe_data_continues(task: Task) -> None:
+    """The keys of data are those of the task, not those in the checkpoint."""
+    stored = with_values(task.point, "data", cache="photos", download=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_task(replace(task, point=stored, after_epoch=(stop,)))
+    safe = with_values(task.point, "data", cache=None, download=False)
+    assert run_task(replace(task, point=safe)).status == "done"
+    summary = summary_of(task.folder)
+    assert (summary["interruptions"], summary["config"]) == (1, safe.container)
+
+
+def test_max_time_limits_each_point_of_sequential_launcher(make_task: MakeTask) -> None:
+    tasks = [make_task(seed, epochs=10_000_000, max_time=0.2) for seed in (0, 1)]
+    for _ in range(2):
+        tasks = [replace(x, replaces=read_state(x.folder).stamp) for x in tasks]
+        before = [summary_of(x.folder)["steps"] if x.replaces else 0 for x in tasks]
+        results = [(x.status, x.error) for x in run_sequentially(tasks)]
+        assert results == [("timeout", "took longer than max_time = 0.2 s")] * 2
+        after = [summary_of(task.folder)["steps"] for task in tasks]
+        assert all(new > old for new, old in zip(after, before, strict=True))
 
 
 def test_task_interruption_while_point_fails_is_raised(task: Task) -> None:

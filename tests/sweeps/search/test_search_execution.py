@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from nnopt.data.load import _decode
+from nnopt.recipe.recorder import RunRecorder
+from nnopt.results.metrics_file import EpochRow
 from nnopt.sweeps.manifest import read_sweep
 from nnopt.sweeps.search.execute import plan_resumed_search
 from nnopt.sweeps.search.study import JOURNAL
@@ -140,6 +143,29 @@ def test_search_killed_and_resumed_writes_same_table(
     assert len(table_of(workplace / "s")) < 12
     assert nnopt("resume", "s") == 0
     assert without_times(workplace / "s") == without_times(workplace / "whole")
+
+
+def test_search_interrupted_and_resumed_continues_its_point(
+    nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*SMALL, "hydra.sweeper.trials=6", "checkpoint.interval=0"]
+    assert nnopt("run", *arguments, "hydra.sweep.dir=whole") == 0
+    write_row = RunRecorder.write_row
+
+    def interrupt(recorder: RunRecorder, row: EpochRow) -> None:
+        write_row(recorder, row)
+        if row.epoch == 2 and len(list(workplace.glob("s/*/config.yaml"))) == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunRecorder, "write_row", interrupt)
+        assert nnopt("run", *arguments) == 143
+    capsys.readouterr()
+    assert nnopt("resume", "s") == 0
+    assert "points that continue from a checkpoint: 1\n" in capsys.readouterr().out
+    assert without_times(workplace / "s") == without_times(workplace / "whole")
+    summaries = [json.loads(path.read_text()) for path in workplace.glob("s/*/summary.json")]
+    assert sorted(summary["interruptions"] for summary in summaries) == [0, 0, 0, 0, 0, 1]
 
 
 def test_grid_sweep_does_not_import_optuna() -> None:
