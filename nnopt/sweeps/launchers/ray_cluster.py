@@ -21,6 +21,7 @@ from nnopt.sweeps.launchers.remote import (
     thread_limits,
 )
 from nnopt.sweeps.task import Task, TaskResult
+from nnopt.terminal.interruption import stop_on_signals
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -46,6 +47,7 @@ def connect(config: RayConfig) -> None:
                 "one with `ray start --head`, or set hydra.launcher.address=null to use only this "
                 "machine; a cluster that requires a token needs RAY_AUTH_MODE=token"
             ) from error
+    stop_on_signals()  # Ray has replaced the handlers
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     if not any(_points_on(node["Resources"], config) for node in nodes if node["Alive"]):
         ray.shutdown()

@@ -86,6 +86,8 @@ def run_task_within(task: Task, seconds: float | None, directory: str) -> TaskRe
         interrupt(TimeLimitError(seconds))
 
     os.chdir(directory)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # the sweep was started in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with stopping_on_signals():
         if seconds is None:
             return run_task(task)

@@ -258,7 +258,7 @@ def test_cluster_points_write_checkpoints_when_sweep_ends(
     jobs = descendants(sweep.pid)
     sweep.send_signal(signal.SIGTERM)
     _, err = sweep.communicate(timeout=60)
-    assert sweep.returncode == 143
+    assert sweep.returncode == 143, err
     assert "`nnopt resume sweep` runs the remaining points" in err
     assert len(list(workplace.glob("sweep/*/checkpoint_*.npz"))) == 2
     assert not any(map(is_alive, jobs))
