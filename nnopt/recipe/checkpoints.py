@@ -63,14 +63,14 @@ class CheckpointWriter:
         Within the context, an interruption waits until the current step, or the current batch of an
         evaluation, is complete.
         """
-        self._loop = loop
-        self._saved_step, self._wait = loop.training.step, self._config.checkpoint.interval or 0.0
-        self._due = time.monotonic() + self._wait
+        interval = self._config.checkpoint.interval
+        self._loop, self._saved_step = loop, loop.training.step
+        self._due = time.monotonic() + (math.inf if interval is None else interval)
         loop.between_steps, loop.between_batches = self._between_steps, self._raise_pending
         with postpone_interruptions() as self._postponed:
             try:
                 yield
-                if self._config.checkpoint.interval is not None:
+                if interval is not None:
                     self._final = loop.save()
                 self._postponed.raise_pending()
             except (KeyboardInterrupt, SystemExit, TimeLimitError):
@@ -93,12 +93,11 @@ class CheckpointWriter:
 
     def _between_steps(self) -> None:
         self._raise_pending()
-        training, interval = self._loop.training, self._config.checkpoint.interval
-        if interval is None:
+        if time.monotonic() < self._due:
             return
-        if interval == 0 and (training.epoch.sizes or training.step == self._saved_step):
-            return
-        if time.monotonic() >= self._due:
+        training = self._loop.training
+        is_new_epoch = not training.epoch.sizes and training.step > self._saved_step
+        if self._config.checkpoint.interval or is_new_epoch:  # 0: only between two epochs
             self._write(None)
 
     def _raise_pending(self) -> None:
@@ -115,7 +114,8 @@ class CheckpointWriter:
         self._paths.reverse()
         self._saved_step, ended = self._loop.training.step, time.monotonic()
         self._recorder.summary["checkpoint_seconds"] += ended - started
-        self._due = ended + max(self._wait, (ended - started) / MAX_COST)
+        if interval := self._config.checkpoint.interval:
+            self._due = ended + max(interval, (ended - started) / MAX_COST)
 
     def _try_to_write(self, content: Content | None) -> None:
         """Write a checkpoint unless they are turned off. Report a failure as a warning."""
