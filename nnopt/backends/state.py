@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -16,11 +15,15 @@ def check_state(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArra
 
     The message lists the first problems and the number of the others.
     """
-    problems = list(_problems(expected, found))
-    if problems:
-        others = len(problems) - MAX_LISTED_PROBLEMS
-        more = f" and {others} more" if others > 0 else ""
-        raise ValueError("; ".join(islice(problems, MAX_LISTED_PROBLEMS)) + more)
+    if problems := list(_problems(expected, found)):
+        raise ValueError(listed(problems, "; "))
+
+
+def listed(problems: Sequence[str], separator: str) -> str:
+    """Return the first problems as one text, with the number of the others."""
+    others = len(problems) - MAX_LISTED_PROBLEMS
+    more = f" and {others} more" if others > 0 else ""
+    return separator.join(problems[:MAX_LISTED_PROBLEMS]) + more
 
 
 def _problems(

@@ -10,21 +10,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nnopt.backends.state import listed
 from nnopt.config.point import Point
 from nnopt.config.validate import read_config
-from nnopt.errors import OutputError, ResumeError, TimeLimitError
+from nnopt.errors import ConfigError, OutputError, ResumeError, TimeLimitError
 from nnopt.io.atomic_files import shown
 from nnopt.io.own_files import CHECKPOINTS
+from nnopt.io.safe_text import shortened
 from nnopt.recipe.prepare import prepare
 from nnopt.recipe.recorder import RunRecorder
-from nnopt.results.checkpoint_file import Checkpoint, Content, read_checkpoint, write_checkpoint
+from nnopt.results.checkpoint_file import (
+    Checkpoint,
+    Content,
+    read_checkpoint,
+    typed,
+    write_checkpoint,
+)
+from nnopt.results.summary import MAX_QUOTED_CHARACTERS
 from nnopt.schema import WITHOUT_EFFECT, Config, learning_rate, with_added_keys, with_new_keys
 from nnopt.schema.values import flatten
 from nnopt.terminal.interruption import interrupt, postpone_interruptions
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.loop import Loop
 from nnopt.training.schedules import build_schedule
-from nnopt.training.state import Length
+from nnopt.training.state import VALUES, Length
 
 log = logging.getLogger("nnopt")
 
@@ -167,22 +176,25 @@ def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
     The training may be longer than before if this changes none of the steps so far.
     """
     where, summary = shown(checkpoint.path), checkpoint.summary
-    if not (isinstance(summary.get("config"), dict) and isinstance(summary.get("data"), dict)):
-        raise ResumeError(f"{where} is not a checkpoint of nnopt: it has no configuration")
     before = with_added_keys(with_new_keys(summary["config"]))
     if changed := list(_changed_keys(before, point.container)):
         raise ResumeError(
-            f"{where} belongs to a run with another configuration: {', '.join(changed)}; restore "
-            "the file of this run, or start over with --restart"
+            f"{where} belongs to a run with another configuration: {listed(changed, ', ')}; "
+            "restore the file of this run, or start over with --restart"
         )
+    try:
+        typed(checkpoint.training.values, VALUES)
+        old = read_config(before)
+    except (ValueError, ConfigError) as error:
+        raise ResumeError(f"{where} is not a checkpoint of nnopt: {error}") from error
     dataset = prepare(point.config).dataset
-    read = summary["data"].get("sources") or {}
+    read = (summary["data"] or {}).get("sources") or {}
     if others := [x for x, digest in dataset.sources.items() if read.get(x, digest) != digest]:
         raise ResumeError(
             f"{', '.join(others)}: changed since the run read it, so the run cannot continue; "
             "restore the file, or start over with --restart"
         )
-    lengths = [Length.of(x, len(dataset.train)) for x in (read_config(before), point.config)]
+    lengths = [Length.of(x, len(dataset.train)) for x in (old, point.config)]
     if lengths[0] != lengths[1]:
         for problem in _length_problems(checkpoint, point.config, *lengths):
             raise ResumeError(
@@ -197,7 +209,8 @@ def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
         group = key.partition(".")[0]
         if group in (*WITHOUT_EFFECT, *LENGTH_KEYS) or old.get(key) == new.get(key):
             continue
-        yield f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
+        values = [shortened(repr(x.get(key)), MAX_QUOTED_CHARACTERS) for x in (old, new)]
+        yield f"{key} was {values[0]} and is {values[1]}"
 
 
 def _length_problems(
@@ -207,7 +220,7 @@ def _length_problems(
     done, training = checkpoint.step, checkpoint.training.values
     if new.steps < done:
         yield f"{done} steps are already done"
-    if (training.get("numbers") or {}).get("stopped_early"):
+    if training["numbers"].get("stopped_early"):
         yield "early stopping has ended the training"
     if old.steps == done and done % old.steps_per_epoch:
         yield f"max_steps = {old.steps} has ended the last epoch before its end"
@@ -225,7 +238,7 @@ def _length_problems(
             return
     if swa := config.regularizer.swa_start:
         starts = [first_swa_epoch(swa, x.epochs) for x in (old, new)]
-        if starts[0] != starts[1] and min(starts) <= len(training.get("history") or ()):
+        if starts[0] != starts[1] and min(starts) <= len(training["history"]):
             yield (
                 f"regularizer.swa_start = {swa:g} depends on it. With {new.epochs} epochs, the "
                 f"average would have begun with epoch {starts[1]} instead of {starts[0]}"

@@ -72,7 +72,8 @@ class RunRecorder:
         if resumed is not None:
             self.layer_rows += resumed.layers
             kept = (*SECONDS, "started", "suggested_lr")
-            self.summary |= {key: resumed.summary[key] for key in kept if key in resumed.summary}
+            found = {key: resumed.summary.get(key) for key in kept}
+            self.summary |= {key: value for key, value in found.items() if value is not None}
             self.summary["interruptions"] = resumed.summary.get("interruptions", 0) + 1
         self._started = time.perf_counter() - (self.summary["total_seconds"] or 0)
         self._training_started = math.nan

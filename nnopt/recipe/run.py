@@ -141,13 +141,7 @@ def train(
     loop = Loop(model.network, dataset, (model.loader(dataset.train), validation), config)
     probe = model.loader(select_probe(dataset)) if config.layer_statistics else None
     if resumed is not None:
-        try:
-            loop.restore(resumed.training)
-        except ValueError as error:
-            raise ResumeError(
-                f"{shown(resumed.path)} does not fit the network: {error}; --restart starts over"
-            ) from error
-        log.info("continued after step %d, from %s", resumed.step, resumed.path.name)
+        _restore(loop, model, resumed)
     try:
         with recorder.training(loop, with_layers=probe is not None), writer.during(loop):
             for row, is_best in loop.run():
@@ -160,6 +154,22 @@ def train(
         write_arrays(recorder.directory / "model_last.npz", loop.training.last)
         write_arrays(recorder.directory / "model_best.npz", loop.training.best)
     return loop.training
+
+
+def _restore(loop: Loop, model: Model, resumed: Checkpoint) -> None:
+    """Restore a training. Raises ResumeError if the checkpoint does not fit the network."""
+    layers = model.prepared.architecture.walk() if model.config.layer_statistics else ()
+    names = [layer.name for layer in layers]
+    try:
+        loop.restore(resumed.training)
+        rows = [(row.epoch, name) for row in loop.training.history for name in names]
+        if [(row.epoch, row.layer) for row in resumed.layers] != rows:
+            raise ValueError("its statistics are those of other layers or epochs")
+    except (ValueError, OverflowError) as error:  # OverflowError: int(inf)
+        raise ResumeError(
+            f"{shown(resumed.path)} does not fit the network: {error}; --restart starts over"
+        ) from error
+    log.info("continued after step %d, from %s", resumed.step, resumed.path.name)
 
 
 def test(model: Model, training: TrainingState, recorder: RunRecorder) -> Evaluation | None:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nnopt.errors import DataError, ResumeError
 from nnopt.io.atomic_files import shown, strict, write_arrays
 from nnopt.results.metrics_file import LayerRow
+from nnopt.results.summary import check_summary
 from nnopt.results.weights import read_weights
 
 FORMAT = 1
@@ -94,6 +95,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 "version of nnopt that wrote it"
             )
         values = typed(values, {"format": int, "training": dict, "summary": dict, "layers": list})
+        check_summary(values["summary"])
         layers = read_records(LayerRow, values["layers"])
         return Checkpoint(Content(values["training"], arrays), values["summary"], layers, path)
     except DataError as error:

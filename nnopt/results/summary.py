@@ -163,7 +163,8 @@ _KINDS: dict[str, str] = {
     "overrides": "a list of texts",
     "data": "a map of name, sources and samples",
     "error": "a text",
-    **dict.fromkeys((*METRICS, *RENAMED), "a number"),
+    **dict.fromkeys((*METRICS, *RENAMED, "checkpoint_seconds"), "a number"),
+    "interruptions": "a whole number",
     **dict.fromkeys(("started", "finished"), "a time"),
     **dict.fromkeys(("git", "threads"), "a map"),
     FILES: "a map of texts",
@@ -191,6 +192,13 @@ def _violation(values: Any) -> str | None:
             found = visible(json.dumps(values[key], ensure_ascii=False))
             return f"{key} is {shortened(found, MAX_QUOTED_CHARACTERS)}, expected {kind}"
     return None
+
+
+def check_summary(values: Any) -> None:
+    """Raise ValueError if values are not those of a summary. Their checksum is not checked."""
+    check_tree(values)
+    if reason := _violation(values):
+        raise ValueError(reason)
 
 
 def check_tree(values: Any) -> None:

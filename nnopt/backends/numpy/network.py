@@ -115,6 +115,8 @@ class NumpyNetwork:
             weights = {name: view for name, view in views.items() if name.startswith("weights/")}
             views |= {name.replace("weights/", "average/", 1): x for name, x in weights.items()}
         check_state(views | {"optimizer/steps": np.array(0)}, state)
+        if state["optimizer/steps"] < 0:
+            raise ValueError("optimizer/steps is negative")
         for name, view in self._state_views(has_average).items():
             np.copyto(view, state[name])
         self._optimizer.steps = int(state["optimizer/steps"])
