@@ -460,7 +460,13 @@ LONGER = {
 }
 
 
-@pytest.mark.parametrize("schedule", LONGER.values(), ids=LONGER)
+@pytest.mark.parametrize(
+    ("backend", "schedule"),
+    [
+        *(pytest.param("numpy", schedule, id=name) for name, schedule in LONGER.items()),
+        pytest.param("torch", LONGER["plateau"], id="torch-plateau"),
+    ],
+)
 def test_resume_with_more_epochs_equals_longer_training(
     attempt: Command, workplace: Path, backend: str, schedule: list[str]
 ) -> None:
@@ -530,3 +536,104 @@ def test_run_over_max_time_resumed_to_equal_bits(
     found, expected = results(workplace / "run"), whole(backend)
     found["config"]["max_time"] = None
     assert found == expected
+
+
+# runs from a hostile sender -----------------------------------------------------------------------
+
+
+def in_group(group: str, **wrong: Any) -> Callable[[dict[str, Any], dict[str, Any]], object]:
+    """Return a function that changes entries of a group of the values of a checkpoint."""
+    return lambda values, arrays: values[group].update(wrong)
+
+
+def in_config(values: dict[str, Any], **wrong: Any) -> None:
+    values["summary"]["config"].update(wrong)
+
+
+CRAFTED: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
+    "no summary": lambda values, arrays: values.pop("summary"),
+    "an empty summary": lambda values, arrays: values["summary"].clear(),
+    "a list of data": in_group("summary", data=["x"]),
+    "a list of sources": in_group("summary", data={"sources": ["x"]}),
+    "no data": in_group("summary", data=None),
+    "seconds in words": in_group("summary", total_seconds="long", train_seconds="long"),
+    "seconds null": in_group("summary", total_seconds=None, checkpoint_seconds=None),
+    "interruptions in words": in_group("summary", interruptions="x"),
+    "started never": in_group("summary", started="never"),
+    "an empty configuration": in_group("summary", config={}),
+    "a deep configuration": in_group("summary", config={"a": [[[[[[[[[[[[[["x"]]]]]]]]]]]]]]}),
+    "epochs in words": lambda values, arrays: in_config(values, epochs="x"),
+    "a group that is a text": lambda values, arrays: in_config(values, optimizer="adam"),
+    "a long value": lambda values, arrays: in_config(values, seed="x" * 90_000),
+    "many keys": lambda values, arrays: in_config(values, **{f"k{k}": k for k in range(1000)}),
+    "no numbers": in_group("training", numbers=[]),
+    "history is a number": in_group("training", history=3),
+    "averaged epochs below 0": in_group("training", averaging={"epochs": -1, "averaged_epoch": 0}),
+    "more than 64 bits": in_group("training", averaging={"epochs": 10**400, "averaged_epoch": 0}),
+    "learning rates of a longer run": lambda values, arrays: arrays.update(
+        learning_rates=np.full(1000, 0.1)
+    ),
+    "a matrix of learning rates": lambda values, arrays: arrays.update(
+        learning_rates=np.ones((2, 2))
+    ),
+    "no learning rates": lambda values, arrays: arrays.pop("learning_rates"),
+    "a text for layers": lambda values, arrays: values.update(layers="x"),
+    "layers of another network": lambda values, arrays: values.update(
+        layers=[[1, "../../x\x1b[2J", 1e308, math.nan, None, None, None]]
+    ),
+    "weights that are not finite": lambda values, arrays: [
+        array.fill(math.nan) for array in arrays.values() if array.dtype == np.float32
+    ],
+    "other learning rates": lambda values, arrays: arrays["learning_rates"].fill(-math.inf),
+    "losses that are not finite": lambda values, arrays: arrays["losses"].fill(math.nan),
+    "a negative number of updates": lambda values, arrays: arrays.update(
+        {"network/optimizer/steps": np.array(-1)}
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", ["numpy"])
+@pytest.mark.parametrize("change", CRAFTED.values(), ids=CRAFTED)
+def test_resume_crafted_checkpoint_refused_or_harmless(
+    attempt: Command, workplace: Path, killed: Path, change: Callable[..., object]
+) -> None:
+    """The checksums are correct. ``attempt`` asserts that there is no traceback."""
+    changed(killed, change)
+    outside = sorted(path for path in workplace.iterdir() if path != killed)
+    result = attempt("resume", "killed")
+    assert result.code in (0, 4, 5), result.err
+    assert len(result.err) < 2_000
+    assert "\x1b" not in result.out + result.err
+    assert sorted(path for path in workplace.iterdir() if path != killed) == outside
+
+
+NAMES = (*CHECKPOINTS, "summary.json", "metrics.csv", "model_last.npz", "run.log", "plots", "lock")
+
+
+@pytest.mark.parametrize("backend", ["numpy"])
+@pytest.mark.parametrize("name", NAMES)
+def test_resume_folder_with_a_link_refused(
+    attempt: Command, workplace: Path, killed: Path, name: str
+) -> None:
+    (workplace / "outside").mkdir()
+    target = workplace / "outside" / "file"
+    target.write_text("private")
+    (killed / name).unlink(missing_ok=True)
+    (killed / name).symlink_to("../outside" if name == "plots" else "../outside/file")
+    attempt("resume", "killed").is_refused(4, name, "link")
+    attempt("resume", "killed", "--restart").is_refused(4, name, "link")
+    assert [x.name for x in (workplace / "outside").iterdir()] == ["file"]
+    assert target.read_text() == "private"
+
+
+def test_resume_configuration_of_the_run_writes_only_to_its_folder(
+    attempt: Command, workplace: Path, killed: Path
+) -> None:
+    """A stored cache outside of the folder is not created, and no data are downloaded."""
+    stored = json.loads((killed / "summary.json").read_text())
+    paths = {"root": str(workplace / "root"), "cache": str(workplace / "cache"), "download": True}
+    stored["config"]["data"] |= paths
+    del stored["sha256"]
+    (killed / "summary.json").write_text(json.dumps(stored))
+    attempt("resume", "killed").is_done("the run continues after step 7")
+    assert list(workplace.iterdir()) == [killed]
