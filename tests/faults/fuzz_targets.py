@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import re
 import shutil
+import signal
 import struct
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,20 @@ import numpy as np
 import yaml
 from fuzz import Target, run_command
 
+from nnopt.io.own_files import CHECKPOINTS
+from nnopt.recipe import checkpoints
+from nnopt.results.checkpoint_file import read_checkpoint
+from nnopt.training.state import TrainingState
+
 sys.path.append(str(Path(__file__).parent.parent / "data"))
 from data_files import write_cinic, write_idx
 
 TINY = ("epochs=2", "dataset.samples_per_class=20", "plots=false", "architecture.hidden=[4]")
+UNFINISHED = (
+    *("epochs=4", "batch_size=8", "dataset.samples_per_class=10", "architecture.hidden=[4]"),
+    *("plots=false", "progress=none", "optimizer=adam", "layer_statistics=true"),
+    *("regularizer.norm=batch", "regularizer.ema_decay=0.9", "checkpoint.interval=1e-9"),
+)
 DATA_RUN = (
     "run",
     "epochs=1",
@@ -48,12 +61,41 @@ def build_workplace(folder: Path) -> None:
         shutil.copytree(point, folder / name)
     shutil.rmtree(points[-1])  # for `nnopt resume` to run
     _write_datasets(folder)
+    _write_unfinished(folder)
     experiment = folder / "conf" / "experiment" / "mine.yaml"
     experiment.parent.mkdir(parents=True)
     experiment.write_text(
         "# @package _global_\nname: mine\nepochs: 7\noptimizer:\n  lr: 0.25\n  momentum: 0.5\n"
         "architecture:\n  hidden: [12, 8]\nregularizer:\n  dropout: 0.125\n"
     )
+
+
+def _write_unfinished(folder: Path) -> None:
+    """Write runs that were interrupted at their eighth step of twelve, with two checkpoints each.
+
+    The run ``single`` is a copy of the run ``unfinished`` that has only the newer checkpoint.
+    """
+    add_step, cost = TrainingState.add_step, checkpoints.MAX_COST
+
+    def interrupted(state: TrainingState, *arguments: Any) -> None:
+        add_step(state, *arguments)
+        if state.step == 8:
+            signal.raise_signal(signal.SIGTERM)
+
+    TrainingState.add_step, checkpoints.MAX_COST = interrupted, math.inf  # type: ignore[method-assign]
+    try:
+        runs = {"unfinished": [], "foreign": ["seed=1"], "wider": ["architecture.hidden=[5]"]}
+        for name, own in runs.items():
+            report = run_command(
+                folder, ("run", *UNFINISHED, *own, f"hydra.run.dir={name}"), lambda: None
+            )
+            if report.code != 143 or not (folder / name / CHECKPOINTS[1]).exists():
+                raise RuntimeError(f"the run was not interrupted: {report.err}")
+    finally:
+        TrainingState.add_step, checkpoints.MAX_COST = add_step, cost  # type: ignore[method-assign]
+    shutil.copytree(folder / "unfinished", folder / "single")
+    found = {name: read_checkpoint(folder / "single" / name).step for name in CHECKPOINTS}
+    (folder / "single" / min(found, key=found.__getitem__)).unlink()
 
 
 def _write_datasets(folder: Path) -> None:
@@ -78,13 +120,27 @@ def sweep_rows() -> Any:
     return _rows(Path("sweep"))
 
 
+def resumed_run(folder: str) -> Any:
+    """Return the results of a run without times: digests of its weights, metrics and layers."""
+    run = Path(folder)
+    metrics = (run / "metrics.csv").read_text().splitlines()
+    files = ("model_best.npz", "model_last.npz", "layers.csv")
+    return {
+        "files": [hashlib.sha256((run / name).read_bytes()).hexdigest() for name in files],
+        "metrics": [row.rpartition(",")[0] for row in metrics],
+        "summary": _rows(run.parent, run.name),
+    }
+
+
 def search_rows() -> Any:
     return _rows(Path("search"))
 
 
-def _rows(folder: Path) -> dict[str, Any]:
+def _rows(folder: Path, points: str = "*") -> dict[str, Any]:
     keys = ("status", "seed", "test_loss", "test_accuracy", "best_validation_accuracy")
-    summaries = [json.loads(path.read_bytes()) for path in sorted(folder.glob("*/summary.json"))]
+    summaries = [
+        json.loads(path.read_bytes()) for path in sorted(folder.glob(f"{points}/summary.json"))
+    ]
     return {summary["id"]: [summary[key] for key in keys] for summary in summaries}
 
 
@@ -296,5 +352,12 @@ TARGETS = [
     Target(
         "YAML", "conf/experiment/mine.yaml", ("run", "--cfg", "job", "experiment=mine"),
         printed_config, read_yaml,
+    ),
+    *(
+        Target(
+            "checkpoint", f"{run}/checkpoint_*.npz", ("resume", run), partial(resumed_run, run),
+            damages=("another checkpoint", "wrong type, signed checkpoint"), is_exact=True,
+        )
+        for run in ("unfinished", "single")
     ),
 ]  # fmt: skip
