@@ -43,18 +43,24 @@ class Postponed:
     """Interruptions that wait until ``raise_pending`` is called.
 
     Attributes:
-        pending: The interruption that has been requested first, or None.
-        was_raised: Whether ``raise_pending`` has raised it, so that the state is consistent.
+        pending: The interruption that has been requested first, or None. A signal or Ctrl-C
+            replaces a time limit, because it also ends a sweep.
+        raised: The one that ``raise_pending`` has raised at a consistent state, or None.
     """
 
     def __init__(self) -> None:
         self.pending: BaseException | None = None
-        self.was_raised = False
+        self.raised: BaseException | None = None
+
+    @property
+    def was_raised(self) -> bool:
+        """Whether ``raise_pending`` has raised an interruption, so that the state is consistent."""
+        return self.raised is not None
 
     def raise_pending(self) -> None:
         """Raise the interruption that has been requested, if any."""
         if self.pending is not None:
-            self.was_raised = True
+            self.raised = self.pending
             raise self.pending
 
 
@@ -67,8 +73,8 @@ def postpone_interruptions() -> Iterator[Postponed]:
     """Postpone interruptions within the context to calls of ``raise_pending``.
 
     An interruption that is still pending at the end of the context is raised there, even if an
-    error ends the context. In a program without ``stop_on_signals``, the first Ctrl-C is postponed,
-    and the second one is not.
+    error or a time limit ends the context. In a program without ``stop_on_signals``, the first
+    Ctrl-C is postponed, and the second one is not.
     """
     global _postponed
     outer, _postponed = _postponed, Postponed()
@@ -79,18 +85,19 @@ def postpone_interruptions() -> Iterator[Postponed]:
     try:
         yield _postponed
     finally:
-        pending, _postponed = _postponed, outer
+        postponed, _postponed = _postponed, outer
         if replaces_default:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        if not (pending.was_raised or isinstance(sys.exception(), Stop)):
-            pending.raise_pending()
+        is_stopped = isinstance(sys.exception(), KeyboardInterrupt | SystemExit)
+        if postponed.pending is not postponed.raised and not is_stopped:
+            postponed.raise_pending()
 
 
 def interrupt(error: BaseException) -> None:
     """Raise an interruption now, or at the next consistent point if interruptions are postponed."""
     if _postponed is None:
         raise error
-    if _postponed.pending is None:
+    if _postponed.pending is None or isinstance(_postponed.pending, TimeLimitError):
         _postponed.pending = error
 
 

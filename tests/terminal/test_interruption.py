@@ -131,6 +131,25 @@ def test_time_limit_is_postponed_like_a_signal() -> None:
     assert (code_of(limit), message_of(limit)) == (5, "took longer than max_time = 3 s")
 
 
+def test_signal_after_time_limit_raised_instead() -> None:
+    """Otherwise a sweep would go on if Ctrl-C came while a point over its time was saved."""
+    stop_on_signals()
+    with pytest.raises(Interruption):
+        limited_and_stopped()
+    assert LATEST == ["limited"]
+
+
+def limited_and_stopped() -> None:
+    with postpone_interruptions() as postponed:
+        interrupt(TimeLimitError(3, "max_time"))
+        try:
+            postponed.raise_pending()
+        except TimeLimitError:
+            LATEST[:] = ["limited"]
+            signal.raise_signal(signal.SIGTERM)
+            raise
+
+
 def test_context_in_another_thread_keeps_the_handlers() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     found: list[object] = []
