@@ -2,8 +2,8 @@
 
     NNOPT_DATA_DIR=... python benchmarks/gpu_recipes.py [--only NAME] [--seeds N] [KEY=VALUE ...]
 
-Each recipe is trained with seeds 0, 1, ... as one sweep, by default in bf16 and compiled. It has a
-row of the table:
+Each recipe is trained with seeds 0, 1, ... as one sweep, by default in bf16 and compiled. The table
+has one row for each recipe, with the columns:
 
 accuracy  test accuracy, mean ± standard deviation (n - 1 in the denominator);
 first     training time of seed 0, including compilation, which later seeds reuse;
@@ -13,8 +13,8 @@ MFU       model FLOP utilization (Chowdhery et al. 2022, appendix B): the FLOPs 
           validation sample, divided by the warm time and by the peak of the device's 16-bit matrix
           units without sparsity.
 
-Exits with 1 if cifar10_fast is below 94 % or a recipe fails, and with 2, nnopt's code for a missing
-device, without a GPU.
+Exits with 1 if cifar10_fast is below 94 % or a recipe fails. Exits with 2, nnopt's code for a
+missing device, if there is no GPU.
 """
 
 from __future__ import annotations

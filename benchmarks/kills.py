@@ -299,7 +299,7 @@ def differences(whole: Path, killed: Path) -> Iterator[str]:
 
 
 def content(path: Path) -> object:
-    """Return the content of a file that must be equal; None if it does not exist."""
+    """Return what must be equal in two copies of a file; None if the file does not exist."""
     match path.name if path.exists() else None:
         case "search.journal":
             return trials(path)

@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def measure(table: Table, folder: Path, points: int, plots: str) -> None:
-    """Run a sweep and print its rows; ``plots`` is the value that plots=auto has at this size."""
+    """Run a sweep and print its rows. ``plots`` is what plots=auto means for this many points."""
     base = run_nnopt(*arguments(folder.with_suffix(".two"), 2), f"plots={plots}").seconds
     sweep = run_nnopt(*arguments(folder, points))
     training = [float(row["train_seconds"]) for row in read_csv(folder / "results.csv")]

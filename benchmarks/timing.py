@@ -154,7 +154,7 @@ class Table:
         """Print a row.
 
         Args:
-            cells: Texts of the columns from the first; the last column shows the target.
+            cells: Texts of the first columns; later ones are empty. The last shows the target.
             value: The number to compare with the target.
             target: ``at_most=`` or ``at_least=`` and a number; none if the row has no target.
         """

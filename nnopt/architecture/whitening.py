@@ -82,8 +82,8 @@ def whitening_arrays(layer: InferredLayer, dataset: Dataset) -> dict[str, Floats
     mean, covariance = patch_statistics(dataset, window[-1])
     if not np.trace(covariance) > 1e-9 * (mean @ mean):  # the variance is zero up to rounding
         raise DataError(
-            f"{dataset.name}: every pixel of a channel has the same value in all training images, "
-            "so there is nothing to whiten; set initializer.input=null"
+            f"{dataset.name}: all pixels of each channel have the same value in all training "
+            "images, so there is nothing to whiten; set initializer.input=null"
         )
     filters = whitening_filters(covariance, channels)
     arrays = {"weight": filters.reshape(channels, *window)}

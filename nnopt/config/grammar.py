@@ -187,8 +187,8 @@ def _items(values: builtins.list[Any]) -> Iterator[Any]:
 def _refuse_sweeps(value: Any) -> None:
     if isinstance(value, Sweep | Glob):
         raise ConfigError(
-            "several values cannot be part of a list or a map, and an interval or a glob cannot be "
-            "one of several choices; write each value in full, such as choice([16],[32])"
+            "a sweep cannot be part of a list or a map, and an interval or a glob cannot be "
+            "one of several choices; write each whole value, such as choice([16],[32])"
         )
     if isinstance(value, builtins.list | dict):
         for item in value.values() if isinstance(value, dict) else value:

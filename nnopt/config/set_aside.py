@@ -88,7 +88,7 @@ class Composed:
 def compose(config_name: str, overrides: Sequence[str], with_hydra: bool) -> Composed:
     """Merge the files that overrides choose, as ``hydra.compose`` does, but with ``Loader``.
 
-    Values of a group in ``PRESETS`` count as set aside only if an override selects the file.
+    The result lists values of a group in ``PRESETS`` only if an override selects a file of it.
     """
     loader = GlobalHydra.instance().config_loader()
     config = hydra_compose(config_name, list(overrides), with_hydra)

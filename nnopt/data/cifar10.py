@@ -122,7 +122,7 @@ def _value(batch: dict[Any, Any], key: str, path: Path) -> Any:
 
 
 def _short(value: object) -> str:
-    """Return a value for a message, shortened, because a hostile file can contain long values."""
+    """Return a short text for a value in a message; a hostile file can contain very long values."""
     if isinstance(value, int) and abs(value) >= 2**63:
         return "of more than 18 digits"
     if isinstance(value, str | bytes):

@@ -219,8 +219,8 @@ def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
     if side * side != len(names):
         raise ConfigError(
             f"dataset.shape: {shown(path)} has {len(names):,} pixel columns, which make no square "
-            "of one channel; give [channels, height, width], and dataset.shape_order=hwc if the "
-            "channels of a pixel follow each other"
+            "image with one channel; give [channels, height, width], and dataset.shape_order=hwc "
+            "if all channels of one pixel come before the next pixel"
         )
     return 1, side, side
 

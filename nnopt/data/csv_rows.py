@@ -54,7 +54,7 @@ class RowReader:
     config: CsvConfig
     path: Path
     done: int = 0  # rows read so far
-    note: str = ""  # on a column with different numbers that are equal in float64
+    note: str = ""  # says which different numbers of a column are equal in float64
     _number: type = np.int64
     _lines_taken: list[str] = field(default_factory=list)
 

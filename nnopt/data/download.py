@@ -163,7 +163,7 @@ def _download(download: Download, root: Path, report: Report) -> Path:
 
 
 def _cause(error: Exception) -> Exception:
-    """Return the innermost cause of an error of requests, which wraps it in three others."""
+    """Return the original exception inside the nested exceptions of the library requests."""
     while error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     cause = getattr(error, "reason", None)

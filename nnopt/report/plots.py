@@ -1,4 +1,4 @@
-"""The plots of a report: embedded in the page as far as its size allows, else linked."""
+"""The plots of a report: embedded up to a limit on the size of the page, else linked."""
 
 from __future__ import annotations
 

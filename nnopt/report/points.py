@@ -95,7 +95,7 @@ def _unfinished(folder: Path, damage: str | None, tables: Tables) -> Point:
     sweep, row = _row_of(folder, tables)
     config = _config(folder)
     status, error = ("running" if is_held(folder) else "interrupted"), None
-    # The lock is more recent than the table, which has the old status of a point that runs again.
+    # If a point runs again, the table still has the old status, so the lock takes precedence.
     if status != "running" and row.get("status") not in (None, "", "pending", "running", "done"):
         status, error = row["status"], row.get("error") or None
     if damage is not None:

@@ -66,7 +66,7 @@ def cpu_quota(
 
 
 def _quotas(root: Path, membership: str) -> Iterator[float]:
-    """Yield the quotas of a group, a line of ``/proc/self/cgroup``, and of its parent groups."""
+    """Yield the quotas of a control group and its parents, from a line of ``/proc/self/cgroup``."""
     _, controllers, path = membership.split(":", 2)
     if controllers and "cpu" not in controllers.split(","):
         return

@@ -43,7 +43,7 @@ DAMAGE_ERRORS = (
 
 
 def read_weights(path: Path, parameters: float | None = None) -> Arrays:
-    """Return the arrays by name of an ``.npz`` file written by nnopt, without unpickling.
+    """Read an ``.npz`` file written by nnopt, without unpickling. Return a map from name to array.
 
     The arrays are never larger than the file, because compressed files are refused. ``parameters``
     is the number of parameters of the network, or None if it is unknown.

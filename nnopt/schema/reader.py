@@ -84,7 +84,7 @@ class Reader:
         self.problems: list[str] = []
 
     def read_record(self, record: type, container: Any, where: str) -> Any:
-        """Return an instance of ``record``, or None. ``where`` is the key of ``container``."""
+        """Return the value ``container`` of key ``where`` as a ``record``, or None if wrong."""
         prefix = f"{where}." if where else ""
         if not isinstance(container, Mapping):
             return self.refuse(

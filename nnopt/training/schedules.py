@@ -1,7 +1,7 @@
 """Learning-rate schedules: one function of the step, shared by both backends.
 
-Time is counted in epochs, t = step / steps per epoch, and starts at the end of the warm-up; T is
-the length of the remaining training. A schedule is a factor of ``optimizer.lr``.
+The learning rate is ``optimizer.lr`` times a factor that depends on the time t. This time is
+counted in epochs, t = step / steps per epoch, and starts at the end of the warm-up.
 """
 
 from __future__ import annotations

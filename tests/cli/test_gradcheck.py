@@ -252,7 +252,7 @@ def test_gradcheck_large_arrays_are_sampled() -> None:
     assert all(one.passed for one in checks.values())
 
 
-def test_gradcheck_detects_loss_of_wrong_label(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradcheck_detects_loss_gradient_for_wrong_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checked samples must have several classes, although the dataset is sorted by class."""
 
     def forward(logits: Array, *, labels: Array, **options: Any) -> Any:
@@ -333,7 +333,7 @@ def test_gradcheck_comparison_takes_about_two_forward_passes(
 
 
 def test_gradcheck_wrong_gradient_takes_few_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a wrong entry, the rest of the array is not checked with every step size h."""
+    """After a wrong entry, the other entries of the array are checked with only one step size h."""
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, flipped))
     config = compose_config(["dataset.samples_per_class=20", "architecture.hidden=[150]"])
     prepared = prepare(config)

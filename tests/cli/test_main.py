@@ -217,7 +217,7 @@ except SystemExit as ended:
 
 @pytest.mark.slow
 def test_numpy_runs_import_no_torch(start_nnopt: Start, workplace: Path) -> None:
-    """This includes the plots, which show a decision boundary."""
+    """Even the plots, including the decision boundary, need no PyTorch."""
     arguments = ["run", "epochs=2", "dataset.samples_per_class=20"]
     code = f"from nnopt.cli.main import run_verb; run_verb({arguments})"
     loaded = imported_by(code)

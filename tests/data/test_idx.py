@@ -39,7 +39,7 @@ def test_decode_images_and_labels_are_read(tmp_path: Path, packed: bool) -> None
     assert np.array_equal(decoded.parts["test"][1], arrays["t10k-labels-idx1-ubyte"])
     assert decoded.mean[0] == pytest.approx(arrays[IMAGES].mean(), rel=1e-15)
     assert decoded.std[0] == pytest.approx(arrays[IMAGES].std(), rel=1e-12)
-    # Checksums are computed from uncompressed contents. These differ from the published checksums.
+    # The checksums are of uncompressed contents. The files of this test are not the published ones.
     assert decoded.sources[f"MNIST/raw/{LABELS}"] == sha256(idx_bytes(arrays[LABELS]))
     assert len(decoded.notes) == 4
     assert "not the published file" in decoded.notes[0]

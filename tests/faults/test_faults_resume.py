@@ -75,9 +75,9 @@ def at_any_cost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that returns a folder with an uninterrupted run of a backend.
+    """Return a function that runs a backend and returns a folder with two folders of this run.
 
-    The folder also contains the folder of the run when it was killed within its third epoch.
+    ``whole`` is the complete run; ``killed`` is a copy of its folder during the third epoch.
     """
     made: dict[str, Path] = {}
 

@@ -1,4 +1,4 @@
-"""Data folders from a hostile sender: no command writes, deletes or executes files outside."""
+"""Data folders from a hostile sender: no command writes, deletes or executes files outside them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files in a folder of results that nnopt opens or deletes."""
+"""Which files nnopt opens or deletes in a folder of results."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def submitit(**changes: Any) -> SubmititConfig:
 @pytest.mark.parametrize(
     "folder", ["/elsewhere", "~/jobs", "~no-such-user/x", "..", "INSIDE/../../x"]
 )
-def test_check_launcher_outside_folder_must_be_repeated(tmp_path: Path, folder: str) -> None:
+def test_check_launcher_folder_outside_sweep_must_be_repeated(tmp_path: Path, folder: str) -> None:
     launcher = submitit(folder=folder.replace("INSIDE", str(tmp_path)))
     with pytest.raises(ResumeError, match=r"give it again: hydra\.launcher\.folder="):
         check_launcher(launcher, NONE, tmp_path)

@@ -198,9 +198,9 @@ class LayerBuilder:
         return apply
 
     def _residual(self, layer: InferredLayer) -> Module:
-        """Return the sum of the branch, which stochastic depth may skip, and the shortcut.
+        """Return a module that adds the outputs of the branch and the shortcut.
 
-        Stochastic depth drops samples at the end of the branch (Huang et al. 2016, section 3).
+        Stochastic depth sets the branch to 0 for random samples (Huang et al. 2016, section 3).
         """
         inner, shortcut = self.build_all(layer.inner), self.build_all(layer.shortcut)
         if layer.skip_probability:

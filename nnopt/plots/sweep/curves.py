@@ -110,7 +110,7 @@ def plot_sweep_curves(
 
 
 def _columns(metric: str, curves: Sequence[LearningCurves]) -> tuple[str, str]:
-    """Return the training loss and the column that is closest to the metric of the test set."""
+    """Return ``train_loss`` and the validation loss or accuracy, or else ``train_accuracy``."""
     kind = "loss" if metric.endswith("loss") else "accuracy"
     column = f"validation_{kind}"
     rows = (row for setting in curves for history in setting.histories for row in history)

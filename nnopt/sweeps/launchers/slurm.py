@@ -93,7 +93,7 @@ def run_as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Task
 
 
 def _job_folder(config: SubmititConfig, task: Task) -> Path:
-    """Make a new folder for the files of the jobs. It must be new: submitit unpickles its files."""
+    """Make a new folder for the files of the jobs; submitit would unpickle files of an old one."""
     path = (task.folder.parent / SUBMITIT).absolute()
     if config.folder is not None:
         path = Path(absolute_folder(config.folder, "hydra.launcher.folder"))

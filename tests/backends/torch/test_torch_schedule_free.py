@@ -74,7 +74,7 @@ def test_twenty_steps_of_schedule_free_equal_formula(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_schedule_free_network_equals_optimizer_of_library(
+def test_schedule_free_network_equals_network_trained_with_library(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
     layers = [{"dense": 8}, "tanh", {"dense": "classes"}]

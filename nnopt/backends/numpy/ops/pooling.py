@@ -127,10 +127,10 @@ class Windows(NamedTuple):
         return (below[rows, None] * self.size + right)[:, :, None, None]
 
     def _match(self, offset: int, windows: slice, pixels: int) -> tuple[slice, slice] | None:
-        """Return a slice of windows along an axis, and the pixels ``offset`` after each start.
+        """Return a slice of windows along an axis, and a slice of one pixel of each window.
 
-        Both slices include only windows for which this pixel is inside the image:
-        0 <= window · stride + offset < pixels. Return None if there is no such window.
+        This pixel has the index window · stride + offset. Windows for which it is outside the image
+        (below 0 or at least ``pixels``) are left out. Return None if no window is left.
         """
         first = max(windows.start, -(offset // self.stride))
         last = min(windows.stop - 1, (pixels - 1 - offset) // self.stride)
