@@ -109,7 +109,7 @@ class Case:
 
     Attributes:
         folder: Folder of the uninterrupted run and of the killed ones.
-        ready, seconds: Time from the start to the first ``summary.json``, and to the end.
+        ready, seconds: Time from the start to the first ``summary.json``, and to the end of a run.
     """
 
     title: str
@@ -220,9 +220,11 @@ def kill_often(case: Case, folder: Path, rng: random.Random) -> list[str]:
         can_resume, old, ended = case.has_started(folder), parts(folder), finished(folder)
         rest = max(case.seconds - case.ready - done, 0.5)
         latest = 1.0 if can_resume and rng.random() < AGAIN else case.ready + rest
-        delay = rng.uniform(0.0 if can_resume else case.ready, latest)
+        delay = rng.uniform(0, latest if can_resume else rest)
         is_at_write = rng.random() < AT_WRITE
         started, process = time.monotonic(), case.start(folder)
+        while not case.has_started(folder) and process.poll() is None:
+            time.sleep(0.001)
         with suppress(subprocess.TimeoutExpired):
             process.wait(delay)
         while is_at_write and process.poll() is None and parts(folder) <= old:
@@ -232,7 +234,8 @@ def kill_often(case: Case, folder: Path, rng: random.Random) -> list[str]:
         done += max(time.monotonic() - started - case.ready, 0)
         now = finished(folder)
         problems += [f"{path} has changed" for path in ended if now.get(path) != ended[path]]
-        if not was_killed:  # the run has ended before
+        if not was_killed:  # the run has ended before: it is faster than the uninterrupted one
+            case.seconds = min(case.seconds, case.ready + done)
             break
         if case.has_started(folder):
             case.counts["kills"] += 1
