@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nnopt.backends.state import listed
 from nnopt.cli.run import prepare_all, run_and_report
 from nnopt.config.hydra import composing, override_text, parse_overrides
 from nnopt.config.point import Point, point_id
@@ -91,7 +92,8 @@ def resume_run(folder: Path, options: Namespace) -> int:
                 )
         if checkpoint is None:
             prepare_all([safe])
-            console.note(f"{console.short(folder)} has no checkpoint; the run starts over")
+            reason = "" if options.restart else f"{console.short(folder)} has no checkpoint; "
+            console.note(f"{reason}the run starts over")
             remove_run(folder)
         else:
             check_checkpoint(checkpoint, safe)
@@ -118,7 +120,7 @@ def _point(folder: Path, stored: Mapping[str, Any]) -> Point:
         config = read_config(container)
     except ConfigError as error:
         raise ResumeError(
-            f"the configuration in {shown(folder)} is not valid: {'; '.join(error.problems)}"
+            f"the configuration in {shown(folder)} is not valid: {listed(error.problems, '; ')}"
         ) from error
     return Point(point_id(config), config, container, tuple(stored["overrides"]))
 

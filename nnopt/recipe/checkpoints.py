@@ -186,7 +186,9 @@ def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
         typed(checkpoint.training.values, VALUES)
         old = read_config(before)
     except (ValueError, ConfigError) as error:
-        raise ResumeError(f"{where} is not a checkpoint of nnopt: {error}") from error
+        problems = getattr(error, "problems", [str(error)])
+        reason = listed(problems, "; ")
+        raise ResumeError(f"{where} is not a checkpoint of nnopt: {reason}") from error
     dataset = prepare(point.config).dataset
     read = (summary["data"] or {}).get("sources") or {}
     if others := [x for x, digest in dataset.sources.items() if read.get(x, digest) != digest]:

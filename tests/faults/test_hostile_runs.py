@@ -331,6 +331,20 @@ def test_readers_succeed_despite_hostile_file(attempt: Command, runs: Path, buil
         assert attempt("compare", "runs", "--format", form).code == 0
 
 
+@pytest.mark.parametrize("build", (SUMMARIES | HARMLESS).values(), ids=SUMMARIES | HARMLESS)
+def test_resume_of_hostile_run_touches_no_other_file(
+    attempt: Command, runs: Path, workplace: Path, build: Build
+) -> None:
+    build(runs / "b")
+    others = [x for x in workplace.rglob("*") if runs / "b" not in (x, *x.parents) and x.is_file()]
+    before = {path: path.read_bytes() for path in others}
+    result = attempt("resume", "runs/b", "plots=false")
+    assert result.code in (0, 4)
+    assert SECRET not in result.out + result.err
+    assert len(result.err) < 2_000
+    assert {path: path.read_bytes() for path in before} == before
+
+
 @pytest.mark.parametrize("build", WEIGHTS.values(), ids=WEIGHTS)
 def test_diff_refuses_hostile_weights_within_memory(
     attempt: Command, runs: Path, build: Build
