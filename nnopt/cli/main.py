@@ -1,7 +1,7 @@
 """The command line: runs a verb, and converts errors to one line and an exit code.
 
 Exit codes: 0 success, 2 configuration or usage, 3 data, 4 resume, 5 failed training,
-6 output, 130 Ctrl-C, 143 SIGTERM or SIGHUP, 1 a bug in nnopt.
+6 output, 130 Ctrl-C, 143 SIGTERM, SIGHUP or SIGUSR1, 1 a bug in nnopt.
 
 The module of a verb is imported only when the verb runs, because ``nnopt version`` must be fast.
 """
@@ -23,7 +23,7 @@ nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
   nnopt run [key=value ...]        train one configuration, or every point of a sweep (-m)
       nnopt run dataset=mnist optimizer=adam seed=1
       nnopt run -m optimizer.lr=0.1,0.01 'seed=range(3)'
-  nnopt resume SWEEP               resume a sweep, retry failed points, add values
+  nnopt resume DIR                 continue a run or a sweep, train longer, add values
       nnopt resume outputs/latest 'seed=range(10)'
   nnopt compare DIR ...            one table of runs and sweeps: means over seeds, tests
       nnopt compare outputs/latest --baseline optimizer=sgd

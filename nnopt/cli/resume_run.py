@@ -25,7 +25,7 @@ from nnopt.io.own_files import (
     remove_run,
     remove_temporary_files,
 )
-from nnopt.recipe.checkpoints import LENGTH_KEYS, check_checkpoint, latest_checkpoint
+from nnopt.recipe.checkpoints import DATA_FILES, LENGTH_KEYS, check_checkpoint, latest_checkpoint
 from nnopt.results.checkpoint_file import Checkpoint
 from nnopt.results.summary import UnusableSummaryError, read_summary
 from nnopt.schema import SequentialConfig, renamed_key, with_added_keys
@@ -40,6 +40,7 @@ CHANGEABLE = (
     "checkpoint.keep",
     "progress",
     "plots",
+    *DATA_FILES,
     "data.root",
     "data.cache",
     "data.download",
@@ -79,27 +80,28 @@ def resume_run(folder: Path, options: Namespace) -> int:
         safe = with_safe_data(point, given, folder)
         note_missing_cache((point,), (safe,))
         safe = replace(point, config=safe.config)  # the files keep the stored configuration
-        checkpoint = None
-        if not options.restart:
-            lengths = [[x.container[key] for key in LENGTH_KEYS] for x in (before, point)]
-            if _is_finished(stored, folder, is_longer=lengths[0] != lengths[1]):
-                return 0
-            checkpoint = latest_checkpoint(folder)
-            if checkpoint is None and stored["status"] == "done":
-                raise ResumeError(
-                    f"{shown(folder)} is finished, and it has no checkpoint: only a run with "
-                    "checkpoint.keep=true can be made longer; start a new run"
-                )
-        if checkpoint is None:
-            prepare_all([safe])
-            reason = "" if options.restart else f"{console.short(folder)} has no checkpoint; "
-            console.note(f"{reason}the run starts over")
-            remove_run(folder)
-        else:
-            check_checkpoint(checkpoint, safe)
-            _note_differences(checkpoint, safe)
-            console.note(f"the run continues after step {checkpoint.step}")
-        return run_and_report(safe, folder, checkpoint)
+        lengths = [[x.container[key] for key in LENGTH_KEYS] for x in (before, point)]
+        if not options.restart and _is_finished(stored, folder, lengths[0] != lengths[1]):
+            return 0
+        try:
+            checkpoint = None if options.restart else latest_checkpoint(folder)
+            if checkpoint is not None:
+                check_checkpoint(checkpoint, safe)
+                _note_differences(checkpoint, safe)
+                console.note(f"the run continues after step {checkpoint.step}")
+                return run_and_report(safe, folder, checkpoint)
+        except ResumeError as error:
+            raise ResumeError(f"{error}; or start over with --restart") from error
+        if stored["status"] == "done" and not options.restart:
+            raise ResumeError(
+                f"{shown(folder)} is finished, and it has no checkpoint: the length can change "
+                "only with checkpoint.keep=true; start a new run"
+            )
+        prepare_all([safe])
+        reason = "" if options.restart else f"{console.short(folder)} has no checkpoint; "
+        console.note(f"{reason}the run starts over")
+        remove_run(folder)
+        return run_and_report(safe, folder)
 
 
 def _stored_summary(folder: Path) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ from nnopt.config.point import MAX_POINTS_WITH_PLOTS
 from nnopt.errors import ConfigError, OutputError, Problems, TimeLimitError
 from nnopt.io.atomic_files import fresh_folder, link_latest, output_error, shown
 from nnopt.io.locks import hold
-from nnopt.io.own_files import check_writable
+from nnopt.io.own_files import CHECKPOINTS, check_writable
 from nnopt.io.paths import given_path
 from nnopt.recipe.prepare import prepare
 from nnopt.recipe.run import run
@@ -105,8 +105,10 @@ def run_and_report(point: Point, directory: Path, resumed: Checkpoint | None = N
     try:
         summary = run(point, directory, resumed=resumed)
     except (KeyboardInterrupt, Interruption, TimeLimitError) as stop:
+        has_checkpoint = any((directory / name).exists() for name in CHECKPOINTS)
+        effect = "continues the run" if has_checkpoint else "starts the run over"
         command = console.resume_command(directory)
-        console.error(f"{message_of(stop)}; `{command}` continues the run")
+        console.error(f"{message_of(stop)}; `{command}` {effect}")
         return code_of(stop)
     _print_summary(summary, directory)
     return 0

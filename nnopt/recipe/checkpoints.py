@@ -15,17 +15,11 @@ from nnopt.config.point import Point
 from nnopt.config.validate import read_config
 from nnopt.errors import ConfigError, OutputError, ResumeError, TimeLimitError
 from nnopt.io.atomic_files import shown
-from nnopt.io.own_files import CHECKPOINTS
+from nnopt.io.own_files import CHECKPOINTS, remove_files
 from nnopt.io.safe_text import shortened
 from nnopt.recipe.prepare import prepare
 from nnopt.recipe.recorder import RunRecorder
-from nnopt.results.checkpoint_file import (
-    Checkpoint,
-    Content,
-    read_checkpoint,
-    typed,
-    write_checkpoint,
-)
+from nnopt.results.checkpoint_file import Checkpoint, Content, read_checkpoint, write_checkpoint
 from nnopt.results.summary import MAX_QUOTED_CHARACTERS
 from nnopt.schema import WITHOUT_EFFECT, Config, learning_rate, with_added_keys, with_new_keys
 from nnopt.schema.values import flatten
@@ -33,12 +27,15 @@ from nnopt.terminal.interruption import interrupt, postpone_interruptions
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.loop import Loop
 from nnopt.training.schedules import build_schedule
-from nnopt.training.state import VALUES, Length
+from nnopt.training.state import Length
 
 log = logging.getLogger("nnopt")
 
 MAX_COST = 0.01
 """Largest fraction of the time that checkpoints may take. A slow disk makes them less frequent."""
+
+DATA_FILES = ("dataset.train", "dataset.test")
+"""Keys of paths, which may differ when a run is resumed: the contents of the files are compared."""
 
 LENGTH_KEYS = ("epochs", "max_steps")
 """Keys that may differ when a run is resumed: the training becomes longer."""
@@ -73,7 +70,8 @@ class CheckpointWriter:
         evaluation, is complete.
         """
         interval = self._config.checkpoint.interval
-        self._loop, self._saved_step = loop, loop.training.step
+        self._loop, self._first_step = loop, loop.training.step
+        self._saved_step = self._first_step
         self._due = time.monotonic() + (math.inf if interval is None else interval)
         loop.between_steps, loop.between_batches = self._between_steps, self._raise_pending
         with postpone_interruptions() as self._postponed:
@@ -89,6 +87,7 @@ class CheckpointWriter:
                 raise
             if self._config.checkpoint.keep:
                 self._write(self._final)
+                remove_files(self._recorder.directory, [self._paths[0].name])  # the previous one
 
     @contextmanager
     def after(self) -> Iterator[None]:
@@ -110,7 +109,8 @@ class CheckpointWriter:
             self._write(None)
 
     def _raise_pending(self) -> None:
-        if time.monotonic() >= self._deadline:
+        has_advanced = self._loop.training.step > self._first_step
+        if has_advanced and time.monotonic() >= self._deadline:
             assert self._config.max_time is not None
             interrupt(TimeLimitError(self._config.max_time, "max_time"))
         self._postponed.raise_pending()
@@ -152,7 +152,7 @@ def latest_checkpoint(directory: Path) -> Checkpoint | None:
         raise problems[0]
     for problem in problems:
         log.warning("%s; the other checkpoint is used", problem)
-    return max(found, key=lambda checkpoint: checkpoint.step, default=None)
+    return max(found, key=lambda x: (x.step, len(x.training.values["history"])), default=None)
 
 
 def usable_checkpoint(point: Point, directory: Path) -> Checkpoint | None:
@@ -176,26 +176,23 @@ def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
     The training may be longer than before if this changes none of the steps so far.
     """
     where, summary = shown(checkpoint.path), checkpoint.summary
+    rate = summary.get("suggested_lr")
+    if not (rate is None or 0 < rate < math.inf):
+        raise ResumeError(f"{where} is not a checkpoint of nnopt: suggested_lr is {rate}")
     before = with_added_keys(with_new_keys(summary["config"]))
     if changed := list(_changed_keys(before, point.container)):
         raise ResumeError(
-            f"{where} belongs to a run with another configuration: {listed(changed, ', ')}; "
-            "restore the file of this run, or start over with --restart"
+            f"{where} belongs to a run with another configuration: {listed(changed, ', ')}"
         )
     try:
-        typed(checkpoint.training.values, VALUES)
         old = read_config(before)
-    except (ValueError, ConfigError) as error:
-        problems = getattr(error, "problems", [str(error)])
-        reason = listed(problems, "; ")
+    except ConfigError as error:
+        reason = listed(error.problems, "; ")
         raise ResumeError(f"{where} is not a checkpoint of nnopt: {reason}") from error
     dataset = prepare(point.config).dataset
-    read = (summary["data"] or {}).get("sources") or {}
-    if others := [x for x, digest in dataset.sources.items() if read.get(x, digest) != digest]:
-        raise ResumeError(
-            f"{', '.join(others)}: changed since the run read it, so the run cannot continue; "
-            "restore the file, or start over with --restart"
-        )
+    digests = ((summary["data"] or {}).get("sources") or {}).values()  # files may have moved
+    if others := [x for x, digest in dataset.sources.items() if digest not in digests]:
+        raise ResumeError(f"{', '.join(others)}: changed since the run read it; restore the file")
     lengths = [Length.of(x, len(dataset.train)) for x in (old, point.config)]
     if lengths[0] != lengths[1]:
         for problem in _length_problems(checkpoint, point.config, *lengths):
@@ -209,7 +206,9 @@ def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
     old, new = dict(flatten(before)), dict(flatten(now))
     for key in sorted(old.keys() | new.keys()):
         group = key.partition(".")[0]
-        if group in (*WITHOUT_EFFECT, *LENGTH_KEYS) or old.get(key) == new.get(key):
+        if group in (*WITHOUT_EFFECT, *LENGTH_KEYS) or key in DATA_FILES:
+            continue
+        if old.get(key) == new.get(key):
             continue
         values = [shortened(repr(x.get(key)), MAX_QUOTED_CHARACTERS) for x in (old, new)]
         yield f"{key} was {values[0]} and is {values[1]}"
@@ -240,7 +239,8 @@ def _length_problems(
             return
     if swa := config.regularizer.swa_start:
         starts = [first_swa_epoch(swa, x.epochs) for x in (old, new)]
-        if starts[0] != starts[1] and min(starts) <= len(training["history"]):
+        has_average = training["averaging"].get("epochs") != 0
+        if starts[0] != starts[1] and (has_average or min(starts) <= len(training["history"])):
             yield (
                 f"regularizer.swa_start = {swa:g} depends on it. With {new.epochs} epochs, the "
                 f"average would have begun with epoch {starts[1]} instead of {starts[0]}"

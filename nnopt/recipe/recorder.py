@@ -22,15 +22,18 @@ from nnopt.results.metrics import METRICS
 from nnopt.results.metrics_file import EpochRow, LayerRow, MetricsFile
 from nnopt.results.summary import file_checksums, write_summary
 from nnopt.terminal.console import note
-from nnopt.terminal.interruption import message_of
+from nnopt.terminal.interruption import message_of, postpone_interruptions
 from nnopt.terminal.live_display import TrainingProgress
 from nnopt.training.loop import Loop
 from nnopt.training.state import TrainingState
 
 log = logging.getLogger("nnopt")
 
-SECONDS = ("train_seconds", "total_seconds", "checkpoint_seconds")
-"""Keys of the summary for times, which are added up over all processes of a run."""
+KEPT = (
+    *METRICS,
+    *("started", "data", "interruptions", "checkpoint_seconds"),
+)
+"""Keys of a summary whose values a resumed run takes from its checkpoint."""
 
 WITHOUT_CHECKPOINT = ("done", "pruned", "diverged")
 """Statuses of ended runs, which need no checkpoint to be resumed."""
@@ -71,12 +74,13 @@ class RunRecorder:
         self.layer_rows: list[LayerRow] = []
         if resumed is not None:
             self.layer_rows += resumed.layers
-            kept = (*SECONDS, "started", "suggested_lr")
-            found = {key: resumed.summary.get(key) for key in kept}
+            found = {key: resumed.summary.get(key) for key in KEPT}
             self.summary |= {key: value for key, value in found.items() if value is not None}
-            self.summary["interruptions"] = resumed.summary.get("interruptions", 0) + 1
+            self.summary["interruptions"] += 1
+        self._has_started = False
         self._started = time.perf_counter() - (self.summary["total_seconds"] or 0)
         self._training_started = math.nan
+        self._is_resumed = resumed is not None
         self._point = point
         self._after_epoch = tuple(after_epoch)
         self._quiet = quiet
@@ -86,15 +90,16 @@ class RunRecorder:
     def recording(self) -> Iterator[None]:
         """Write ``run.log`` during the run, and ``summary.json`` at its end.
 
-        The status and the error of an exception are recorded, and the exception is raised again.
+        The status and the error of an exception are recorded, and the exception is raised again. If
+        it ends a resumed run before the training, the earlier ``summary.json`` stays.
         """
         summary = self.summary
         with _logging_to(self.directory / "run.log"):
             overrides = " ".join(self._point.overrides) or "none"
             log.info("point %s, overrides: %s", self._point.id, overrides)
             try:
-                write_summary(self.directory, summary)  # first, because `nnopt resume` needs it
-                write_text(self.directory / "config.yaml", to_yaml(self._point.container))
+                if not self._is_resumed:
+                    self.start()
                 yield
                 summary["status"] = "done"
             except BaseException as error:
@@ -105,7 +110,14 @@ class RunRecorder:
             finally:
                 summary["finished"] = environment.now()
                 self._update_seconds()
-                self._finish()
+                with postpone_interruptions():
+                    self._finish()
+
+    def start(self) -> None:
+        """Write the first ``summary.json``, which `nnopt resume` needs, and ``config.yaml``."""
+        self._has_started = True
+        write_summary(self.directory, self.summary)
+        write_text(self.directory / "config.yaml", to_yaml(self._point.container))
 
     def start_events(self) -> None:
         """Start a TensorBoard event file. Raises OutputError if it cannot be written."""
@@ -197,7 +209,8 @@ class RunRecorder:
         with suppress(OSError):
             summary["files"] = file_checksums(self.directory, ("metrics.csv",))
         try:
-            write_summary(self.directory, summary)
+            if self._has_started:
+                write_summary(self.directory, summary)
         except OutputError:
             if summary["status"] == "done":
                 raise

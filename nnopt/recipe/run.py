@@ -80,7 +80,7 @@ def run(
                 training = train(model, recorder, writer, resumed)
                 result = test(model, training, recorder)
                 draw(model, training, result, recorder)
-            raise_if_diverged(config, training, result)
+                raise_if_diverged(config, training, result)
     return recorder.summary
 
 
@@ -142,6 +142,7 @@ def train(
     probe = model.loader(select_probe(dataset)) if config.layer_statistics else None
     if resumed is not None:
         _restore(loop, model, resumed)
+        recorder.start()
     try:
         with recorder.training(loop, with_layers=probe is not None), writer.during(loop):
             for row, is_best in loop.run():
@@ -166,9 +167,8 @@ def _restore(loop: Loop, model: Model, resumed: Checkpoint) -> None:
         if [(row.epoch, row.layer) for row in resumed.layers] != rows:
             raise ValueError("its statistics are those of other layers or epochs")
     except (ValueError, OverflowError) as error:  # OverflowError: int(inf)
-        raise ResumeError(
-            f"{shown(resumed.path)} does not fit the network: {error}; --restart starts over"
-        ) from error
+        message = f"{shown(resumed.path)} does not fit the network: {error}"
+        raise ResumeError(message) from error
     log.info("continued after step %d, from %s", resumed.step, resumed.path.name)
 
 

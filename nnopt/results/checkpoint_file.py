@@ -26,6 +26,12 @@ from nnopt.results.weights import read_weights
 FORMAT = 1
 """Version of the format of checkpoints. A newer nnopt may write a higher version."""
 
+TRAINING: Mapping[str, type] = {
+    **dict.fromkeys(("numbers", "stopping", "plateau", "averaging", "epoch"), dict),
+    "history": list,
+}
+"""Values of a training in a checkpoint -> their types."""
+
 VALUES, DIGEST = "values", "sha256"
 
 Record = TypeVar("Record")
@@ -84,7 +90,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ResumeError: The file is missing, damaged, or in the format of a newer version.
     """
     try:
-        arrays = {name: array.copy() for name, array in read_weights(path).items()}
+        arrays = read_weights(path)
         if not np.array_equal(arrays.pop(DIGEST, ()), _digest(arrays)):
             raise ResumeError(f"{shown(path)} is damaged: its SHA-256 does not match")
         values = json.loads(arrays.pop(VALUES, np.zeros(0, np.uint8)).tobytes())
@@ -96,6 +102,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             )
         values = typed(values, {"format": int, "training": dict, "summary": dict, "layers": list})
         check_summary(values["summary"])
+        typed(values["training"], TRAINING)
         layers = read_records(LayerRow, values["layers"])
         return Checkpoint(Content(values["training"], arrays), values["summary"], layers, path)
     except DataError as error:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from nnopt.config.point import Point
-from nnopt.errors import NnoptError, TimeLimitError
+from nnopt.errors import NnoptError, ResumeError, TimeLimitError
 from nnopt.io.locks import hold
 from nnopt.io.own_files import remove_run
 from nnopt.recipe.checkpoints import usable_checkpoint
 from nnopt.recipe.recorder import AfterEpoch
 from nnopt.recipe.run import run
 from nnopt.sweeps.point_folder import ENDED, make_folder, read_state
+
+log = logging.getLogger("nnopt")
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,14 @@ def run_task(task: Task) -> TaskResult:
             resumed = None
             if state.status != "diverged":  # the training would diverge at the same step
                 resumed = usable_checkpoint(task.point, task.folder)
-            if resumed is None:
-                remove_run(task.folder)
-            run(task.point, task.folder, task.after_epoch, quiet=True, resumed=resumed)
+            if resumed is not None:
+                try:
+                    run(task.point, task.folder, task.after_epoch, quiet=True, resumed=resumed)
+                    return TaskResult(task, "done")
+                except ResumeError as error:
+                    log.warning("%s; the point starts over", error)
+            remove_run(task.folder)
+            run(task.point, task.folder, task.after_epoch, quiet=True)
     except (NnoptError, TimeLimitError) as error:
         return TaskResult(task, error.status, str(error))
     except Exception as error:

@@ -77,20 +77,22 @@ def postpone_interruptions() -> Iterator[Postponed]:
     Ctrl-C is postponed, and the second one is not.
     """
     global _postponed
-    outer, _postponed = _postponed, Postponed()
+    outer, own = _postponed, Postponed()
+    _postponed = own
     is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     replaces_default = is_default and threading.current_thread() is threading.main_thread()
     if replaces_default:
         signal.signal(signal.SIGINT, _postpone_once)
     try:
-        yield _postponed
+        yield own
     finally:
-        postponed, _postponed = _postponed, outer
+        if _postponed is own:  # else another thread has entered the context
+            _postponed = outer
         if replaces_default:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         is_stopped = isinstance(sys.exception(), KeyboardInterrupt | SystemExit)
-        if postponed.pending is not postponed.raised and not is_stopped:
-            postponed.raise_pending()
+        if own.pending is not own.raised and not is_stopped:
+            own.raise_pending()
 
 
 def interrupt(error: BaseException) -> None:

@@ -60,6 +60,11 @@ class Averaging:
         if ema:
             network.average(1.0)
 
+    @property
+    def is_used(self) -> bool:
+        """Whether evaluation uses an average in place of the trained weights."""
+        return bool(self._ema or self.epochs)
+
     def after_step(self, step: int) -> None:
         """Update the exponential average after ``step`` updates of the weights."""
         if self._ema:
@@ -103,7 +108,7 @@ class Averaging:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Use the average, if any, in place of the network's weights within the context."""
-        if not (self._ema or self.epochs):
+        if not self.is_used:
             yield
             return
         self._network.swap_average()

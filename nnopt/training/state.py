@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nnopt.backends.protocol import Network, StepRecord
 from nnopt.backends.state import check_state
-from nnopt.results.checkpoint_file import Content, read_records, typed
+from nnopt.results.checkpoint_file import TRAINING, Content, read_records, typed
 from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config, learning_rate
 from nnopt.training.averaging import Averaging
@@ -21,12 +21,6 @@ from nnopt.training.evaluation import Evaluation
 from nnopt.training.schedules import Plateau, Schedule, build_schedule
 
 Arrays = Mapping[str, NDArray[Any]]
-
-VALUES: Mapping[str, type] = {
-    **dict.fromkeys(("numbers", "stopping", "plateau", "averaging", "epoch"), dict),
-    "history": list,
-}
-"""Values of a checkpoint -> their types."""
 
 VECTORS = {"learning_rates": np.float64, "sizes": np.int64, "losses": np.float64}
 """Vectors of a checkpoint: a learning rate of every step, and sizes and losses of the epoch."""
@@ -249,7 +243,10 @@ class TrainingState:
 
         The network must have been built from the same configuration, with its initial weights.
         """
-        values, arrays = typed(content.values, VALUES), content.arrays
+        values, arrays = typed(content.values, TRAINING), content.arrays
+        known = (*VECTORS, "last/", "best/", "network/")
+        if other := next((name for name in arrays if not name.startswith(known)), None):
+            raise ValueError(f"{other[:100]} is unexpected")
         rates, sizes, losses = (_vector(arrays, *vector) for vector in VECTORS.items())
         last = _with_prefix(arrays, "last/")
         best = _with_prefix(arrays, "best/") or last
@@ -258,14 +255,17 @@ class TrainingState:
         history = read_records(EpochRow, values["history"])
         if not self._is_position(history, len(rates), sizes, len(losses)):
             raise ValueError("its numbers of steps and epochs contradict each other")
-        self._network.load_state(_with_prefix(arrays, "network/"))
+        for rule in ("stopping", "averaging", "plateau"):
+            getattr(self, rule).load_state(values[rule])
+        network = _with_prefix(arrays, "network/")
+        if any(x.startswith("average/") for x in network) is not self.averaging.is_used:
+            raise ValueError("it has an average that the training does not use, or none")
+        self._network.load_state(network)
         self.last, self.best = last, best
         for name, value in typed(values["numbers"], NUMBERS).items():
             setattr(self, name, value)
         self.history = history
         self.learning_rates = rates.tolist()
-        for rule in ("stopping", "averaging", "plateau"):
-            getattr(self, rule).load_state(values[rule])
         epoch = typed(values["epoch"], EPOCH_NUMBERS)
         self.epoch = UnfinishedEpoch(sizes.tolist(), [], epoch.pop("seconds"))
         if sizes.size:
