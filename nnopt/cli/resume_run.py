@@ -91,7 +91,7 @@ def resume_run(folder: Path, options: Namespace) -> int:
                 console.note(f"the run continues after step {checkpoint.step}")
                 return run_and_report(safe, folder, checkpoint)
         except ResumeError as error:
-            raise ResumeError(f"{error}; or start over with --restart") from error
+            raise ResumeError(f"{error}; --restart starts over") from error
         if stored["status"] == "done" and not options.restart:
             raise ResumeError(
                 f"{shown(folder)} is finished, and it has no checkpoint: the length can change "

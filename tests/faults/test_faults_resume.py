@@ -489,7 +489,7 @@ REFUSED = {
         "early stopping has ended the training",
     ),
     "max_steps": (["max_steps=5", *KEPT], "max_steps = 5 has ended the last epoch"),
-    "not kept": (["epochs=4"], "only a run with checkpoint.keep=true can be made longer"),
+    "not kept": (["epochs=4"], "the length can change only with checkpoint.keep=true"),
 }
 
 
