@@ -77,14 +77,12 @@ class CheckpointWriter:
         with postpone_interruptions() as self._postponed:
             try:
                 yield
-                if interval is not None:
-                    self._final = loop.save()
-                self._postponed.raise_pending()
             except (KeyboardInterrupt, SystemExit, TimeLimitError):
                 if self._postponed.was_raised:  # else it was raised within a step
-                    self._try_to_write(self._final)
-                    self._final = None  # it is written
+                    self._try_to_write(None)
                 raise
+            if interval is not None:
+                self._final = loop.save()
             if self._config.checkpoint.keep:
                 self._write(self._final)
                 remove_files(self._recorder.directory, [self._paths[0].name])  # the previous one

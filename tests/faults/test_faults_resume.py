@@ -162,6 +162,20 @@ def test_run_killed_resumed_to_equal_bits(
     assert not [name for name in CHECKPOINTS if (workplace / "killed" / name).exists()]
 
 
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_resumed_run_keeps_its_checkpoint_until_the_next_is_complete(
+    attempt: Command, killed: Path, trap: Trap, name: str
+) -> None:
+    found = {read_checkpoint(killed / x).step: (killed / x).read_bytes() for x in CHECKPOINTS}
+    for file in CHECKPOINTS:
+        (killed / file).write_bytes(found[7 if file == name else 6])
+    used, kept = killed / name, []
+    before = used.read_bytes()
+    trap(STEP, 1, lambda: kept.append(used.read_bytes() == before))
+    attempt("resume", "killed").is_done("the run continues after step 7")
+    assert kept == [True]
+
+
 PROGRAM = """
 import itertools, math, os, signal, sys
 import nnopt.recipe.checkpoints as checkpoints
