@@ -24,7 +24,14 @@ SUMMARY = {
     "error": None,
     "total_seconds": 1.5,
 }
-VALUES = {"loss": math.nan, "best": -math.inf, "rate": 0.1 + 0.2, "n": 3, "none": None, "x": ["ä"]}
+VALUES = {
+    "numbers": {"loss": math.nan, "best": -math.inf, "rate": 0.1 + 0.2, "none": None, "x": ["ä"]},
+    "stopping": {},
+    "plateau": {},
+    "averaging": {},
+    "epoch": {"n": 3},
+    "history": [],
+}
 ARRAYS = {
     "learning_rates": np.array([0.1, 0.2]),
     "network/a": np.array([[math.nan, -0.0, 1e-45]], np.float32),
@@ -112,7 +119,7 @@ def test_checkpoint_with_flipped_bit_is_refused_or_unchanged(path: Path) -> None
 
 def test_checkpoint_with_an_open_bracket_in_a_header_refused(path: Path) -> None:
     """NumPy parses the header of a large array before zipfile has read its CRC."""
-    write_checkpoint(path, Checkpoint(Content({}, {"large": np.zeros(2000)}), SUMMARY, []))
+    write_checkpoint(path, Checkpoint(Content(VALUES, {"large": np.zeros(2000)}), SUMMARY, []))
     data = path.read_bytes()
     place = data.index(b")", data.index(b"large.npy"))
     path.write_bytes(data[:place] + b"(" + data[place + 1 :])
@@ -165,25 +172,34 @@ CONTENTS: dict[str, tuple[Any, str]] = {
         "layers has a wrong type",
     ),
     "a layer that is short": (
-        {"format": 1, "training": {}, "summary": SUMMARY, "layers": [[1]]},
+        {"format": 1, "training": VALUES, "summary": SUMMARY, "layers": [[1]]},
         "a row has 1 values",
     ),
     "no summary": (
-        {"format": 1, "training": {}, "summary": {}, "layers": []},
+        {"format": 1, "training": VALUES, "summary": {}, "layers": []},
         "it has no 'status', 'seed', 'config', 'overrides', 'data', 'error'",
     ),
     "a summary with a wrong type": (
-        {"format": 1, "training": {}, "summary": SUMMARY | {"interruptions": "3"}, "layers": []},
+        {
+            "format": 1,
+            "training": VALUES,
+            "summary": SUMMARY | {"interruptions": "3"},
+            "layers": [],
+        },
         'interruptions is "3", expected a whole number',
     ),
     "a summary with a list of seconds": (
-        {"format": 1, "training": {}, "summary": SUMMARY | {"total_seconds": []}, "layers": []},
+        {"format": 1, "training": VALUES, "summary": SUMMARY | {"total_seconds": []}, "layers": []},
         r"total_seconds is \[\], expected a number",
+    ),
+    "training without plateau": (
+        {"format": 1, "training": {"numbers": {}}, "summary": SUMMARY, "layers": []},
+        "it has other keys than numbers, stopping, plateau",
     ),
     "a negative epoch": (
         {
             "format": 1,
-            "training": {},
+            "training": VALUES,
             "summary": SUMMARY,
             "layers": [[-1, "a", 0.0, 0.0, None, None, None]],
         },
