@@ -37,7 +37,7 @@ class DataShape:
     """The properties of a dataset on which the network and its training depend.
 
     ``input_shape`` is the shape of one sample, (C, H, W) or (D,). ``samples`` is the number of
-    training samples, or None if only the data files contain this number.
+    training samples, or None if it is not known before the data files are read.
     """
 
     dataset: str

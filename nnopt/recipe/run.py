@@ -49,15 +49,16 @@ def run(
 ) -> dict[str, Any]:
     """Train one point and write its results into a folder.
 
-    With the checkpoint ``resumed`` of this folder, which ``check_checkpoint`` has accepted, the
-    training continues from there, and the results are those of an uninterrupted run.
+    Without a checkpoint, the folder must be empty. With the checkpoint ``resumed`` of this folder,
+    which ``check_checkpoint`` has accepted, the training continues from there, and the results are
+    those of an uninterrupted run.
 
-    Every exception that ends the run is raised again after its status and error are written to
-    ``summary.json``, including KeyboardInterrupt, SystemExit and unexpected errors.
+    If an exception ends the run, the status and the error are written to ``summary.json``, and the
+    exception is raised again. This includes KeyboardInterrupt, SystemExit and unexpected errors.
 
-    Without a checkpoint, the folder must be empty. The functions ``after_epoch`` are called in this
-    order after the rows of an epoch are written. With ``quiet``, nothing is printed; a sweep prints
-    its own line for each point. Return the content of ``summary.json``.
+    After the rows of an epoch are written, the functions ``after_epoch`` are called one after the
+    other. With ``quiet``, nothing is printed; a sweep prints its own line for each point. Return
+    the content of ``summary.json``.
     """
     config = point.config
     recorder = RunRecorder(point, directory, after_epoch, quiet, resumed)
