@@ -23,7 +23,7 @@ from nnopt.results.checkpoint_file import Checkpoint, Content, read_checkpoint, 
 from nnopt.results.summary import MAX_QUOTED_CHARACTERS
 from nnopt.schema import WITHOUT_EFFECT, Config, learning_rate, with_added_keys, with_new_keys
 from nnopt.schema.values import flatten
-from nnopt.terminal.interruption import interrupt, postpone_interruptions
+from nnopt.terminal.interruption import postpone_interruptions
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.loop import Loop
 from nnopt.training.schedules import build_schedule
@@ -110,7 +110,7 @@ class CheckpointWriter:
         has_advanced = self._loop.training.step > self._first_step
         if has_advanced and time.monotonic() >= self._deadline:
             assert self._config.max_time is not None
-            interrupt(TimeLimitError(self._config.max_time, "max_time"))
+            self._postponed.request(TimeLimitError(self._config.max_time, "max_time"))
         self._postponed.raise_pending()
 
     def _write(self, content: Content | None) -> None:

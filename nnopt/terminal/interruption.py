@@ -57,6 +57,11 @@ class Postponed:
         """Whether ``raise_pending`` has raised an interruption, so that the state is consistent."""
         return self.raised is not None
 
+    def request(self, error: BaseException) -> None:
+        """Request an interruption, unless another one than a time limit is pending."""
+        if self.pending is None or isinstance(self.pending, TimeLimitError):
+            self.pending = error
+
     def raise_pending(self) -> None:
         """Raise the interruption that has been requested, if any."""
         if self.pending is not None:
@@ -64,8 +69,8 @@ class Postponed:
             raise self.pending
 
 
-_postponed: Postponed | None = None
-"""The innermost active context of ``postpone_interruptions``."""
+_active: list[Postponed] = []
+"""The active contexts of ``postpone_interruptions``, the latest one last, of all threads."""
 
 
 @contextmanager
@@ -76,9 +81,8 @@ def postpone_interruptions() -> Iterator[Postponed]:
     error or a time limit ends the context. In a program without ``stop_on_signals``, the first
     Ctrl-C is postponed, and the second one is not.
     """
-    global _postponed
-    outer, own = _postponed, Postponed()
-    _postponed = own
+    own = Postponed()
+    _active.append(own)
     is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     replaces_default = is_default and threading.current_thread() is threading.main_thread()
     if replaces_default:
@@ -86,8 +90,7 @@ def postpone_interruptions() -> Iterator[Postponed]:
     try:
         yield own
     finally:
-        if _postponed is own:  # else another thread has entered the context
-            _postponed = outer
+        _active.remove(own)  # not always the last one: a thread can leave before a later one
         if replaces_default:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         is_stopped = isinstance(sys.exception(), KeyboardInterrupt | SystemExit)
@@ -97,10 +100,9 @@ def postpone_interruptions() -> Iterator[Postponed]:
 
 def interrupt(error: BaseException) -> None:
     """Raise an interruption now, or at the next consistent point if interruptions are postponed."""
-    if _postponed is None:
+    if not _active:
         raise error
-    if _postponed.pending is None or isinstance(_postponed.pending, TimeLimitError):
-        _postponed.pending = error
+    _active[-1].request(error)
 
 
 def stop_on_signals() -> None:

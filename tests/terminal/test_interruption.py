@@ -164,6 +164,33 @@ def test_context_in_another_thread_keeps_the_handlers() -> None:
     assert found == [signal.default_int_handler]
 
 
+def test_contexts_of_two_threads_are_independent() -> None:
+    """The first context ends while the second one is active."""
+    contexts, ends, threads = [], [threading.Event(), threading.Event()], []
+
+    def work(begins: threading.Event, end: threading.Event) -> None:
+        with postpone_interruptions() as postponed:
+            contexts.append(postponed)
+            begins.set()
+            end.wait(10)
+
+    for end in ends:
+        begins = threading.Event()
+        threads.append(threading.Thread(target=work, args=(begins, end)))
+        threads[-1].start()
+        begins.wait(10)
+    ends[0].set()
+    threads[0].join()
+    limit = TimeLimitError(3, "max_time")
+    interrupt(limit)
+    assert [context.pending for context in contexts] == [None, limit]
+    contexts[1].pending = None  # else the thread would raise it
+    ends[1].set()
+    threads[1].join()
+    with pytest.raises(TimeLimitError):
+        interrupt(limit)
+
+
 def test_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop_on_signals()
