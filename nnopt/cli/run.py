@@ -27,6 +27,7 @@ from nnopt.results.cores import processor_times
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.launchers.make import make_launcher
 from nnopt.sweeps.manifest import create_sweep
+from nnopt.sweeps.point_folder import read_state
 from nnopt.terminal import console
 from nnopt.terminal.interruption import Interruption, code_of, message_of, stop_on_signals
 from nnopt.terminal.live_display import no_curves_reason
@@ -100,15 +101,17 @@ def _run_single(point: Point, directory: Path) -> int:
 def run_and_report(point: Point, directory: Path, resumed: Checkpoint | None = None) -> int:
     """Run a point in a folder whose lock is held, print its results and return the exit code.
 
-    After an interruption or the time limit, the command that continues the run is printed.
+    After an interruption or the time limit, the command that continues the run is printed, if any.
     """
     try:
         summary = run(point, directory, resumed=resumed)
     except (KeyboardInterrupt, Interruption, TimeLimitError) as stop:
         has_checkpoint = any((directory / name).exists() for name in CHECKPOINTS)
         effect = "continues the run" if has_checkpoint else "starts the run over"
-        command = console.resume_command(directory)
-        console.error(f"{message_of(stop)}; `{command}` {effect}")
+        effect = f"`{console.resume_command(directory)}` {effect}"
+        if read_state(directory, held=True).status == "done":  # stopped after its last step
+            effect = "the run is finished"
+        console.error(f"{message_of(stop)}; {effect}")
         return code_of(stop)
     _print_summary(summary, directory)
     return 0
