@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from nnopt.io.own_files import CHECKPOINTS
 from nnopt.recipe.checkpoints import latest_checkpoint
 from nnopt.results import checkpoint_file
 from nnopt.results.checkpoint_file import read_checkpoint
+from nnopt.terminal.interruption import postpone_interruptions
 from nnopt.training.state import TrainingState
 
 SMALL = ("batch_size=8", "dataset.samples_per_class=10", "plots=false", "architecture.hidden=[6]")
@@ -55,12 +57,16 @@ SIGNALS = {
 }
 
 
+def weights_of(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.glob("model_*.npz")}
+
+
 def results(run: Path) -> dict[str, Any]:
     """Return the content of all files of a run, without times and the log."""
     summary = json.loads((run / "summary.json").read_text())
     summary["config"] = {k: v for k, v in summary["config"].items() if k != "checkpoint"}
     found: dict[str, Any] = {key: value for key, value in summary.items() if key not in OTHER}
-    found |= {path.name: path.read_bytes() for path in run.glob("model_*.npz")}
+    found |= weights_of(run)
     for table in run.glob("*.csv"):
         columns = slice(-1 if table.name == "metrics.csv" else None)
         found[table.name] = [row.split(",")[columns] for row in table.read_text().splitlines()]
@@ -253,6 +259,17 @@ def test_run_sigterm_anywhere_checkpoint_complete(
     assert results(workplace / "run") == whole(backend)
 
 
+def test_run_sigterm_in_the_final_summary_is_done(
+    attempt: Command, workplace: Path, trap: Trap, whole: Whole
+) -> None:
+    write = "nnopt.recipe.recorder.write_summary"
+    trap(write, 2, lambda: signal.raise_signal(signal.SIGTERM))
+    result = attempt("run", *RUN, "hydra.run.dir=run")
+    result.is_refused(143, "interrupted by SIGTERM; the run is finished\n")
+    assert results(workplace / "run") == whole("numpy")
+    attempt("resume", "run").is_done("run is finished (done); nothing is left to run")
+
+
 def test_run_interrupted_after_every_step_resumed_to_equal_bits(
     attempt: Command, workplace: Path, backend: str, whole: Whole,
     monkeypatch: pytest.MonkeyPatch,
@@ -271,6 +288,23 @@ def test_run_interrupted_after_every_step_resumed_to_equal_bits(
     attempt("resume", "run").is_done("the run continues after step 9")
     assert results(workplace / "run") == whole(backend)
     assert json.loads((workplace / "run" / "summary.json").read_text())["interruptions"] == 9
+
+
+def test_checkpoint_interval_0_writes_one_checkpoint_between_two_epochs(
+    attempt: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    monkeypatch.setattr(
+        "nnopt.recipe.checkpoints.write_checkpoint", lambda path, x: steps.append(x.step)
+    )
+    attempt("run", *RUN, "checkpoint.interval=0", "hydra.run.dir=run").is_done()
+    assert steps == [3, 6]
+
+
+def test_checkpoint_keep_leaves_only_the_last_checkpoint(attempt: Command, workplace: Path) -> None:
+    attempt("run", *RUN, "checkpoint.keep=true", "hydra.run.dir=run").is_done()
+    (kept,) = (workplace / "run").glob("checkpoint_*")
+    assert read_checkpoint(kept).step == 9
 
 
 TWICE = """
@@ -433,6 +467,10 @@ ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda x: [x.update({n + "2": x.pop(n)}) for n in list(x) if n.startswith("network/")],
         " more",
     ),
+    "without the average": (
+        lambda x: [x.pop(name) for name in list(x) if name.startswith("network/average/")],
+        "it has an average that the training does not use, or none",
+    ),
     "not finite": (lambda x: x.update({"network/optimizer/k/0": np.array(np.inf)}), "unexpected"),
 }
 
@@ -445,6 +483,51 @@ def test_resume_arrays_of_another_network_refused_with_differences(
     result = attempt("resume", "killed")
     result.is_refused(4, "does not fit the network", difference, "--restart starts over")
     assert len(result.err.splitlines()) == 1
+
+
+CSV = ["dataset=csv", "dataset.train=t.csv", "plots=false", "batch_size=8", "epochs=2"]
+
+
+@pytest.fixture
+def table(workplace: Path) -> Path:
+    """Write a CSV file with 40 rows, of which an epoch of ``CSV`` trains on four batches."""
+    rows = ["x,y,label", *(f"{k % 7}.5,{k % 5}.5,{k % 2}" for k in range(40))]
+    (workplace / "t.csv").write_text("\n".join(rows))
+    return workplace / "t.csv"
+
+
+def test_resume_in_another_folder_with_the_path_of_the_data_continues(
+    attempt: Command, table: Path, trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = table.parent / "run"
+    attempt("run", *CSV, f"hydra.run.dir={run}2").is_done()
+    trap(STEP, 3, lambda: signal.raise_signal(signal.SIGTERM))
+    attempt("run", *CSV, f"hydra.run.dir={run}").is_refused(143)
+    (table.parent / "other").mkdir()
+    table.rename("other/moved.csv")
+    monkeypatch.chdir("other")
+    attempt("resume", str(run)).is_refused(3, "t.csv")
+    attempt("resume", str(run), "dataset.train=moved.csv").is_done("continues after step 3")
+    assert weights_of(run) == weights_of(Path(f"{run}2"))
+
+
+def test_resume_moved_sweep_continues_a_point_from_its_checkpoint(
+    attempt: Command, table: Path, trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["run", "-m", *CSV, "seed=0,1"]
+    before, after = (table.parent / name for name in ("before", "after"))
+    before.mkdir()
+    table.rename(before / "t.csv")
+    monkeypatch.chdir(before)
+    attempt(*words, "hydra.sweep.dir=../whole").is_done()
+    trap(STEP, 3, lambda: signal.raise_signal(signal.SIGTERM))
+    attempt(*words, "hydra.sweep.dir=sweep").is_refused(143)
+    monkeypatch.chdir(before.rename(after))
+    attempt("resume", "sweep").is_done()
+    runs = sorted(Path("sweep").glob("*/summary.json"))
+    assert sorted(json.loads(x.read_text())["interruptions"] for x in runs) == [0, 1]
+    for run in (path.parent for path in runs):
+        assert weights_of(run) == weights_of(Path("../whole", run.name))
 
 
 def test_resume_after_the_data_changed_refused(
@@ -518,6 +601,29 @@ def test_resume_with_more_epochs_refused_if_the_past_would_differ(
     assert results(workplace / "run") == before
 
 
+def test_resume_with_more_epochs_after_the_first_average_refused(
+    attempt: Command, workplace: Path, trap: Trap
+) -> None:
+    """The interruption comes after the update of the SWA average, before the row of the epoch."""
+    recompute = "nnopt.backends.numpy.network.NumpyNetwork.recompute_statistics"
+    trap(recompute, 1, lambda: signal.raise_signal(signal.SIGTERM))
+    options = ["regularizer.norm=batch", "regularizer.swa_start=0.5", "epochs=4"]
+    attempt("run", *SMALL, *options, "hydra.run.dir=run").is_refused(143)
+    training = latest_checkpoint(workplace / "run").training.values
+    assert (training["averaging"]["epochs"], len(training["history"])) == (1, 1)
+    attempt("resume", "run", "epochs=12").is_refused(4, "regularizer.swa_start = 0.5 depends on it")
+    attempt("resume", "run").is_done("the run continues after step")
+
+
+def test_resume_failed_extension_keeps_the_finished_run(attempt: Command, workplace: Path) -> None:
+    run = workplace / "run"
+    attempt("run", *SMALL, *KEPT, "hydra.run.dir=run").is_done()
+    changed(run, lambda values, arrays: arrays.pop("last/dense1.weight"))
+    before = {name: (run / name).read_bytes() for name in ("summary.json", "config.yaml")}
+    attempt("resume", "run", "epochs=5").is_refused(4, "does not fit the network")
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
 def test_resume_with_fewer_epochs_refused(attempt: Command, workplace: Path) -> None:
     attempt("run", *SMALL, *KEPT, "hydra.run.dir=run").is_done()
     attempt("resume", "run", "epochs=3").is_refused(4, "12 steps are already done")
@@ -552,6 +658,29 @@ def test_run_over_max_time_resumed_to_equal_bits(
     found, expected = results(workplace / "run"), whole(backend)
     found["config"]["max_time"] = None
     assert found == expected
+
+
+def test_run_over_max_time_at_its_start_advances_by_one_step(
+    attempt: Command, workplace: Path, whole: Whole
+) -> None:
+    attempt("run", *RUN, "max_time=1e-6", "hydra.run.dir=run").is_refused(5)
+    for step in range(1, 9):
+        result = attempt("resume", "run")
+        assert result.code == 5
+        assert result.out.startswith(f"the run continues after step {step}\n")
+    attempt("resume", "run").is_done("the run continues after step 9")
+    found = results(workplace / "run")
+    found["config"]["max_time"] = None
+    assert found == whole("numpy")
+
+
+def test_run_over_max_time_stops_while_another_context_is_active(
+    attempt: Command, trap: Trap
+) -> None:
+    """The contexts of two threads can overlap."""
+    with ExitStack() as other:
+        trap(STEP, 1, lambda: other.enter_context(postpone_interruptions()))
+        attempt("run", *RUN, "max_time=1e-6").is_refused(5, "took longer than max_time")
 
 
 # runs from a hostile sender -----------------------------------------------------------------------

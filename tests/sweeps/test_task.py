@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nnopt.results.checkpoint_file import Content, read_checkpoint, write_checkpoint
 from nnopt.results.metrics_file import EpochRow
 from nnopt.results.summary import read_summary, write_summary
 from nnopt.sweeps.manifest import with_values
@@ -110,3 +111,16 @@ def test_task_interrupted_without_checkpoint_starts_over(task: Task) -> None:
         path.write_bytes(b"damaged")
     assert run_task(task).status == "done"
     assert summary_of(task.folder)["interruptions"] == 0
+
+
+def test_task_with_checkpoint_of_another_network_starts_over(task: Task) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_task(replace(task, after_epoch=(stop,)))
+    for path in task.folder.glob("checkpoint_*"):
+        checkpoint = read_checkpoint(path)
+        values, arrays = checkpoint.training.values, {**checkpoint.training.arrays}
+        del arrays["last/dense1.weight"]
+        write_checkpoint(path, replace(checkpoint, training=Content(values, arrays)))
+    assert run_task(task).status == "done"
+    summary = summary_of(task.folder)
+    assert (summary["status"], summary["interruptions"]) == ("done", 0)
