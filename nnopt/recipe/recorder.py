@@ -114,9 +114,13 @@ class RunRecorder:
                     self._finish()
 
     def start(self) -> None:
-        """Write the first ``summary.json``, which `nnopt resume` needs, and ``config.yaml``."""
+        """Write ``config.yaml``, and the first ``summary.json``, which ``nnopt resume`` needs.
+
+        A new point of a sweep needs no summary yet, because ``sweep.json`` has its configuration.
+        """
         self._has_started = True
-        write_summary(self.directory, self.summary)
+        if self._is_resumed or not self._quiet:
+            write_summary(self.directory, self.summary)
         write_text(self.directory / "config.yaml", to_yaml(self._point.container))
 
     def start_events(self) -> None:
