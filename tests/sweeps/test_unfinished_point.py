@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import signal
 import subprocess
 from collections.abc import Callable
@@ -34,13 +33,12 @@ def test_unfinished_point_is_running_or_interrupted_in_every_command(
     wait_until(lambda: list(sweep.glob("*/checkpoint_b.npz")))
     done, unfinished, _ = (point.id for point in read_sweep(sweep).points)
     for status, note in ("running", "1 still running"), ("interrupted", "1 interrupted"):
-        assert json.loads((sweep / unfinished / "summary.json").read_text())["status"] == "running"
         assert nnopt("compare", "sweep") == 0
         out = capsys.readouterr().out
         assert "1 run, 1 setting" in out
         assert f"left out: {note}" in out
         assert nnopt("diff", f"sweep/{done}", f"sweep/{unfinished}") == 2
-        assert f"{unfinished} is not a finished run: it is {status}" in capsys.readouterr().err
+        assert f"{unfinished} is not the folder of a finished run" in capsys.readouterr().err
         assert nnopt("report", "sweep") == 0
         assert f'"status":"{status}"' in (sweep / "report.html").read_text()
         ResultsTable(read_sweep(sweep)).write()

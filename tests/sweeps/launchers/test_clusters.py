@@ -226,10 +226,11 @@ def test_submitit_preempted_job_continues_to_equal_bits(
     (folder,) = workplace.glob("sweep/spiral*")
     (log,) = [*workplace.glob("sweep/submitit/*/*_log.out"), *slurm.glob("*.out")]
     job = int(re.findall(r"job_id=(\d+)", log.read_text())[0])
-    (process,) = [x for x in descendants(1) if "submitit.core._submit" in command_line(x)]
+    command = f"submitit.core._submit {workplace}"
+    (process,) = [x for x in descendants(1) if command in command_line(x)]
     for number in signals:
         os.kill(process, number)
-        wait_until(lambda: '"interrupted"' in (folder / "summary.json").read_text())
+        wait_until((folder / "summary.json").exists)
     if signals[-1] == SIGKILL:
         environment = {**os.environ, "SLURM_JOB_ID": str(job), "SLURM_PROCID": "0"}
         subprocess.run([slurm / "scontrol", "requeue", str(job)], env=environment)
