@@ -22,6 +22,7 @@ from pathlib import Path
 from timing import NNOPT, Table, machine_line, run_nnopt
 
 from nnopt.io.own_files import CHECKPOINTS
+from nnopt.recipe.checkpoints import latest_checkpoint
 
 MAX_PERCENT, MAX_SECONDS = 1.0, 2.0
 MAX_TIME = 75
@@ -54,7 +55,9 @@ def main() -> int:
             run_nnopt("run", *settings, exit_code=5)
             summary = json.loads((folder / "summary.json").read_text("utf-8"))
             size = f"{(folder / CHECKPOINTS[0]).stat().st_size / 1e6:.1f} MB"
-            step = summary["train_seconds"] / summary["steps"]
+            checkpoint = latest_checkpoint(folder)
+            assert checkpoint is not None
+            step = summary["train_seconds"] / checkpoint.step
             fraction = 100 * summary["checkpoint_seconds"] / summary["train_seconds"]
             cells = f"{name}: cost", size, f"{step:.3f} s", f"{fraction:.2f} %"
             table.row(*cells, value=fraction, at_most=MAX_PERCENT)
