@@ -188,9 +188,12 @@ def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
         reason = listed(error.problems, "; ")
         raise ResumeError(f"{where} is not a checkpoint of nnopt: {reason}") from error
     dataset = prepare(point.config).dataset
-    digests = ((summary["data"] or {}).get("sources") or {}).values()  # files may have moved
-    if others := [x for x, digest in dataset.sources.items() if digest not in digests]:
-        raise ResumeError(f"{', '.join(others)}: changed since the run read it; restore the file")
+    # The paths may differ, so the contents are compared in the order in which they are read.
+    digests = list(((summary["data"] or {}).get("sources") or {}).values())
+    if list(dataset.sources.values()) != digests:
+        changed = [x for x, digest in dataset.sources.items() if digest not in digests]
+        files = ", ".join(changed or dataset.sources)
+        raise ResumeError(f"{files}: changed since the run read it; restore the file")
     lengths = [Length.of(x, len(dataset.train)) for x in (old, point.config)]
     if lengths[0] != lengths[1]:
         for problem in _length_problems(checkpoint, point.config, *lengths):

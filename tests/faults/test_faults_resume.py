@@ -490,7 +490,7 @@ CSV = ["dataset=csv", "dataset.train=t.csv", "plots=false", "batch_size=8", "epo
 
 @pytest.fixture
 def table(workplace: Path) -> Path:
-    """Write a CSV file with 40 rows, of which an epoch of ``CSV`` trains on four batches."""
+    """Write a CSV file with 40 rows. An epoch of ``CSV`` trains on four batches."""
     rows = ["x,y,label", *(f"{k % 7}.5,{k % 5}.5,{k % 2}" for k in range(40))]
     (workplace / "t.csv").write_text("\n".join(rows))
     return workplace / "t.csv"
@@ -509,6 +509,18 @@ def test_resume_in_another_folder_with_the_path_of_the_data_continues(
     attempt("resume", str(run)).is_refused(3, "t.csv")
     attempt("resume", str(run), "dataset.train=moved.csv").is_done("continues after step 3")
     assert weights_of(run) == weights_of(Path(f"{run}2"))
+
+
+def test_resume_with_swapped_training_and_test_files_is_refused(
+    attempt: Command, table: Path, trap: Trap
+) -> None:
+    lines = table.read_text().splitlines()
+    Path("other.csv").write_text("\n".join([*lines[:-1], "0.25,0.5,1"]))
+    trap(STEP, 3, lambda: signal.raise_signal(signal.SIGTERM))
+    attempt("run", *CSV, "dataset.test=other.csv", "hydra.run.dir=run").is_refused(143)
+    swapped = ["dataset.train=other.csv", "dataset.test=t.csv"]
+    attempt("resume", "run", *swapped).is_refused(4, "changed since the run read it")
+    attempt("resume", "run").is_done("continues after step 3")
 
 
 def test_resume_moved_sweep_continues_a_point_from_its_checkpoint(
