@@ -295,4 +295,4 @@ RULES: tuple[Rule, ...] = (
     _averages,
     _backend,
 )
-"""Rules for several keys. In their messages, ``{KEY}`` stands for ``KEY = VALUE``."""
+"""Rules for several keys. In a message, ``{KEY}`` is replaced by ``KEY = VALUE``."""

@@ -53,7 +53,10 @@ def repeated_rows(parts: Mapping[str, tuple[np.ndarray, Any]]) -> dict[str, NDAr
 
 
 def groups_among(repeated: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the groups of those ``rows`` that ``repeated``, (2, k) of their part, contains."""
+    """Return the group of each repeated row in ``rows``.
+
+    ``repeated``, (2, k), contains the repeated rows of a part, and their groups.
+    """
     groups: NDArray[np.int64] = repeated[1][np.isin(repeated[0], rows)]
     return groups
 

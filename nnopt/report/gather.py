@@ -248,7 +248,7 @@ def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
 
 
 def _config(point: Point, lines: dict[str, int]) -> list[int]:
-    """Return the configuration as YAML: the index of each of its lines in ``lines``.
+    """Return the index in ``lines`` of each line of the configuration in YAML.
 
     The summary takes precedence over ``config.yaml``, because it has a checksum.
     """

@@ -135,7 +135,7 @@ def _linear_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float],
 
 
 def _log_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float], list[str]]:
-    """Return at most ``max_ticks`` ticks: 1, 2 and 5 times powers of ten if so many ticks fit.
+    """Return at most ``max_ticks`` ticks: 1, 2 and 5 times powers of ten if they fit.
 
     Otherwise the ticks are all powers of ten, or every second, third, ... power. The limits and the
     positions of ticks are logarithms to base 10.

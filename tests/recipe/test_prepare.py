@@ -188,7 +188,7 @@ def with_cutout(cutout: int) -> dict[str, Any]:
 def test_prepare_refuses_sizes_of_published_data_without_files(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
-    """Published MNIST has 60,000 training images, a tenth of which is used for validation."""
+    """Published MNIST has 60,000 training images. Validation uses a tenth of them."""
     config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)
     assert isinstance(config.dataset, schema.ImageConfig)
     with pytest.raises(ConfigError) as caught:

@@ -93,7 +93,7 @@ def test_max_time_limits_each_point_of_sequential_launcher(make_task: MakeTask) 
 
 
 def test_task_interruption_while_point_fails_is_raised(task: Task) -> None:
-    """Otherwise the sweep would go on with the next point."""
+    """Otherwise the sweep would start the next point."""
 
     def stop_and_fail(row: EpochRow, is_best: bool) -> None:
         interrupt(KeyboardInterrupt())

@@ -85,7 +85,7 @@ def test_context_without_a_signal_raises_nothing() -> None:
 
 
 def test_postponed_signal_is_raised_instead_of_an_error_in_the_context() -> None:
-    """Otherwise a sweep would go on if its point failed or was pruned after Ctrl-C."""
+    """Otherwise a sweep would start its next point if a point failed after Ctrl-C."""
     stop_on_signals()
     with pytest.raises(Interruption, match="SIGTERM"):
         postponed_signals(signal.SIGTERM, error=ValueError("of the step"))
@@ -132,7 +132,7 @@ def test_time_limit_is_postponed_like_a_signal() -> None:
 
 
 def test_signal_after_time_limit_raised_instead() -> None:
-    """Otherwise a sweep would go on if Ctrl-C came while a point over its time was saved."""
+    """Otherwise a sweep would ignore a Ctrl-C while it saves a point over its time."""
     stop_on_signals()
     with pytest.raises(Interruption):
         limited_and_stopped()

@@ -124,7 +124,7 @@ class PolicyOperations:
 
     def _move_pixels(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
         sources = self._lookup_tables(self._positions, settings, counts).to(torch.int64)
-        pixels = pad(images.flatten(2), (1, 0))  # position 0 stands for all pixels outside
+        pixels = pad(images.flatten(2), (1, 0))  # position 0: any pixel outside
         return pixels.gather(2, sources[:, None].expand(-1, images.shape[1], -1)).view_as(images)
 
     def _map_values(self, images: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:

@@ -107,7 +107,7 @@ def _open_journal(path: Path, process: int) -> JournalStorage:
 
 
 class RepeatableSampler(BaseSampler):
-    """Optuna's sampler, seeded anew for each trial and for each key that is drawn alone.
+    """Optuna's sampler, with a new seed for each trial and for each key that is drawn alone.
 
     A drawn value depends only on the seed of the search, the number of the trial, the names of the
     keys and the results so far. A resumed search draws the same values as an uninterrupted one.
