@@ -81,4 +81,4 @@ MAX_PARTIAL_SUM_ELEMENTS = 2**24
 """Maximum number of elements of all partial sums together, unless there are only two."""
 
 PARALLEL_SUM_MIN_ELEMENTS, PARALLEL_SUM_CHUNKS = 2**18, 4
-"""Smallest number of elements of partial sums that threads add together, and the number of chunks."""
+"""Smallest number of elements that threads add together, and the number of their chunks."""
