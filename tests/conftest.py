@@ -108,9 +108,10 @@ def plain_config() -> Config:
 
 
 def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
-    """Return a copy of the configuration with new values by dotted key.
+    """Return a copy of the configuration with the values of ``overrides``, a map by dotted key.
 
-    A name as ``optimizer`` or ``backend`` selects the default configuration of this name.
+    If the value of ``optimizer`` or ``backend`` is a name, it selects the default configuration of
+    this optimizer or backend.
     """
     for key, value in overrides.items():
         group, _, inner = key.partition(".")
@@ -204,7 +205,7 @@ def leave_run() -> Callable[..., Path]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Change to an empty folder, hide the user's data, and restore signal handlers afterwards."""
+    """Change to an empty folder and return its path. Hide the user's data; restore handlers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NNOPT_DATA_DIR", raising=False)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

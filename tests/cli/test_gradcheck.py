@@ -68,7 +68,7 @@ def test_gradcheck_correct_gradients_pass(overrides: list[str]) -> None:
 
 
 def changed(op: Op, number: int, change: Any) -> Op:
-    """Return the operation with one of its gradients changed."""
+    """Return the operation with ``change`` applied to its gradient ``number``."""
 
     def backward(g: Array, saved: Any, *requires_grad: Any, buffer: Any = new) -> Any:
         given = g.copy()
@@ -201,7 +201,7 @@ def test_gradcheck_planted_error_is_detected(monkeypatch: pytest.MonkeyPatch, na
     assert caught.value.exit_code == 5
 
 
-def test_gradcheck_prints_table_and_exit_code(
+def test_gradcheck_prints_table_and_returns_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_verb(["gradcheck", *SMALL]) == 0
@@ -253,7 +253,7 @@ def test_gradcheck_large_arrays_are_sampled() -> None:
 
 
 def test_gradcheck_detects_loss_gradient_for_wrong_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The checked samples must have several classes, although the dataset is sorted by class."""
+    """The gradient is that of label 0. Only samples of other classes reveal the error."""
 
     def forward(logits: Array, *, labels: Array, **options: Any) -> Any:
         _, saved = CROSS_ENTROPY.forward(logits, labels=np.zeros_like(labels), **options)
@@ -298,7 +298,7 @@ DEEP = {
 
 @pytest.mark.parametrize("name", DEEP)
 def test_gradcheck_large_network_stays_within_budget(tmp_path: Path, name: str) -> None:
-    """The networks are the defaults for CIFAR-10. Every entry of a small array is checked."""
+    """``most`` entries per array fit into the budget; one more entry per array does not."""
     overrides = [*images(tmp_path, 32), f"architecture={name}", "regularizer.norm=batch"]
     sizes = gradcheck.array_sizes(prepare(compose_config(overrides)))
     most = gradcheck.entries_each(list(sizes.values()))
@@ -314,7 +314,7 @@ def test_gradcheck_large_network_stays_within_budget(tmp_path: Path, name: str) 
 def test_gradcheck_comparison_takes_about_two_forward_passes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    """A comparison needs two passes, and more near a kink."""
+    """A finite difference needs two forward passes, and more near a kink."""
     monkeypatch.setattr(gradcheck, "MAX_COMPARISONS", 400)
     overrides = [
         *images(tmp_path, 8),
@@ -366,7 +366,7 @@ def test_gradcheck_nan_error_does_not_pass() -> None:
 
 @pytest.mark.parametrize("side", [1, -1])
 def test_gradcheck_kink_near_value_is_not_an_error(side: int) -> None:
-    """sin w + 0.1 |w - side · 1e-9| has the slope 1 - 0.1 side at 0 and a kink nearby."""
+    """sin w + 0.1 |w - side · 1e-9| has the slope 1 - 0.1 · side at 0 and a kink nearby."""
     w = np.zeros(1)
 
     def loss() -> float:
@@ -435,7 +435,7 @@ def test_gradcheck_entries_option_is_applied(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("word", ["0", "-1", "many", "1.5"])
-def test_gradcheck_entries_option_below_one_is_refused(
+def test_gradcheck_invalid_entries_option_is_refused(
     capsys: pytest.CaptureFixture[str], word: str
 ) -> None:
     assert run_verb(["gradcheck", f"--entries={word}", *SMALL]) == 2
@@ -509,6 +509,6 @@ def test_gradcheck_missing_gradient_is_reported_as_wrong() -> None:
 
 @pytest.mark.parametrize("optimizer", ["lion", "muon", "schedule_free_sgd"])
 def test_gradcheck_ignores_backend_and_optimizer(optimizer: str) -> None:
-    """This includes optimizers that the NumPy backend does not have."""
+    """The NumPy backend does not have these optimizers."""
     config = compose_config([*SMALL, "backend=torch", f"optimizer={optimizer}"])
     assert all(one.passed for one in gradcheck.check_gradients(config, prepare(config)))

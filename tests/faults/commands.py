@@ -47,7 +47,7 @@ Command = Callable[..., Attempt]
 """``attempt("run", "epochs=-1")``: run a command in this process."""
 
 Trap = Callable[[str, int, Callable[[], object]], None]
-"""``trap("os.replace", 2, act)``: the second call of a function, given by name, calls act first."""
+"""``trap("os.replace", 2, act)``: the second call of ``os.replace`` calls ``act`` first."""
 
 
 def temporary_files(folder: Path) -> list[Path]:

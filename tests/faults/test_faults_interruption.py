@@ -38,7 +38,7 @@ def table(sweep: Path) -> list[dict[str, str]]:
 
 
 def weights(sweep: Path) -> dict[str, bytes]:
-    """Return the bytes of the weights and of metrics.csv without the column of seconds."""
+    """Return the content of each weight file and metrics.csv, without the column of seconds."""
     found = {str(x.relative_to(sweep)): x.read_bytes() for x in sweep.rglob("*.npz")}
     for path in sweep.rglob("metrics.csv"):
         rows = [line.rpartition(b",")[0] for line in path.read_bytes().splitlines()]
@@ -183,7 +183,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize(("stream", "code"), STREAMS.values(), ids=STREAMS)
-def test_run_with_closed_output_trains_to_the_end(
+def test_run_with_unusable_output_trains_to_the_end(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -224,7 +224,7 @@ def test_run_suspended_and_continued_gives_equal_bits(
 def test_run_on_full_disk_leaves_no_partial_file(
     attempt: Command, workplace: Path, backend: str, trap: Trap, count: int
 ) -> None:
-    """A run writes config.yaml, metrics.csv, four rows and two weight files to the disk."""
+    """One of eight writes fails: config.yaml, metrics.csv, its four rows, two weight files."""
 
     def full() -> None:
         raise OSError(28, "No space left on device")
@@ -236,7 +236,7 @@ def test_run_on_full_disk_leaves_no_partial_file(
     assert not rows.exists() or rows.read_bytes().endswith(b"\n")
 
 
-def test_run_with_full_disk_for_log_trains_on(
+def test_run_without_disk_space_for_log_trains_to_the_end(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run drops the lines of run.log that do not fit on the disk."""
@@ -250,11 +250,10 @@ def test_run_with_full_disk_for_log_trains_on(
     assert result.err == ""
 
 
-def test_sweep_table_disk_full_is_refused(attempt: Command, workplace: Path, trap: Trap) -> None:
-    """A limit on the size of files replaces the full disk; results.csv exceeds the limit.
-
-    The captured output stays below the limit.
-    """
+def test_sweep_without_disk_space_for_results_table_is_refused(
+    attempt: Command, workplace: Path, trap: Trap
+) -> None:
+    """A limit on the size of files replaces the full disk. Only results.csv exceeds the limit."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     trap("nnopt.sweeps.results_table.write_text", 2, lambda: _limit_files(600, limits[1]))
     try:
@@ -284,7 +283,7 @@ PLACES = {
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])
 @pytest.mark.parametrize(("place", "fragment"), PLACES.values(), ids=PLACES)
-def test_output_folder_impossible_path_is_refused_before_data(
+def test_output_folder_with_impossible_path_is_refused_before_data_are_read(
     attempt: Command, workplace: Path, kind: str, place: str, fragment: str
 ) -> None:
     (workplace / "file").touch()
@@ -298,7 +297,7 @@ def test_output_folder_impossible_path_is_refused_before_data(
 
 @pytest.mark.parametrize("kind", ["run", "sweep"])
 @pytest.mark.parametrize("name", ["mine", None], ids=["named", "outputs"])
-def test_output_folder_without_permission_is_refused_before_data(
+def test_output_folder_without_permission_is_refused_before_data_are_read(
     attempt: Command,
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -316,7 +315,7 @@ def test_output_folder_without_permission_is_refused_before_data(
 
 
 def test_folder_held_by_another_process_is_not_used(attempt: Command, workplace: Path) -> None:
-    """The test holds the lock of the folder in place of a first process."""
+    """The test holds the lock of the folder in place of another process."""
     folder = workplace / "run"
     folder.mkdir()
     with hold(folder):
@@ -340,7 +339,7 @@ def test_folder_of_an_earlier_run_is_refused(attempt: Command, workplace: Path) 
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_sweep_that_was_moved_is_resumed_from_elsewhere(
+def test_sweep_moved_to_another_folder_is_resumed(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
@@ -454,7 +453,7 @@ def test_resume_removes_temporary_files_of_dead_processes(
         path.unlink()
 
 
-def test_run_notices_removed_folder_after_the_epoch(
+def test_run_whose_folder_is_deleted_ends_after_the_epoch(
     attempt: Command, workplace: Path, backend: str, trap: Trap
 ) -> None:
     trap(APPEND, 2, lambda: shutil.rmtree(workplace / "run"))

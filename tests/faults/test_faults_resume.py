@@ -1,6 +1,6 @@
 """Single runs that are killed, interrupted, damaged or changed, and then resumed.
 
-A copy of the folder of a run, made while the run writes to it, is the folder of a killed run.
+A copy of a run's folder, made while the run writes to it, replaces the folder of a killed run.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ RUN = (
     *("regularizer.ema_decay=0.9", "early_stopping.validate_every=2", "layer_statistics=true"),
     "checkpoint.interval=1e-9",
 )
-"""A run of nine steps, which writes a checkpoint before every step."""
+"""Overrides of a run of nine steps that writes a checkpoint before every step."""
 
 OTHER = {
     *("train_seconds", "total_seconds", "checkpoint_seconds", "started", "finished"),
     *("peak_memory_mb", "versions", "threads", "interruptions", "files", "sha256", "overrides"),
 }
-"""Keys of a summary that can differ after a run was resumed."""
+"""Keys of a summary whose values may differ between a resumed and an uninterrupted run."""
 
 Whole = Callable[[str], dict[str, Any]]
 
@@ -62,7 +62,7 @@ def weights_of(run: Path) -> dict[str, bytes]:
 
 
 def results(run: Path) -> dict[str, Any]:
-    """Return the content of all files of a run, without times and the log."""
+    """Return the summary, weights and tables of a run, without what resuming may change."""
     summary = json.loads((run / "summary.json").read_text())
     summary["config"] = {k: v for k, v in summary["config"].items() if k != "checkpoint"}
     found: dict[str, Any] = {key: value for key, value in summary.items() if key not in OTHER}
@@ -75,15 +75,16 @@ def results(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def at_any_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write checkpoints in the interval, although they take most of the time of a tiny run."""
+    """Write checkpoints at the configured interval, whatever share of the time they take."""
     monkeypatch.setattr("nnopt.recipe.checkpoints.MAX_COST", math.inf)
 
 
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that runs a backend and returns a folder with two folders of this run.
+    """Return a function that runs ``RUN`` with a backend and returns a folder with two subfolders.
 
-    ``whole`` is the complete run; ``killed`` is a copy of its folder during the third epoch.
+    ``whole`` is the folder of the complete run. ``killed`` is a copy of it, made in the third
+    epoch.
     """
     made: dict[str, Path] = {}
 
@@ -115,18 +116,18 @@ def whole(sent: Callable[[str], Path]) -> Callable[[str], dict[str, Any]]:
 
 @pytest.fixture
 def killed(sent: Callable[[str], Path], workplace: Path, backend: str) -> Path:
-    """Return the folder of a run that was killed within its third epoch."""
+    """Return the folder of a run that was killed in its third epoch."""
     return Path(shutil.copytree(sent(backend) / "killed", workplace / "killed"))
 
 
 def newest(run: Path) -> Path:
-    """Return the newer one of two checkpoints."""
+    """Return the path of the newer of a run's two checkpoints."""
     assert all((run / name).exists() for name in CHECKPOINTS)
     return max((run / name for name in CHECKPOINTS), key=lambda x: read_checkpoint(x).step)
 
 
 def changed(run: Path, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> None:
-    """Change the values and arrays of all checkpoints of a run. Their checksums are correct."""
+    """Apply ``change`` to the values and arrays of a run's checkpoints; correct the checksums."""
     for path in (run / name for name in CHECKPOINTS if (run / name).exists()):
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files if name not in ("values", "sha256")}
@@ -137,7 +138,7 @@ def changed(run: Path, change: Callable[[dict[str, Any], dict[str, Any]], object
             np.savez(file, sha256=checkpoint_file._digest(arrays), **arrays)
 
 
-# A1: kill -9 --------------------------------------------------------------------------------------
+# kill -9 ------------------------------------------------------------------------------------------
 
 MOMENTS = {
     "before the training": ("nnopt.recipe.run.build", 1, "has no checkpoint; the run starts over"),
@@ -151,7 +152,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize(("name", "count", "note"), MOMENTS.values(), ids=MOMENTS)
-def test_run_killed_resumed_to_equal_bits(
+def test_run_killed_and_resumed_gives_equal_bits(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -196,7 +197,7 @@ from nnopt.cli.main import main; main()
 """
 
 
-def test_process_killed_twice_resumed_to_equal_bits(
+def test_process_killed_twice_and_resumed_gives_equal_bits(
     attempt: Command, workplace: Path, whole: Whole
 ) -> None:
     for arguments in (["run", *RUN, "hydra.run.dir=killed"], ["resume", "killed"]):
@@ -206,11 +207,11 @@ def test_process_killed_twice_resumed_to_equal_bits(
     assert results(workplace / "killed") == whole("numpy")
 
 
-# A3, A4: signals and Ctrl-C -----------------------------------------------------------------------
+# signals and Ctrl-C -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("number", "expected"), SIGNALS.items(), ids=[x.name for x in SIGNALS])
-def test_run_signal_stops_at_the_next_step_and_resumed_to_equal_bits(
+def test_run_stopped_by_signal_and_resumed_gives_equal_bits(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -246,11 +247,11 @@ PLACES = {
 
 
 @pytest.mark.parametrize(("name", "count", "step"), PLACES.values(), ids=PLACES)
-def test_run_sigterm_anywhere_checkpoint_complete(
+def test_run_stopped_by_sigterm_outside_steps_writes_complete_checkpoint(
     attempt: Command, workplace: Path, backend: str, trap: Trap, whole: Whole,
     name: str, count: int, step: int,
 ) -> None:  # fmt: skip
-    """By default, there is no other checkpoint than the one that the signal causes."""
+    """The signal causes the only checkpoint, except in the case "in a checkpoint"."""
     trap(name, count, lambda: signal.raise_signal(signal.SIGTERM))
     interval = "checkpoint.interval=1e-9" if "os." in name else "checkpoint.interval=30"
     attempt("run", *RUN, f"backend={backend}", interval, "hydra.run.dir=run").is_refused(143)
@@ -259,7 +260,7 @@ def test_run_sigterm_anywhere_checkpoint_complete(
     assert results(workplace / "run") == whole(backend)
 
 
-def test_run_sigterm_in_the_final_summary_is_done(
+def test_run_receiving_sigterm_during_final_summary_is_finished(
     attempt: Command, workplace: Path, trap: Trap, whole: Whole
 ) -> None:
     write = "nnopt.recipe.recorder.write_summary"
@@ -270,7 +271,7 @@ def test_run_sigterm_in_the_final_summary_is_done(
     attempt("resume", "run").is_done("run is finished (done); nothing is left to run")
 
 
-def test_run_interrupted_after_every_step_resumed_to_equal_bits(
+def test_run_interrupted_after_every_step_and_resumed_gives_equal_bits(
     attempt: Command, workplace: Path, backend: str, whole: Whole,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -290,7 +291,7 @@ def test_run_interrupted_after_every_step_resumed_to_equal_bits(
     assert json.loads((workplace / "run" / "summary.json").read_text())["interruptions"] == 9
 
 
-def test_checkpoint_interval_0_writes_one_checkpoint_between_two_epochs(
+def test_checkpoint_interval_0_writes_checkpoint_after_each_epoch_but_the_last(
     attempt: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = []
@@ -322,7 +323,7 @@ from nnopt.cli.main import main; main()
 """
 
 
-def test_run_second_ctrl_c_in_the_checkpoint_keeps_the_previous_one(
+def test_second_ctrl_c_during_checkpoint_keeps_previous_checkpoint(
     attempt: Command, workplace: Path, whole: Whole
 ) -> None:
     command = [sys.executable, "-c", TWICE, "run", *RUN, "hydra.run.dir=run"]
@@ -333,11 +334,11 @@ def test_run_second_ctrl_c_in_the_checkpoint_keeps_the_previous_one(
     assert results(workplace / "run") == whole("numpy")
 
 
-# A12: damaged checkpoints -------------------------------------------------------------------------
+# damaged checkpoints ------------------------------------------------------------------------------
 
 
 def flipped(data: bytes, place: float) -> bytes:
-    """Return the data with one bit flipped at a place from 0 to 1."""
+    """Return ``data`` with one bit flipped. ``place`` is the bit's position, from 0 to 1."""
     bit = int(place * 8 * len(data))
     changed = data[bit // 8] ^ 1 << bit % 8
     return data[: bit // 8] + bytes([changed]) + data[bit // 8 + 1 :]
@@ -353,7 +354,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_resume_newest_checkpoint_damaged_previous_one_used(
+def test_resume_with_newest_checkpoint_damaged_uses_previous_one(
     attempt: Command, killed: Path, backend: str, whole: Whole, damage: Callable[[bytes], bytes]
 ) -> None:
     path = newest(killed)
@@ -364,8 +365,8 @@ def test_resume_newest_checkpoint_damaged_previous_one_used(
     assert results(killed) == whole(backend)
 
 
-def test_latest_checkpoint_one_bit_flipped_never_used(killed: Path) -> None:
-    """A bit without a meaning, such as one of a member's time, may be accepted."""
+def test_latest_checkpoint_with_flipped_bit_is_not_used_or_has_same_values(killed: Path) -> None:
+    """A checkpoint is used if the bit changes no value, only for example a ZIP timestamp."""
     path, older = newest(killed), latest_checkpoint(killed)
     data, expected = path.read_bytes(), repr(older.training)
     used = []
@@ -379,7 +380,7 @@ def test_latest_checkpoint_one_bit_flipped_never_used(killed: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_resume_both_checkpoints_damaged_refused(
+def test_resume_with_both_checkpoints_damaged_is_refused(
     attempt: Command, killed: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     for name in CHECKPOINTS:
@@ -391,7 +392,7 @@ def test_resume_both_checkpoints_damaged_refused(
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_resume_restart_of_a_damaged_run_starts_over(
+def test_resume_with_restart_option_starts_damaged_run_over(
     attempt: Command, killed: Path, backend: str, whole: Whole
 ) -> None:
     for name in CHECKPOINTS:
@@ -402,7 +403,7 @@ def test_resume_restart_of_a_damaged_run_starts_over(
     assert results(killed) == whole(backend)
 
 
-def test_resume_checkpoint_deleted_starts_over_with_a_note(
+def test_resume_without_checkpoints_starts_over_with_note(
     attempt: Command, killed: Path, backend: str, whole: Whole
 ) -> None:
     for name in CHECKPOINTS:
@@ -411,7 +412,7 @@ def test_resume_checkpoint_deleted_starts_over_with_a_note(
     assert results(killed) == whole(backend)
 
 
-def test_resume_summary_deleted_read_from_the_checkpoint(
+def test_resume_with_deleted_summary_and_tables_restores_them_from_checkpoint(
     attempt: Command, killed: Path, backend: str, whole: Whole
 ) -> None:
     for name in ("summary.json", "metrics.csv", "config.yaml", "run.log", "layers.csv"):
@@ -420,7 +421,7 @@ def test_resume_summary_deleted_read_from_the_checkpoint(
     assert results(killed) == whole(backend)
 
 
-# A14: checkpoints of other runs -------------------------------------------------------------------
+# checkpoints of other runs ------------------------------------------------------------------------
 
 FOREIGN = {
     "architecture": ("architecture.hidden=[7]", "architecture.hidden was [7] and is [6]"),
@@ -433,7 +434,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("override", "difference"), FOREIGN.values(), ids=FOREIGN)
-def test_resume_checkpoint_of_another_run_refused_with_differences(
+def test_resume_with_checkpoint_of_another_run_is_refused_with_differences(
     attempt: Command, trap: Trap, killed: Path, backend: str, override: str, difference: str
 ) -> None:
     trap(STEP, 5, lambda: shutil.copytree("run2", "other"))
@@ -447,7 +448,7 @@ def test_resume_checkpoint_of_another_run_refused_with_differences(
     assert len(result.err.splitlines()) == 1
 
 
-def test_resume_checkpoint_in_a_newer_format_refused(attempt: Command, killed: Path) -> None:
+def test_resume_with_checkpoint_in_newer_format_is_refused(attempt: Command, killed: Path) -> None:
     changed(killed, lambda values, _: values.update(format=2))
     attempt("resume", "killed").is_refused(4, "has the format 2, but this nnopt reads 1")
 
@@ -476,7 +477,7 @@ ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "difference"), ARRAYS.values(), ids=ARRAYS)
-def test_resume_arrays_of_another_network_refused_with_differences(
+def test_resume_with_arrays_of_another_network_is_refused_with_differences(
     attempt: Command, killed: Path, change: Callable[[dict[str, Any]], object], difference: str
 ) -> None:
     changed(killed, lambda values, arrays: change(arrays))
@@ -490,13 +491,13 @@ CSV = ["dataset=csv", "dataset.train=t.csv", "plots=false", "batch_size=8", "epo
 
 @pytest.fixture
 def table(workplace: Path) -> Path:
-    """Write a CSV file with 40 rows. An epoch of ``CSV`` trains on four batches."""
+    """Write a CSV file with 40 rows and return its path. An epoch of ``CSV`` has four batches."""
     rows = ["x,y,label", *(f"{k % 7}.5,{k % 5}.5,{k % 2}" for k in range(40))]
     (workplace / "t.csv").write_text("\n".join(rows))
     return workplace / "t.csv"
 
 
-def test_resume_in_another_folder_with_the_path_of_the_data_continues(
+def test_resume_with_new_path_of_moved_data_continues(
     attempt: Command, table: Path, trap: Trap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = table.parent / "run"
@@ -542,7 +543,7 @@ def test_resume_moved_sweep_continues_a_point_from_its_checkpoint(
         assert weights_of(run) == weights_of(Path("../whole", run.name))
 
 
-def test_resume_after_the_data_changed_refused(
+def test_resume_after_change_of_data_is_refused(
     attempt: Command, workplace: Path, backend: str, trap: Trap
 ) -> None:
     rows = ["x,y,label", *(f"{k % 7}.5,{k % 5}.5,{k % 2}" for k in range(40))]
@@ -603,7 +604,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("options", "reason"), REFUSED.values(), ids=REFUSED)
-def test_resume_with_more_epochs_refused_if_the_past_would_differ(
+def test_resume_with_more_epochs_is_refused_if_past_steps_would_differ(
     attempt: Command, workplace: Path, options: list[str], reason: str
 ) -> None:
     attempt("run", *SMALL, *options, "hydra.run.dir=run").is_done()
@@ -613,10 +614,10 @@ def test_resume_with_more_epochs_refused_if_the_past_would_differ(
     assert results(workplace / "run") == before
 
 
-def test_resume_with_more_epochs_after_the_first_average_refused(
+def test_resume_with_more_epochs_after_first_swa_average_is_refused(
     attempt: Command, workplace: Path, trap: Trap
 ) -> None:
-    """The interruption comes after the update of the SWA average, before the row of the epoch."""
+    """SIGTERM arrives after an update of the SWA average, before the epoch's row is written."""
     recompute = "nnopt.backends.numpy.network.NumpyNetwork.recompute_statistics"
     trap(recompute, 1, lambda: signal.raise_signal(signal.SIGTERM))
     options = ["regularizer.norm=batch", "regularizer.swa_start=0.5", "epochs=4"]
@@ -627,7 +628,9 @@ def test_resume_with_more_epochs_after_the_first_average_refused(
     attempt("resume", "run").is_done("the run continues after step")
 
 
-def test_resume_failed_extension_keeps_the_finished_run(attempt: Command, workplace: Path) -> None:
+def test_failed_resume_with_more_epochs_keeps_finished_run(
+    attempt: Command, workplace: Path
+) -> None:
     run = workplace / "run"
     attempt("run", *SMALL, *KEPT, "hydra.run.dir=run").is_done()
     changed(run, lambda values, arrays: arrays.pop("last/dense1.weight"))
@@ -636,7 +639,7 @@ def test_resume_failed_extension_keeps_the_finished_run(attempt: Command, workpl
     assert {name: (run / name).read_bytes() for name in before} == before
 
 
-def test_resume_with_fewer_epochs_refused(attempt: Command, workplace: Path) -> None:
+def test_resume_with_fewer_epochs_is_refused(attempt: Command, workplace: Path) -> None:
     attempt("run", *SMALL, *KEPT, "hydra.run.dir=run").is_done()
     attempt("resume", "run", "epochs=3").is_refused(4, "12 steps are already done")
     attempt("resume", "run", "optimizer.lr=1").is_refused(2, "only single values of")
@@ -645,7 +648,7 @@ def test_resume_with_fewer_epochs_refused(attempt: Command, workplace: Path) -> 
 # finished runs and the time limit -----------------------------------------------------------------
 
 
-def test_resume_finished_run_reported(
+def test_resume_of_finished_run_changes_files_only_with_restart(
     attempt: Command, sent: Callable[[str], Path], whole: Whole, backend: str
 ) -> None:
     shutil.copytree(sent(backend) / "whole", "run")
@@ -656,7 +659,7 @@ def test_resume_finished_run_reported(
     assert results(Path("run")) == whole(backend)
 
 
-def test_run_over_max_time_resumed_to_equal_bits(
+def test_run_stopped_by_max_time_and_resumed_gives_equal_bits(
     attempt: Command, workplace: Path, backend: str, trap: Trap, whole: Whole
 ) -> None:
     trap(STEP, 5, lambda: time.sleep(1))
@@ -672,7 +675,7 @@ def test_run_over_max_time_resumed_to_equal_bits(
     assert found == expected
 
 
-def test_run_over_max_time_at_its_start_advances_by_one_step(
+def test_run_over_max_time_from_the_start_advances_by_one_step(
     attempt: Command, workplace: Path, whole: Whole
 ) -> None:
     attempt("run", *RUN, "max_time=1e-6", "hydra.run.dir=run").is_refused(5)
@@ -686,10 +689,10 @@ def test_run_over_max_time_at_its_start_advances_by_one_step(
     assert found == whole("numpy")
 
 
-def test_run_over_max_time_stops_while_another_context_is_active(
+def test_run_over_max_time_stops_while_another_context_postpones_interruptions(
     attempt: Command, trap: Trap
 ) -> None:
-    """The contexts of two threads can overlap."""
+    """The other context opens during the run and closes after it, as in a second thread."""
     with ExitStack() as other:
         trap(STEP, 1, lambda: other.enter_context(postpone_interruptions()))
         attempt("run", *RUN, "max_time=1e-6").is_refused(5, "took longer than max_time")
@@ -699,7 +702,7 @@ def test_run_over_max_time_stops_while_another_context_is_active(
 
 
 def in_group(group: str, **wrong: Any) -> Callable[[dict[str, Any], dict[str, Any]], object]:
-    """Return a function that changes entries of a group of the values of a checkpoint."""
+    """Return a function that writes ``wrong`` to ``values[group]`` of a checkpoint."""
     return lambda values, arrays: values[group].update(wrong)
 
 
@@ -751,10 +754,10 @@ CRAFTED: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("backend", ["numpy"])
 @pytest.mark.parametrize("change", CRAFTED.values(), ids=CRAFTED)
-def test_resume_crafted_checkpoint_refused_or_harmless(
+def test_resume_with_crafted_checkpoint_is_refused_or_harmless(
     attempt: Command, workplace: Path, killed: Path, change: Callable[..., object]
 ) -> None:
-    """The checksums are correct. ``attempt`` asserts that there is no traceback."""
+    """The checkpoints have correct checksums. ``attempt`` asserts that there is no traceback."""
     changed(killed, change)
     outside = sorted(path for path in workplace.iterdir() if path != killed)
     result = attempt("resume", "killed")
@@ -770,7 +773,7 @@ NAMES = (*CHECKPOINTS, "summary.json", "metrics.csv", "model_last.npz", "run.log
 
 @pytest.mark.parametrize("backend", ["numpy"])
 @pytest.mark.parametrize("name", NAMES)
-def test_resume_folder_with_a_link_refused(
+def test_resume_of_folder_with_link_is_refused(
     attempt: Command, workplace: Path, killed: Path, name: str
 ) -> None:
     (workplace / "outside").mkdir()
@@ -784,10 +787,10 @@ def test_resume_folder_with_a_link_refused(
     assert target.read_text() == "private"
 
 
-def test_resume_configuration_of_the_run_writes_only_to_its_folder(
+def test_resume_with_changed_configuration_writes_only_to_folder_of_run(
     attempt: Command, workplace: Path, killed: Path
 ) -> None:
-    """A stored cache outside of the folder is not created, and no data are downloaded."""
+    """The stored configuration names other folders and a download; nnopt uses none of them."""
     stored = json.loads((killed / "summary.json").read_text())
     paths = {"root": str(workplace / "root"), "cache": str(workplace / "cache"), "download": True}
     stored["config"]["data"] |= paths

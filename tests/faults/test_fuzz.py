@@ -58,7 +58,7 @@ def test_problem_accepted_wrong_file_is_reported() -> None:
     assert problem(TARGET, BEFORE, BEFORE, ValueError("no table")) is not None
 
 
-def test_problem_wrong_result_of_an_exact_target_reported() -> None:
+def test_problem_wrong_result_of_an_exact_target_is_reported() -> None:
     noted = replace(BEFORE, err="nnopt: summary.json is damaged", result={"loss": 0.7})
     assert problem(TARGET, BEFORE, noted, BEFORE.result) is None
     exact = replace(TARGET, is_exact=True)
