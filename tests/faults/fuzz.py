@@ -61,7 +61,8 @@ class Target:
     file: a path below the workplace. result: a function that the child process calls after the
     command, in the workplace. reference: an independent reader of the damaged file, which returns
     the correct result or raises ValueError. Without a reference, the result of the undamaged file
-    is correct. With ``is_exact``, another result is wrong even if a message names the file.
+    is correct. damages: the kinds of damage in addition to ``BYTE_DAMAGES``. With ``is_exact``,
+    another result is wrong even if a message names the file.
     """
 
     name: str
@@ -446,7 +447,9 @@ def main() -> int:
     """Run the attempts of the command line; return 1 if an outcome is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=300, help="attempts (default: 300)")
-    parser.add_argument("--seed", type=int, default=0, help="of the first attempt (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the first attempt (default: 0)"
+    )
     parser.add_argument("--only", default="", help="targets whose title contains this text")
     parser.add_argument("--verbose", action="store_true", help="print right outcomes too")
     options = parser.parse_args()

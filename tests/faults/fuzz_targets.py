@@ -121,7 +121,7 @@ def sweep_rows() -> Any:
 
 
 def resumed_run(folder: str) -> Any:
-    """Return the results of a run without times: digests of its weights, metrics and layers."""
+    """Return a run's files and metrics without times; weights and layers as digests."""
     run = Path(folder)
     metrics = (run / "metrics.csv").read_text().splitlines()
     files = ("model_best.npz", "model_last.npz", "layers.csv")
@@ -174,7 +174,7 @@ def printed_config() -> Any:
 
 
 def loaded_data(*overrides: str) -> Any:
-    """Return one digest of all samples and labels, in the order of the files."""
+    """Return a digest of the samples and labels of each set, in the order of the files."""
     from nnopt.config.compose import compose_config
     from nnopt.data import load
 
@@ -196,7 +196,7 @@ def digest(inputs: np.ndarray, labels: list[str]) -> str:
 
 
 def read_idx_folder(folder: Path) -> Any:
-    """Return the correct result of ``loaded_data`` for four IDX files; raise ValueError."""
+    """Return the correct result of ``loaded_data``; raise ValueError for wrong IDX files."""
     parts = []
     for part in ("train", "t10k"):
         images = _read_idx(folder / f"{part}-images-idx3-ubyte", 3)
@@ -219,7 +219,7 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
 
 
 def read_cifar_folder(folder: Path) -> Any:
-    """Return the correct result of ``loaded_data`` for six binary files; raise ValueError."""
+    """Return the correct result of ``loaded_data``; raise ValueError for wrong CIFAR-10 files."""
     from nnopt.data.published import OBJECTS
 
     parts = []
@@ -236,7 +236,7 @@ def read_cifar_folder(folder: Path) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the correct result of ``printed_config``; raise ValueError.
+    """Return the correct result of ``printed_config``; raise ValueError for a wrong file.
 
     A missing key has nnopt's default value.
     """
@@ -273,7 +273,7 @@ def loaded_table() -> Any:
 
 
 def read_table(path: Path) -> Any:
-    """Return the correct result of ``loaded_table``; raise ValueError."""
+    """Return the correct result of ``loaded_table``; raise ValueError for a wrong file."""
     text = path.read_bytes().decode("utf-8-sig")
     try:
         rows = [row for row in csv.reader(text.splitlines(), strict=True) if row]

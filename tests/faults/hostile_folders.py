@@ -1,8 +1,9 @@
 """Hostile folders of results: a table with one function for each folder.
 
-Each function changes a copy of a sweep of nnopt. The sweep's first point is done, and the second is
-interrupted. ``HOSTILE`` has the allowed exit codes of ``nnopt resume``. Every nnopt command must
-keep the guarantees in ``test_hostile_folders.py``.
+Each function, a ``Build``, changes a copy of a sweep of nnopt. The sweep's first point is done, and
+the second is interrupted. Helpers such as ``linked`` return a ``Build`` for their arguments.
+``HOSTILE`` has the allowed exit codes of ``nnopt resume``. Every nnopt command must keep the
+guarantees in ``test_hostile_folders.py``.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def private_files(folder: Path) -> None:
 
 
 def sealed(received: Received, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change ``sweep.json``, and correct the checksum in it."""
+    """Apply ``change`` to the content of ``sweep.json``, and correct its checksum."""
     path = received.sweep / "sweep.json"
     found = json.loads(path.read_text())
     del found["sha256"]
@@ -155,8 +156,8 @@ def linked(where: str, target: str) -> Build:
 def hard_linked(where: str) -> Build:
     """Replace a file by a hard link to a file outside of the sweep.
 
-    nnopt may print the content of the linked file. A sender cannot create such a link, because an
-    archive has no hard links to files outside of it. Copies that share files often use hard links.
+    nnopt may print the content of the linked file: a received archive cannot contain such a link,
+    and nnopt accepts the hard links of harmless copies.
     """
 
     def build(received: Received) -> None:
@@ -195,7 +196,7 @@ def written(where: str, text: str) -> Build:
 
 
 def with_id(identity: str) -> Build:
-    """Change the interrupted point's id, the name of the folder that ``resume`` empties."""
+    """Change the id of the interrupted point. ``resume`` empties the folder of this name."""
 
     def build(received: Received) -> None:
         name = identity.replace("OUTSIDE", str(received.outside))

@@ -50,7 +50,7 @@ def summary(workplace: Path, folder: str = "out") -> dict[str, Any]:
 
 
 TAILS = {"sigmoid": 17.0, "silu": 17.0, "tanh": 9.5}
-"""Inputs near which digits could cancel; positive and negative weights give both tails."""
+"""Inputs at which the gradient is tiny. Positive and negative weights give both tails."""
 
 
 @pytest.mark.parametrize("activation", TAILS)
@@ -100,7 +100,7 @@ def test_run_with_overflow_is_diverged(
     assert summary(workplace)["status"] == "diverged"
 
 
-def test_run_overflow_in_layer_norm_names_the_layer(attempt: Command, workplace: Path) -> None:
+def test_run_with_overflow_in_layer_norm_names_the_layer(attempt: Command, workplace: Path) -> None:
     write_data(workplace, 1e20)
     result = train(attempt, "numpy", FLAT_NORM, "epochs=2")
     result.is_refused(5, "at step 1 the outputs of layer layer_norm1 and the loss are not finite")
@@ -119,7 +119,7 @@ def test_run_with_clipped_large_gradient_trains(
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-36])
-def test_run_small_gradient_norm_is_recorded(
+def test_run_with_small_gradient_norm_records_it(
     attempt: Command, workplace: Path, backend: str, scale: float
 ) -> None:
     write_data(workplace, scale)
@@ -139,7 +139,7 @@ ONE_NUMBER = {
 
 
 @pytest.mark.parametrize(("layers", "name"), ONE_NUMBER.values(), ids=ONE_NUMBER)
-def test_run_norm_over_one_number_is_refused(
+def test_run_with_norm_over_one_number_is_refused(
     attempt: Command, workplace: Path, backend: str, layers: str, name: str
 ) -> None:
     write_data(workplace, 1)
@@ -147,7 +147,7 @@ def test_run_norm_over_one_number_is_refused(
     assert not (workplace / "out").exists()
 
 
-def test_run_mlp_norm_over_one_unit_is_refused(attempt: Command, backend: str) -> None:
+def test_run_of_mlp_with_norm_over_one_unit_is_refused(attempt: Command, backend: str) -> None:
     overrides = f"backend={backend}", "architecture.hidden=[1]", "regularizer.norm=layer"
     attempt("run", *overrides).is_refused(2, "layer layer_norm1: its input of 1 has one number")
 

@@ -33,7 +33,7 @@ NO_SWEEP = {
 
 
 @pytest.mark.parametrize(("group", "content", "key"), NO_SWEEP.values(), ids=NO_SWEEP)
-def test_run_without_sweep_refuses_points_of_a_file(
+def test_run_without_multirun_refuses_sweep_in_file(
     attempt: Command, workplace: Path, backend: str, group: str, content: str, key: str
 ) -> None:
     file = workplace / "conf" / group / "mine.yaml"
@@ -56,7 +56,7 @@ LIBRARY_TEXTS = {
 
 
 @pytest.mark.parametrize(("content", "text"), LIBRARY_TEXTS.values(), ids=LIBRARY_TEXTS)
-def test_run_hydra_error_message_is_rewritten(
+def test_message_of_hydra_is_rewritten(
     attempt: Command, workplace: Path, content: str, text: str
 ) -> None:
     file = workplace / "conf" / "ablation" / "mine.yaml"
@@ -80,7 +80,7 @@ UNMERGED = {
     "unknown mode": ("hydra: {mode: many}\n", "hydra.mode: Invalid value 'many'"),
     "list as a folder": ("hydra: {sweep: {dir: [1]}}\n", "hydra.sweep.dir: Cannot convert"),
 }
-"""Files that cannot be merged with the files before them. The last line contains the key."""
+"""Files that cannot be merged into the configuration. The last line of each contains the key."""
 
 SWEPT = {
     "unknown key": ("optimizr.lr: 3", "unknown key 'optimizr.lr'"),
@@ -152,7 +152,7 @@ UNQUOTED = {
     "text": ("name=true", "name = True: needs a text; quote the word"),
     "number": ("optimizer.lr=true", "optimizer.lr = True: needs a number or auto"),
 }
-"""Command-line values that are true or false, where the key needs a text."""
+"""Command-line values that are true or false, for keys that need a text or a number."""
 
 
 @pytest.mark.parametrize(("word", "text"), UNQUOTED.values(), ids=UNQUOTED)
@@ -202,7 +202,7 @@ GROUPS = {
     "from the top": ("dataset/m", "[spiral, {/dataset/sub: b}]", "'dataset/sub/b'"),
     "of an experiment": ("experiment/m", "[{/dataset/sub: b}]", "'dataset/sub/b'"),
 }
-"""Files whose list of defaults names a file that does not exist in a nested group."""
+"""Files whose list of defaults names a missing file of a nested group."""
 
 
 @pytest.mark.parametrize(("name", "defaults", "text"), GROUPS.values(), ids=GROUPS)
@@ -337,7 +337,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(("one", "other"), FILES.values(), ids=FILES)
-def test_compare_swapped_train_and_test_files_is_refused(
+def test_compare_of_runs_with_swapped_files_is_refused(
     attempt: Command, workplace: Path, one: str, other: str
 ) -> None:
     (workplace / "parts").mkdir()
@@ -362,7 +362,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize(("old", "new", "reason"), CHANGED.values(), ids=CHANGED)
-def test_resume_changed_summary_prints_the_reason(
+def test_resume_with_changed_summary_prints_the_reason(
     attempt: Command, workplace: Path, old: str, new: str, reason: str
 ) -> None:
     overrides = ("dataset.samples_per_class=20", "seed=0,1", "hydra.sweep.dir=s")

@@ -68,7 +68,7 @@ def test_sweep_on_busy_machine_notes_thread_choice_once(attempt: Command, backen
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_run_more_threads_than_cores_are_noted_and_used(
+def test_run_with_more_threads_than_cores_notes_and_uses_them(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     result = attempt("run", f"backend={backend}", *QUICK, "backend.threads=3", "hydra.run.dir=a")

@@ -135,7 +135,7 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize(("overrides", "fragments"), WRONG_WORDS.values(), ids=WRONG_WORDS)
-def test_run_wrong_argument_is_refused(
+def test_run_with_wrong_arguments_is_refused(
     attempt: Command, workplace: Path, backend: str, overrides: list[str], fragments: list[str]
 ) -> None:
     own = [] if any(word.startswith("backend=") for word in overrides) else [f"backend={backend}"]
@@ -143,13 +143,13 @@ def test_run_wrong_argument_is_refused(
     assert list(workplace.iterdir()) == []
 
 
-def test_run_repeated_key_gives_a_warning(attempt: Command, workplace: Path) -> None:
+def test_run_with_repeated_key_gives_a_warning(attempt: Command, workplace: Path) -> None:
     attempt("run", "--cfg", "job", "epochs=1", "epochs=2").is_done(
         "epochs=1 is overridden by epochs=2", "epochs: 2\n"
     )
 
 
-def test_run_option_of_other_backend_is_refused(attempt: Command, workplace: Path) -> None:
+def test_run_with_option_of_other_backend_is_refused(attempt: Command, workplace: Path) -> None:
     attempt("run", "backend.precision=bf16").is_refused(2, "it belongs to backend=torch")
     attempt("run", "backend=torch", "backend.device=cuda:99").is_refused(2, "backend.device")
     attempt("run", "backend.device=cuda").is_refused(2, "needs backend=torch")
@@ -175,7 +175,7 @@ WRONG_FILES: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize(("content", "message"), WRONG_FILES.values(), ids=WRONG_FILES)
-def test_run_wrong_file_is_refused_with_its_line(
+def test_run_with_wrong_file_is_refused_with_line_number(
     attempt: Command, workplace: Path, content: str | bytes, message: str
 ) -> None:
     file = workplace / "conf" / "experiment" / "mine.yaml"
@@ -185,7 +185,7 @@ def test_run_wrong_file_is_refused_with_its_line(
     assert [path.name for path in workplace.iterdir()] == ["conf"]
 
 
-def test_sweep_wrong_point_is_refused_before_the_first_point(
+def test_sweep_with_wrong_point_is_refused_before_the_first_point(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = ["optimizer.lr=0.1,abc,0.2,-1", "epochs=1,0", f"backend={backend}"]
@@ -237,7 +237,9 @@ COMMANDS = (["run", "--cfg", "job"], ["describe"], ["run", "--help"], ["run", "-
 
 
 @pytest.mark.slow
-def test_run_unusual_argument_is_accepted_or_refused(attempt: Command, workplace: Path) -> None:
+def test_command_with_unusual_arguments_is_accepted_or_refused(
+    attempt: Command, workplace: Path
+) -> None:
     """``attempt`` checks that each command succeeds or prints the reason."""
     draw = random.Random(0)
     for _ in range(60):
@@ -250,14 +252,16 @@ def test_run_unusual_argument_is_accepted_or_refused(attempt: Command, workplace
 
 
 @pytest.mark.slow
-def test_run_wrong_file_is_refused_within_seconds(attempt: Command, workplace: Path) -> None:
+def test_run_with_long_wrong_file_is_refused_within_seconds(
+    attempt: Command, workplace: Path
+) -> None:
     """The file has nearly the maximum number of values that nnopt accepts."""
     nodes = "name: mine\nseed: -1\nx: [" + ", ".join("1" for _ in range(2_900)) + "]\n"
     file = workplace / "conf" / "experiment" / "mine.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(nodes)
     with composing():
-        pass  # imports
+        pass  # import Hydra before the time is measured
     start = time.process_time()
     attempt("run", "experiment=mine").is_refused(2, "unknown key 'x'", "seed = -1")
     assert time.process_time() - start < 3

@@ -44,7 +44,7 @@ def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cut(size: float) -> Callable[[Path], Any]:
-    """Truncate a file.
+    """Return a function that truncates a file.
 
     size: the new size in bytes, or as a fraction of the old size. A negative size is the number of
     bytes to remove from the end.
@@ -62,7 +62,7 @@ def put(content: bytes) -> Callable[[Path], Any]:
 
 
 def replaced(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
-    """Delete a file, and call ``make`` to create something else at the same path."""
+    """Return a function that deletes a file and calls ``make`` with its path."""
 
     def damage(path: Path) -> None:
         path.unlink()
@@ -72,7 +72,7 @@ def replaced(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 
 def packed(change: Callable[[bytearray], bytes]) -> Callable[[Path], Any]:
-    """Replace an IDX file by a .gz file with changed bytes."""
+    """Return a function that compresses a file with gzip and applies ``change`` to the result."""
 
     def damage(path: Path) -> None:
         content = gzip.compress(path.read_bytes())
@@ -171,7 +171,7 @@ DAMAGED: dict[str, Damage] = {
 
 
 @pytest.mark.parametrize(("dataset", "file", "damage", "fragments"), DAMAGED.values(), ids=DAMAGED)
-def test_run_damaged_file_is_refused(
+def test_run_with_damaged_file_is_refused(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -197,7 +197,7 @@ ACCEPTED: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("change", ACCEPTED.values(), ids=ACCEPTED)
-def test_run_unusual_png_is_accepted(
+def test_run_with_unusual_files_is_done(
     attempt: Command, workplace: Path, backend: str, change: Callable[[Path], Any]
 ) -> None:
     write_cinic(workplace / "data")
@@ -205,7 +205,7 @@ def test_run_unusual_png_is_accepted(
     attempt("run", f"backend={backend}", "dataset=cinic10", *QUICK).is_done()
 
 
-def test_verify_file_with_other_checksum_is_refused(attempt: Command, workplace: Path) -> None:
+def test_verify_of_file_with_other_checksum_is_refused(attempt: Command, workplace: Path) -> None:
     """The message contains the expected and the actual checksum."""
     write_idx(workplace / "data")
     found = hashlib.sha256((workplace / "data" / IMAGES).read_bytes()).hexdigest()
@@ -231,7 +231,7 @@ PICKLES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("value", "fragment"), PICKLES.values(), ids=PICKLES)
-def test_run_hostile_pickle_is_refused(
+def test_run_with_hostile_pickle_is_refused(
     attempt: Command, workplace: Path, backend: str, value: Any, fragment: str
 ) -> None:
     folder = workplace / "data/cifar-10-batches-py"
@@ -244,7 +244,7 @@ def test_run_hostile_pickle_is_refused(
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0) -> bytes:
-    """Return a .tar.gz with one member."""
+    """Return the content of a .tar.gz archive with one member."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
         info = tarfile.TarInfo(name)
@@ -267,7 +267,7 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("content", ARCHIVES.values(), ids=ARCHIVES)
-def test_fetch_hostile_archive_is_refused(
+def test_fetch_of_hostile_archive_is_refused(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     """The archive has the expected checksum, so only the code that unpacks it can refuse it."""
@@ -285,7 +285,7 @@ def test_fetch_hostile_archive_is_refused(
     assert [x.name for x in (workplace / "data").iterdir()] == ["downloads"]
 
 
-def test_run_missing_data_without_network_are_refused(
+def test_run_without_data_and_network_is_refused(
     attempt: Command, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message contains the address, the target folder and the checksum of the download."""
@@ -302,7 +302,7 @@ FOLDERS = ["a b", "größe", "new\nline", "a=b,c", "50%", "[x]{y}", "'quoted\"",
 
 
 @pytest.mark.parametrize("name", [*FOLDERS, os.fsdecode(b"latin-\xe4")], ids=ascii)
-def test_run_data_folder_of_any_name_is_found(
+def test_data_folder_of_any_name_is_found(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -321,10 +321,10 @@ def test_run_data_folder_of_any_name_is_found(
         attempt(*arguments, f"data.root='{quoted}'", "seed=1").is_done()
 
 
-def test_run_data_folder_with_umlaut_in_c_locale_is_found(
+def test_data_folder_with_umlaut_is_found_in_c_locale(
     start_nnopt: Callable[..., Any], workplace: Path
 ) -> None:
-    """Minimal containers have the C locale."""
+    """Programs in minimal containers run in the C locale."""
     write_idx(workplace / "größe")
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     environment["NNOPT_DATA_DIR"] = "größe"

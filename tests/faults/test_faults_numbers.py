@@ -43,7 +43,7 @@ def write_csv(path: Path, header: str, rows: Sequence[Sequence[object]]) -> None
 
 
 def features(rows: int, constant: float = 7) -> list[list[object]]:
-    """Return rows of a feature that separates two classes, a constant feature, and the label."""
+    """Return rows of three columns: a feature that separates the classes, a constant, a label."""
     return [[i % 2 + i / 100, constant, i % 2] for i in range(rows)]
 
 
@@ -76,7 +76,7 @@ def test_run_that_diverged_keeps_earlier_rows_and_plots(
     assert {"weights.png", "schedule.png", "curves.png"} <= pictures
 
 
-def test_sweep_diverged_point_does_not_affect_other_points(
+def test_sweep_with_diverged_point_finishes_other_points(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = "epochs=2", "optimizer.lr=0.1,1e25,0.01", "plots=false", "hydra.sweep.dir=sweep"
@@ -95,7 +95,7 @@ def test_sweep_diverged_point_does_not_affect_other_points(
         ("run", "optimizer.lr=auto", "optimizer.lr = 'auto' found no learning rate"),
     ],
 )
-def test_lr_search_diverging_rate_is_refused(
+def test_lr_search_that_finds_no_rate_is_refused(
     attempt: Command, workplace: Path, backend: str, verb: str, word: str, message: str
 ) -> None:
     write_csv(workplace / "train.csv", "a,b,label", features(20, constant=3e38))
@@ -104,7 +104,7 @@ def test_lr_search_diverging_rate_is_refused(
     attempt(verb, f"backend={backend}", *QUICK, *files, *network, word).is_refused(5, message)
 
 
-def test_run_epoch_with_infinite_validation_loss_is_never_best(
+def test_epoch_with_infinite_validation_loss_is_never_best(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     write_csv(workplace / "train.csv", "a,b,label", features(20))
@@ -147,7 +147,7 @@ TRAINS = {
 
 
 @pytest.mark.parametrize("overrides", TRAINS.values(), ids=TRAINS)
-def test_run_extreme_setting_stays_finite(
+def test_run_with_extreme_setting_stays_finite(
     attempt: Command, workplace: Path, backend: str, overrides: list[str]
 ) -> None:
     run(attempt, backend, "epochs=2", *overrides).is_done()
@@ -155,7 +155,7 @@ def test_run_extreme_setting_stays_finite(
     assert all(np.isfinite(array).all() for array in arrays(workplace).values())
 
 
-def test_run_one_class_has_no_loss(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_with_one_class_has_zero_loss(attempt: Command, workplace: Path, backend: str) -> None:
     write_csv(workplace / "one.csv", "a,label", [[i, "only"] for i in range(20)])
     run(attempt, backend, "dataset=csv", "dataset.train=one.csv", "epochs=2").is_done()
     assert summary(workplace)["test_loss"] == 0
@@ -172,7 +172,7 @@ def test_run_one_class_has_no_loss(attempt: Command, workplace: Path, backend: s
     ],
     ids=str,
 )
-def test_run_batch_of_one_with_batch_norm_is_refused(
+def test_run_with_batch_norm_and_batch_of_one_is_refused(
     attempt: Command, workplace: Path, backend: str, overrides: list[str]
 ) -> None:
     result = run(attempt, backend, *SPIRAL, "regularizer.norm=batch", *overrides)
@@ -202,7 +202,9 @@ def test_run_with_zero_images_is_finite_with_every_norm(
     assert np.isfinite(summary(workplace)["test_loss"])
 
 
-def test_run_rate_of_zero_changes_no_bit(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_with_learning_rate_of_zero_changes_no_bit(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     for folder, epochs in (("one", 1), ("two", 3)):
         overrides = f"hydra.run.dir={folder}", f"epochs={epochs}", "optimizer.lr=0", "plots=false"
         decay = "regularizer.weight_decay=0.1", "regularizer.l2=0.1"
@@ -211,7 +213,9 @@ def test_run_rate_of_zero_changes_no_bit(attempt: Command, workplace: Path, back
     assert all((first[name] == second[name]).all() for name in first)
 
 
-def test_run_tiny_rate_keeps_weights(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_with_tiny_learning_rate_keeps_weights(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     runs = [("one", "epochs=1", "1e-30"), ("two", "epochs=3", "1e-30")]
     for folder, epochs, rate in runs:
         overrides = f"hydra.run.dir={folder}", epochs, f"optimizer.lr={rate}", "plots=false"
@@ -222,7 +226,9 @@ def test_run_tiny_rate_keeps_weights(attempt: Command, workplace: Path, backend:
     assert all((first[name] == second[name]).all() for name in weights)
 
 
-def test_run_penalty_overflow_diverges(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_with_overflow_in_penalty_diverges(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     overrides = *SPIRAL, "epochs=6", "optimizer=sgd", "optimizer.lr=1e4", *PENALTY
     run(attempt, backend, *overrides).is_refused(5, "training diverged")
 
@@ -306,7 +312,7 @@ sys.exit(run_verb(sys.argv[1:]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limit of memory")
-def test_run_at_memory_limit_is_reported(workplace: Path, backend: str) -> None:
+def test_run_at_memory_limit_reports_lack_of_memory(workplace: Path, backend: str) -> None:
     arguments = (
         "run",
         f"backend={backend}",
@@ -322,7 +328,9 @@ def test_run_at_memory_limit_is_reported(workplace: Path, backend: str) -> None:
     assert "Traceback" not in process.stderr
 
 
-def test_run_same_seed_gives_equal_bits(attempt: Command, workplace: Path, backend: str) -> None:
+def test_two_runs_with_same_seed_give_equal_bits(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     for folder in ("one", "two"):
         overrides = "epochs=2", "regularizer.dropout=0.2", f"hydra.run.dir={folder}", "plots=false"
         attempt("run", f"backend={backend}", *SPIRAL, *overrides).is_done()

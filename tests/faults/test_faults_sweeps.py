@@ -79,7 +79,7 @@ def test_sweep_with_failed_points_finishes_the_others(
     ],
     ids=["SIGTERM", "SIGHUP", "Ctrl-C", "SIGKILL"],
 )
-def test_pool_loses_only_one_point_with_a_killed_worker(
+def test_pool_whose_worker_is_killed_loses_only_one_point(
     attempt: Command, workplace: Path, number: signal.Signals, status: str, fragment: str
 ) -> None:
     overrides = [
@@ -231,7 +231,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("group", "key", "value", "fragment"), OTHERS.values(), ids=OTHERS)
-def test_resume_notes_points_of_other_versions(
+def test_resume_notes_points_from_another_environment(
     attempt: Command, workplace: Path, group: str, key: str, value: Any, fragment: str
 ) -> None:
     overrides = [*TINY, "batch_size=1000000"]  # enough work for more threads than cores

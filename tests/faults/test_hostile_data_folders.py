@@ -267,7 +267,7 @@ def contents_of(folder: Path) -> Iterator[tuple[str, int, bytes]]:
 
 
 @pytest.mark.parametrize("build", HOSTILE, ids=lambda build: str(build.__name__))
-def test_hostile_data_folder_changes_nothing_outside(
+def test_commands_on_hostile_data_folder_change_no_outside_file(
     attempt: Command, workplace: Path, received: Received, build: Callable[[Received], None]
 ) -> None:
     build(received)
@@ -285,7 +285,7 @@ def test_hostile_data_folder_changes_nothing_outside(
 @pytest.mark.parametrize(
     "build", [cache_link, entry_link, temporary_link, array_fifo, index_leads_out]
 )
-def test_hostile_cache_run_succeeds(
+def test_run_with_hostile_cache_succeeds(
     attempt: Command, received: Received, backend: str, build: Callable[[Received], None]
 ) -> None:
     build(received)

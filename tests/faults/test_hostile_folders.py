@@ -31,7 +31,7 @@ def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def received(finished_sweep: Path, tmp_path: Path) -> Iterator[Received]:
-    """Copy the sweep into the working folder, next to private files."""
+    """Return a copy of the sweep in the working folder, next to private files."""
     outside = tmp_path / "outside"
     outside.mkdir()
     private_files(outside)
@@ -55,7 +55,7 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int, str]]:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_folder_changes_and_prints_nothing_outside(
+def test_commands_on_hostile_folder_change_and_print_no_outside_file(
     attempt: Command, received: Received, workplace: Path, hostile: Hostile
 ) -> None:
     hostile.build(received)

@@ -1,8 +1,9 @@
 """Folders of runs from a hostile sender, and the commands that read the folders.
 
-Each test case changes one file of a finished run. The commands compare, report and diff either
-leave the file out, or refuse it and name it. They never hang, show a private file, or use more
-memory than a file of normal size needs.
+Each test case is a ``Build``, a function that changes one file of a finished run. Helpers such as
+``link`` return a ``Build``. The commands compare, report and diff either leave the file out, or
+refuse it and name it. They never hang, show a private file, or use more memory than a file of
+normal size needs.
 """
 
 from __future__ import annotations
@@ -288,7 +289,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(sent: Path, workplace: Path) -> Path:
-    """Copy the runs into the working folder, next to private files."""
+    """Return a copy of the folder with both runs. Private files lie next to it."""
     shutil.copytree(sent, workplace / "runs")
     (workplace / "outside").mkdir()
     for name in ("secret", "secret.svg", "c.svg"):
@@ -297,7 +298,7 @@ def runs(sent: Path, workplace: Path) -> Path:
 
 
 def everything_told(attempt: Command, expected: set[int]) -> list[Attempt]:
-    """Run compare and report; check exit codes, and that no private or dangerous text is shown."""
+    """Run compare and report, check that they show no dangerous text, and return the attempts."""
     results = [attempt("compare", "runs", "--metric", "test_accuracy", "--format", "csv")]
     results.append(attempt("compare", "runs", "--metric", "test_accuracy,total_seconds"))
     results.append(attempt("report", "runs", "--out", "page.html"))
@@ -346,7 +347,7 @@ def test_resume_of_hostile_run_touches_no_other_file(
 
 
 @pytest.mark.parametrize("build", WEIGHTS.values(), ids=WEIGHTS)
-def test_diff_refuses_hostile_weights_within_memory(
+def test_diff_refuses_hostile_weights_without_much_memory(
     attempt: Command, runs: Path, build: Build
 ) -> None:
     build(runs / "b")
@@ -372,7 +373,9 @@ def test_compare_shows_losses_near_float_maximum_exactly(
     attempt("compare", "runs", "--metric", "test_loss", "--plots", "p").is_done()
 
 
-def test_diff_other_architecture_lists_few_arrays(attempt: Command, workplace: Path) -> None:
+def test_diff_of_different_architectures_lists_few_arrays(
+    attempt: Command, workplace: Path
+) -> None:
     arguments = ["run", "epochs=1", "max_steps=1", "dataset.samples_per_class=9", "plots=false"]
     attempt(*arguments, "hydra.run.dir=a", "architecture.hidden=[4]").is_done()
     deep = f"architecture.hidden={[3] * 12}".replace(" ", "")
