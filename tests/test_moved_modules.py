@@ -1,4 +1,4 @@
-"""Old names of modules are refused with the new names."""
+"""An import by the old name of a module is refused, and the message contains the new name."""
 
 from __future__ import annotations
 

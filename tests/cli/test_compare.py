@@ -23,7 +23,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def sweep(workplace: Path, leave_run: LeaveRun) -> Path:
-    """Write a sweep of three settings (SGD with two learning rates, Adam) and three seeds."""
+    """Return a sweep of SGD with two learning rates and of Adam, each with three seeds."""
     folder = workplace / "sweep"
     accuracies = {
         ("sgd", 0.1): (0.80, 0.81, 0.85),
@@ -109,7 +109,7 @@ def test_compare_out_suffix_selects_format(
     assert Path(f"table{suffix}").read_text("utf-8").startswith(start)
 
 
-def test_compare_damaged_and_unfinished_runs_are_reported(
+def test_compare_reports_damaged_and_unfinished_runs(
     nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     (sweep / "sgd-0.5-1" / "summary.json").write_text('{"status": "done", "se')
@@ -170,7 +170,7 @@ def test_compare_wrong_usage_is_refused(
     assert len(captured.err.splitlines()) == 1
 
 
-def test_compare_different_datasets_are_refused_without_option(
+def test_compare_of_different_datasets_is_refused_without_option(
     nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     leave_run(sweep / "other", 0, {"dataset.name": "moons"})
@@ -187,7 +187,7 @@ def test_compare_different_datasets_are_refused_without_option(
     assert lines_of(capsys)[1].startswith("optimizer ")
 
 
-def test_compare_file_names_select_runs(
+def test_compare_filter_by_digest_of_files_selects_runs(
     nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     for seed, digest in ((0, "a"), (1, "a"), (0, "b")):
@@ -204,7 +204,7 @@ def test_compare_file_names_select_runs(
 
 
 @pytest.mark.parametrize("path", ["a.csv", "/data/a.csv"])
-def test_compare_any_path_of_data_file_selects_runs_on_that_file(
+def test_compare_filter_by_any_path_of_data_file_selects_its_runs(
     nnopt: Run, workplace: Path, capsys: Captured, leave_run: LeaveRun, path: str
 ) -> None:
     csv_file = (
@@ -246,7 +246,7 @@ def test_compare_imports_neither_torch_nor_matplotlib(sweep: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_compare_real_sweep_prints_differences(
+def test_compare_of_real_sweep_prints_differences(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     overrides = ["epochs=1", "dataset.samples_per_class=20", "plots=false", "hydra.sweep.dir=s"]

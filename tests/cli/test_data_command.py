@@ -1,3 +1,5 @@
+"""``nnopt data``: the commands list and verify, and wrong usage."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -23,7 +23,7 @@ BACKENDS = ("numpy", "torch")
 
 @pytest.fixture
 def data(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write fifty random training samples of every dataset that is read from files."""
+    """Write a small version of every dataset that is read from files; return the data folder."""
     root = workplace / "data"
     write_idx(root)
     write_idx(root, "FashionMNIST/raw")

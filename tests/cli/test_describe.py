@@ -24,7 +24,7 @@ def test_describe_indents_shortcut_like_branch(nnopt: Run, capsys: Captured) -> 
 
 
 def test_describe_shows_rates_of_stochastic_depth(nnopt: Run, capsys: Captured) -> None:
-    """Residual layer l of L has l/L of the rate (Huang et al. 2016, section 3)."""
+    """Residual layer l of L layers has the rate 0.5 · l/L (Huang et al. 2016, section 3)."""
     overrides = ("dataset=mnist", "architecture=resnet", "architecture.depth=18")
     assert nnopt("describe", *overrides, "regularizer.stochastic_depth=0.5") == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
@@ -36,7 +36,7 @@ def test_describe_shows_rates_of_stochastic_depth(nnopt: Run, capsys: Captured) 
 
 
 @pytest.mark.parametrize("name", ["three_layer_conv", "vgg", "resnet"])
-def test_describe_flat_samples_are_refused_by_first_layer(
+def test_describe_with_flat_samples_is_refused_by_first_layer(
     nnopt: Run, capsys: Captured, name: str
 ) -> None:
     assert nnopt("describe", "dataset=spiral", f"architecture={name}") == 2
@@ -44,13 +44,13 @@ def test_describe_flat_samples_are_refused_by_first_layer(
     assert "layer conv2d1: needs images (C, H, W), but its input is flat, 2; use an" in message
 
 
-def test_describe_conv_algorithm_of_torch_is_refused(nnopt: Run, capsys: Captured) -> None:
+def test_describe_with_conv_algorithm_for_torch_is_refused(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("describe", "backend=torch", "backend.conv_algorithm=naive") == 2
     assert "unknown key 'backend.conv_algorithm'" in capsys.readouterr().err
     assert nnopt("describe", "backend.conv_algorithm=naive") == 0
 
 
-def test_describe_wrong_config_is_refused_without_data(nnopt: Run, capsys: Captured) -> None:
+def test_describe_refuses_wrong_config_without_data(nnopt: Run, capsys: Captured) -> None:
     overrides = ("dataset=mnist", "regularizer.augmentation.cutout=29", "max_steps=1000000")
     assert nnopt("describe", *overrides, "epochs=60") == 2
     message = capsys.readouterr().err

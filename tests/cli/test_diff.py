@@ -57,7 +57,7 @@ def test_diff_option_out_draws_weights(nnopt: Run, capsys: Captured) -> None:
 
 
 @pytest.mark.usefixtures("pair")
-def test_diff_run_with_itself_has_no_differences(nnopt: Run, capsys: Captured) -> None:
+def test_diff_of_run_with_itself_has_no_differences(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("diff", "a", "a") == 0
     assert "the configurations are the same" in capsys.readouterr().out
 

@@ -142,7 +142,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("word", WRONG)
-def test_lr_find_wrong_overrides_are_refused(
+def test_lr_find_with_wrong_override_is_refused(
     nnopt: Run, capsys: Captured, workplace: Path, word: str
 ) -> None:
     assert nnopt("lr-find", word) == 2
@@ -152,7 +152,7 @@ def test_lr_find_wrong_overrides_are_refused(
     assert list(workplace.iterdir()) == []
 
 
-def test_lr_find_all_problems_are_reported(nnopt: Run, capsys: Captured) -> None:
+def test_lr_find_reports_all_problems(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("lr-find", "lr_find.min_rl=1", "epochs=0") == 2
     assert capsys.readouterr().err.count("nnopt: error: ") == 2
 

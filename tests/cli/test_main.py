@@ -182,7 +182,9 @@ def test_config_name_option_error_proposes_config_dir(nnopt: Run, capsys: Captur
     assert "epochs=3" not in message
 
 
-def test_resolve_and_run_options_have_no_effect(nnopt: Run, capsys: Captured) -> None:
+def test_resolve_and_run_options_do_not_change_output_of_cfg_job(
+    nnopt: Run, capsys: Captured
+) -> None:
     assert nnopt("run", "--run", "--cfg", "job", "--resolve") == 0
     resolved = capsys.readouterr().out
     assert nnopt("run", "--cfg", "job") == 0
@@ -192,7 +194,7 @@ def test_resolve_and_run_options_have_no_effect(nnopt: Run, capsys: Captured) ->
 
 
 @pytest.mark.slow
-def test_run_help_and_cfg_print_and_write_nothing(start_nnopt: Start, workplace: Path) -> None:
+def test_run_help_and_cfg_print_text_and_write_no_file(start_nnopt: Start, workplace: Path) -> None:
     help_, cfg = start_nnopt("run", "--help"), start_nnopt("run", "--cfg", "job", "epochs=7")
     out, err = help_.communicate(timeout=60)
     assert (help_.returncode, err) == (0, "")
@@ -226,7 +228,7 @@ def test_numpy_runs_import_no_torch(start_nnopt: Start, workplace: Path) -> None
     assert len(list(workplace.glob("outputs/runs/*/plots/*.png"))) >= 4
 
 
-def test_module_run_by_python_equals_the_command(workplace: Path) -> None:
+def test_python_m_nnopt_equals_the_command(workplace: Path) -> None:
     for arguments, code in ((["version"], 0), (["rnu"], 2)):
         command = [sys.executable, "-m", "nnopt", *arguments]
         result = subprocess.run(command, cwd=workplace, capture_output=True, text=True)

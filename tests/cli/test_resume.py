@@ -53,7 +53,7 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
 
 @pytest.fixture
 def sweep(nnopt: Run, workplace: Path) -> Path:
-    """Write a sweep: points 1 and 4 done, 2 diverged, 3 killed during training, 5 pending."""
+    """Return a sweep: points 1 and 4 done, 2 diverged, 3 killed during training, 5 pending."""
     overrides = ["optimizer.lr=0.1,1e20,0.2,0.3,0.4", "epochs=5", "hydra.sweep.dir=sweep"]
     assert nnopt("run", "-m", *SMALL, *overrides) == 5
     folder = workplace / "sweep"
@@ -98,7 +98,7 @@ def test_resume_failed_points_run_only_with_retry_failed(
 
 
 @pytest.mark.parametrize("missing", ["config", "overrides", "data"])
-def test_resume_point_with_summary_that_compare_refuses_runs_again(
+def test_resume_repeats_point_whose_summary_compare_refuses(
     nnopt: Run, workplace: Path, capsys: Captured, missing: str
 ) -> None:
     assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 0
@@ -128,7 +128,7 @@ def test_resume_keeps_point_without_sources(nnopt: Run, workplace: Path, data: o
     assert json.loads(path.read_text()) == values
 
 
-def test_resume_added_values_run_new_points_only(nnopt: Run, sweep: Path) -> None:
+def test_resume_with_added_values_runs_only_new_points(nnopt: Run, sweep: Path) -> None:
     assert nnopt("resume", "sweep", "--retry-failed") == 5
     before, ids = fingerprint(sweep), [row["id"] for row in table_of(sweep)]
     assert nnopt("resume", "sweep", "optimizer.lr=0.1,0.5", "seed=0,1") == 5
@@ -141,7 +141,7 @@ def test_resume_added_values_run_new_points_only(nnopt: Run, sweep: Path) -> Non
     assert all(after[path] == before[path] for path in before if Path(path).name not in own)
 
 
-def test_resume_changed_points_are_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_resume_with_changed_points_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     before = fingerprint(sweep)
     for word, message in (
         ("epochs=7", "'epochs=7' would change the existing points"),
@@ -156,7 +156,7 @@ def test_resume_changed_points_are_refused(nnopt: Run, sweep: Path, capsys: Capt
         assert fingerprint(sweep) == before
 
 
-def test_resume_added_points_with_changed_yaml_are_refused(
+def test_resume_with_added_point_and_changed_yaml_is_refused(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     file = workplace / "conf" / "optimizer" / "mine.yaml"
@@ -170,7 +170,7 @@ def test_resume_added_points_with_changed_yaml_are_refused(
     assert len(table_of(workplace / "sweep")) == 2
 
 
-def test_resume_wrong_folder_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_resume_with_wrong_sweep_json_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     path = sweep / "sweep.json"
     text = path.read_text()
     for damaged, message in (
@@ -188,7 +188,9 @@ def test_resume_wrong_folder_is_refused(nnopt: Run, sweep: Path, capsys: Capture
         assert message in lines[0]
 
 
-def test_resume_folder_without_sweep_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_resume_of_folder_without_sweep_is_refused(
+    nnopt: Run, sweep: Path, capsys: Captured
+) -> None:
     assert nnopt("run", *SMALL) == 0
     for place, message in (
         (f"sweep/{table_of(sweep)[0]['id']}", "is a point; resume its sweep"),
@@ -199,7 +201,7 @@ def test_resume_folder_without_sweep_is_refused(nnopt: Run, sweep: Path, capsys:
         assert message in capsys.readouterr().err
 
 
-def test_resume_moved_sweep_runs(
+def test_resume_of_moved_sweep_runs_missing_points(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workplace / "t.csv").write_text("a,b,label\n" + "1,2,x\n3,4,y\n5,6,x\n7,8,y\n" * 20)
@@ -258,7 +260,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
     ids=["Ctrl-C", "SIGTERM", "SIGHUP"],
 )
-def test_sweep_interrupted_prints_resume_command(
+def test_interrupted_sweep_prints_resume_command(
     nnopt: Run, start_nnopt: Start, workplace: Path, number: signal.Signals, code: int
 ) -> None:
     overrides = [
@@ -281,7 +283,7 @@ def test_sweep_interrupted_prints_resume_command(
 POINTS = ["seed=range(4)", "epochs=60", "dataset.samples_per_class=40", "plots=false"]
 
 
-def test_resumed_killed_sweep_equals_uninterrupted_sweep(
+def test_sweep_killed_and_resumed_equals_uninterrupted_sweep(
     nnopt: Run, start_nnopt: Start, workplace: Path
 ) -> None:
     assert nnopt("run", "-m", *POINTS, "hydra.sweep.dir=whole") == 0
@@ -354,7 +356,9 @@ def test_sweep_with_interrupted_point_exits_with_5(
     assert nnopt("resume", "sweep") == 0
 
 
-def test_resume_changed_data_file_is_refused(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_resume_with_changed_data_file_is_refused(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
     def write(slope: int) -> None:
         rows = [f"{slope * row % 7},{row % 2}" for row in range(40)]
         (workplace / "rows.csv").write_text("\n".join(["x,label", *rows, ""]))

@@ -89,7 +89,7 @@ def test_run_dir_sets_folder(nnopt: Run, workplace: Path, capsys: Captured) -> N
     assert metrics.read_bytes() == before
 
 
-def test_run_dir_empty_folder_is_used(nnopt: Run, workplace: Path) -> None:
+def test_run_dir_that_is_empty_is_used(nnopt: Run, workplace: Path) -> None:
     (workplace / "empty").mkdir()
     assert nnopt("run", *SMALL, "hydra.run.dir=empty") == 0
 
@@ -106,7 +106,9 @@ def test_run_dir_that_cannot_be_created_is_refused(
 
 
 @pytest.mark.slow
-def test_run_folders_of_the_same_second_are_distinct(start_nnopt: Start, workplace: Path) -> None:
+def test_runs_started_in_the_same_second_have_distinct_folders(
+    start_nnopt: Start, workplace: Path
+) -> None:
     processes = [start_nnopt("run", *SMALL, f"seed={seed}") for seed in range(3)]
     for process in processes:
         out, err = process.communicate(timeout=60)
@@ -210,7 +212,7 @@ def test_run_with_impossible_batches_is_refused(
     assert list(workplace.iterdir()) == []
 
 
-def test_run_last_batch_of_one_may_be_dropped(nnopt: Run) -> None:
+def test_run_that_drops_last_batch_of_one_trains(nnopt: Run) -> None:
     overrides = ["regularizer.norm=batch", "batch_size=47", "drop_last=true"]
     assert nnopt("run", *SMALL, *overrides) == 0
 
@@ -238,7 +240,7 @@ def wait_for_rows(folder: Path, count: int) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
-def test_run_interrupted_keeps_results(
+def test_interrupted_run_keeps_results(
     start_nnopt: Start, workplace: Path, number: signal.Signals, code: int
 ) -> None:
     process = start_nnopt("run", *LONG)
@@ -258,7 +260,7 @@ def test_run_interrupted_keeps_results(
             assert all(np.isfinite(archive[key]).all() for key in archive.files)
 
 
-def test_sweep_interrupted_writes_table(start_nnopt: Start, workplace: Path) -> None:
+def test_interrupted_sweep_writes_table(start_nnopt: Start, workplace: Path) -> None:
     overrides = [
         "dataset.samples_per_class=20",
         "plots=false",

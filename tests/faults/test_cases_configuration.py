@@ -78,7 +78,7 @@ READ_FILES: dict[str, tuple[dict[str, str | bytes], list[str], str]] = {
 
 
 @pytest.mark.parametrize(("files", "overrides", "printed"), READ_FILES.values(), ids=READ_FILES)
-def test_config_file_unusual_form_is_accepted(
+def test_config_file_of_unusual_form_is_accepted(
     attempt: Command,
     workplace: Path,
     files: dict[str, str | bytes],
@@ -139,7 +139,7 @@ REFUSED_FILES: dict[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize(("content", "message"), REFUSED_FILES.values(), ids=REFUSED_FILES)
-def test_config_file_ambiguous_is_refused(
+def test_config_file_that_is_wrong_or_ambiguous_is_refused(
     attempt: Command, workplace: Path, content: str | bytes, message: str
 ) -> None:
     write(EXPERIMENT, content)
@@ -177,7 +177,7 @@ def test_group_file_without_effect_is_refused(
     assert not Path("outputs").exists()
 
 
-def test_config_dir_unread_files_are_refused(attempt: Command, workplace: Path) -> None:
+def test_config_dir_with_unread_files_is_refused(attempt: Command, workplace: Path) -> None:
     write("more/optimizer/adam.yaml", "name: adam\nlr: 1\n")
     arguments = ["run", "--cfg", "job", "--config-dir", "more"]
     attempt(*arguments, "optimizer=adam").is_refused(2, "more/optimizer/adam.yaml is not read")
@@ -203,7 +203,7 @@ REFUSED_WORDS = {
 
 
 @pytest.mark.parametrize(("word", "message"), REFUSED_WORDS.values(), ids=REFUSED_WORDS)
-def test_argument_if_malformed_is_refused_with_remedy(
+def test_malformed_argument_is_refused_with_remedy(
     attempt: Command, workplace: Path, word: str, message: str
 ) -> None:
     result = attempt("run", word)
@@ -266,14 +266,14 @@ LONG_SWEEPS = {
 
 
 @pytest.mark.parametrize("overrides", LONG_SWEEPS.values(), ids=LONG_SWEEPS)
-def test_sweep_too_many_points_is_refused(
+def test_sweep_of_too_many_points_is_refused(
     attempt: Command, workplace: Path, overrides: list[str]
 ) -> None:
     attempt("run", "-m", *overrides).is_refused(2, "at most 100,000 points")
     assert files_of(workplace) == set()
 
 
-def test_search_draws_the_values_of_a_range(attempt: Command, workplace: Path) -> None:
+def test_search_draws_from_the_values_of_a_range(attempt: Command, workplace: Path) -> None:
     overrides = [
         "epochs=1",
         "max_steps=1",

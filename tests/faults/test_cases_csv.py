@@ -58,7 +58,7 @@ def test_cache_entry_depends_on_the_label_column(
 
 
 @pytest.mark.usefixtures("two_labels")
-def test_cache_sweep_over_labels_gives_separate_entries(
+def test_sweep_over_label_columns_gives_separate_cache_entries(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = *TRAIN, f"backend={backend}", "dataset.train=two.csv", "hydra.sweep.dir=out"
@@ -72,10 +72,10 @@ def test_cache_sweep_over_labels_gives_separate_entries(
     assert accuracies["chance"] < 0.8
 
 
-def test_cache_swapped_folds_give_swapped_parts(
+def test_swapped_training_and_test_files_give_swapped_parts(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """The network predicts only the larger class, so the accuracy is the fraction of this class."""
+    """The network predicts the larger class, so the accuracy is its fraction of the test file."""
     shares = {"fold1": 0.7, "fold2": 0.9}
     for fold, share in shares.items():
         table = np.stack([np.zeros(40), np.arange(40) >= 40 * share], axis=1)
@@ -106,7 +106,7 @@ def table(
 
 
 def packed(name: str, text: str, *others: str) -> bytes:
-    """Return a ZIP archive of a text and of empty files."""
+    """Return a ZIP archive with the file ``name``, which contains ``text``, and empty files."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(name, text)
@@ -431,7 +431,7 @@ def test_csv_values_merged_by_float32_are_reported(
 
 @pytest.fixture
 def moved_sweep(attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Start a sweep of two seeds, remove one point, and move the sweep with its CSV file."""
+    """Run a sweep of two seeds, delete a point, move sweep and CSV file; return their folder."""
     project = workplace / "before"
     project.mkdir()
     (project / "a.csv").write_text(table())
@@ -447,7 +447,7 @@ def moved_sweep(attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("overrides", [(), ("seed=2",)], ids=["what is missing", "more points"])
-def test_resume_sweep_moved_with_its_csv_is_completed(
+def test_resume_completes_sweep_moved_with_its_csv(
     attempt: Command, workplace: Path, moved_sweep: Path, overrides: tuple[str, ...]
 ) -> None:
     attempt("resume", "after/sweeps/s", *overrides).is_done()
@@ -457,6 +457,8 @@ def test_resume_sweep_moved_with_its_csv_is_completed(
     assert not (workplace / "before").exists()
 
 
-def test_resume_sweep_moved_with_other_csv_is_refused(attempt: Command, moved_sweep: Path) -> None:
+def test_resume_of_moved_sweep_with_changed_csv_is_refused(
+    attempt: Command, moved_sweep: Path
+) -> None:
     (moved_sweep / "a.csv").write_text(table().replace("0.1", "0.2"))
     attempt("resume", "after/sweeps/s").is_refused(4, "a.csv", "changed since")

@@ -12,7 +12,7 @@ import pytest
 from commands import Command
 
 DATA = os.environ.get("NNOPT_DATA_DIR")
-"""The folder of the real datasets; ``workplace`` hides it."""
+"""The folder of the real datasets, read before ``workplace`` removes the variable."""
 
 SHORT = ["epochs=1", "max_steps=1", "plots=false"]
 
@@ -104,7 +104,7 @@ STILL = {
 
 
 @pytest.mark.parametrize("overrides", STILL.values(), ids=STILL)
-def test_lr_find_constant_loss_is_explained(
+def test_lr_find_with_constant_loss_prints_the_reason(
     attempt: Command, backend: str, overrides: list[str]
 ) -> None:
     data = ["dataset.samples_per_class=20", f"backend={backend}", "plots=false"]

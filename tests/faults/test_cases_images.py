@@ -167,7 +167,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 @pytest.mark.parametrize(("dataset", "write"), LAYOUTS.values(), ids=LAYOUTS)
-def test_image_dataset_other_layout_is_found(
+def test_image_dataset_in_other_layout_is_found(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -203,7 +203,7 @@ def test_known_keys_are_listed_in_a_stable_order(
 
 @pytest.mark.parametrize("damage", ["cut short", "replaced", "deleted"])
 @pytest.mark.parametrize("is_mapped", [True, False])
-def test_cache_file_changed_during_run_leaves_results_unchanged(
+def test_run_with_cache_file_changed_meanwhile_succeeds_or_is_refused(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -211,7 +211,7 @@ def test_cache_file_changed_during_run_leaves_results_unchanged(
     damage: str,
     is_mapped: bool,
 ) -> None:
-    """A truncated memory-mapped file ends the run with an error, not with SIGBUS."""
+    """Only a truncated memory-mapped file ends the run, with an error and not with SIGBUS."""
     write_idx(workplace / "data")
     if is_mapped:
         monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)

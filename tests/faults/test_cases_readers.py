@@ -21,12 +21,12 @@ PRINTING = (
     *("diff a b", "run --help", "run --info", "compare --help", "-sc query=bash"),
     *("run epochs=1 dataset.samples_per_class=9 plots=false", "gradcheck --entries=1"),
 )
-"""Every way in which a command prints: tables, text, argparse, Hydra, completion, progress."""
+"""Commands that print in different ways: tables, text, argparse, Hydra, completion, progress."""
 
 
 @pytest.fixture
 def two_runs(leave_run: LeaveRun, workplace: Path) -> Path:
-    """Write the runs a and b in the current folder."""
+    """Write the runs a and b to the current folder, and return this folder."""
     leave_run(workplace / "a", seed=0)
     leave_run(workplace / "b", seed=1)
     return workplace
@@ -34,7 +34,7 @@ def two_runs(leave_run: LeaveRun, workplace: Path) -> Path:
 
 @pytest.fixture
 def stdout_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Replace standard output by a full disk, a pipe without a reader, or a closed file."""
+    """Return a function that replaces stdout by a full disk, an unread pipe or a closed file."""
     opened: list[TextIO] = []
 
     def replace(kind: str) -> None:
@@ -56,7 +56,7 @@ def stdout_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]
 
 @pytest.mark.parametrize("arguments", PRINTING)
 @pytest.mark.parametrize("kind", ["full", "reader", "closed"])
-def test_command_with_lost_output_exits_with_6_unless_reader_is_gone(
+def test_command_with_lost_output_exits_with_6_if_disk_is_full(
     attempt: Command,
     two_runs: Path,
     stdout_is: Callable[[str], None],

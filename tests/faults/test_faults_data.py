@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[list[int], list[int], list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize(("train", "test", "overrides", "fragments"), REFUSED.values(), ids=REFUSED)
-def test_run_impossible_data_are_refused(
+def test_run_with_impossible_data_is_refused(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -84,7 +84,7 @@ WARNED: dict[str, tuple[list[int], list[int], list[str], str]] = {
 
 
 @pytest.mark.parametrize(("train", "test", "overrides", "message"), WARNED.values(), ids=WARNED)
-def test_run_absent_class_is_reported(
+def test_run_with_absent_class_reports_it(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -103,7 +103,7 @@ def test_run_absent_class_is_reported(
     assert summary["test_loss"] is not None
 
 
-def test_run_parts_of_different_shapes_are_refused(
+def test_run_with_images_of_different_shapes_is_refused(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     """The message names both shapes."""
@@ -113,13 +113,15 @@ def test_run_parts_of_different_shapes_are_refused(
     result.is_refused(3, "(1, 4, 4)", "(1, 5, 5)")
 
 
-def test_run_network_for_other_shape_is_refused(attempt: Command, workplace: Path) -> None:
+def test_run_with_images_too_small_for_network_is_refused(
+    attempt: Command, workplace: Path
+) -> None:
     """The images are too small for the pooling layers of the network."""
     write_idx(workplace / "data")
     attempt("run", *QUICK, "architecture=vgg").is_refused(2, "max_pool2d3", "use larger images")
 
 
-def test_run_labels_in_other_order_are_reported(
+def test_run_with_permuted_labels_reports_accuracy_at_chance_level(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     """Only a training accuracy at chance level reveals permuted labels."""
@@ -134,8 +136,8 @@ def test_run_labels_in_other_order_are_reported(
     assert "is not above chance" in (workplace / "out/run.log").read_text()
 
 
-def test_run_learned_data_give_no_warning(attempt: Command, backend: str) -> None:
-    """A run that learns and a run of one step give no warning."""
+def test_run_that_learns_gives_no_warning(attempt: Command, backend: str) -> None:
+    """A run of one step, which cannot learn, gives no warning either."""
     for overrides in (["epochs=20"], ["epochs=1", "max_steps=1"]):
         result = attempt("run", f"backend={backend}", *overrides, "plots=false")
         assert "above chance" not in result.out + result.err
