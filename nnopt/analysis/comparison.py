@@ -25,11 +25,11 @@ from nnopt.results.metrics import METRICS, better_direction
 
 @dataclass(frozen=True)
 class MetricResult:
-    """Result of one setting in one metric. A setting is a group of runs; see ``settings``."""
+    """A setting's result in a metric. A setting is a group of runs that differ only in the seed."""
 
     estimate: Estimate | None  # None if no run of the setting has the metric
     difference: Difference | None  # from the baseline; None without a baseline
-    is_best: bool  # whether the mean is the best of the settings with the same test set
+    is_best: bool  # whether the mean is the best on its test set, and not all means are equal
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Comparison:
     notes: tuple[str, ...]  # remarks about the data, one sentence each
 
     def label(self, metric: str) -> str:
-        """Return a metric's column title, such as ``epochs_done`` if ``epochs`` is also a key."""
+        """Return the name of a metric, with the suffix ``_done`` if a key has the same name."""
         return f"{metric}_done" if metric in self.keys else metric
 
     @property
@@ -67,8 +67,8 @@ def compare_runs(
 ) -> Comparison:
     """Compare the means over seeds of all settings with each other and with a baseline.
 
-    The conditions ``baseline`` select the baseline. Raises ConfigError if no run has a metric, or
-    if the baseline does not exist or is ambiguous.
+    The conditions ``baseline`` select the baseline. Raises ConfigError if one of the metrics is
+    missing from all runs, or if the baseline does not exist or is ambiguous.
     """
     for metric in metrics:
         _check_metric(metric, runs)
@@ -81,7 +81,7 @@ def compare_runs(
         for i, j in enumerate(baselines)
         for name in metrics
     ]
-    differences = iter(corrected(tests))  # Holm's correction covers all metrics
+    differences = iter(corrected(tests))  # the tests of all metrics are corrected together
     estimates = {
         name: [estimate(list(x.values())) if x else None for x in values[name]] for name in metrics
     }
@@ -99,7 +99,7 @@ def compare_runs(
 
 
 def verdict(row: Row, outcome: MetricResult, metric: str) -> str:
-    """Describe the difference from the baseline; return an empty text without a baseline."""
+    """Describe a setting's difference from its baseline; return "" if it has no baseline."""
     difference = outcome.difference
     if row.is_baseline:
         return "baseline"
@@ -120,7 +120,7 @@ def verdict(row: Row, outcome: MetricResult, metric: str) -> str:
 
 
 def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple[Row, ...]:
-    """Return the rows sorted by a key, or by the mean of a metric with the best first.
+    """Return the rows sorted by a key, or by the mean of a metric, from the best to the worst.
 
     Raises ConfigError if the name is neither a key nor a metric of the comparison.
     """
@@ -145,7 +145,7 @@ def _check_metric(metric: str, runs: Sequence[Run]) -> None:
     if metric in known:
         return
     if metric in METRICS:
-        raise ConfigError(f"no run has a number for {metric}; there are: {', '.join(known)}")
+        raise ConfigError(f"no run has a number for {metric}; known metrics: {', '.join(known)}")
     raise unknown_name("metric", metric, known)
 
 
@@ -154,8 +154,8 @@ def _baselines(
 ) -> list[int | None]:
     """Return the index of the baseline for each setting.
 
-    If only one setting meets the conditions, it is the baseline of all settings. If several meet
-    the conditions, the baseline of a setting is the one that equals it in all other keys.
+    If one setting meets the conditions, it is the baseline of all settings with its test set. If
+    several do, a setting is compared with the one that has the same values of all other keys.
     """
     if not conditions:
         return [None] * len(settings)
@@ -180,7 +180,7 @@ def _baselines(
         named = ", ".join(map(str, conditions))
         raise ConfigError(
             f"--baseline {named} is ambiguous: it matches {len(candidates)} settings, and no "
-            f"other setting has the same values of {', '.join(other_keys)} as exactly one of them; "
+            f"other setting agrees in {', '.join(other_keys)} with exactly one of them; "
             "add one of these keys to --baseline"
         )
     return baselines
@@ -189,7 +189,7 @@ def _baselines(
 def _candidates(
     settings: Sequence[Setting], conditions: Sequence[Condition], keys: Sequence[str]
 ) -> list[int]:
-    """Return the indices of the settings that meet the conditions. Raises ConfigError if none."""
+    """Return the indices of the settings that meet the conditions; raise ConfigError if none do."""
     for condition in conditions:
         if condition.key not in keys:
             raise ConfigError(
@@ -214,7 +214,7 @@ def _are_equal(one: Setting, other: Setting, keys: Sequence[str]) -> bool:
 def _best(
     settings: Sequence[Setting], estimates: Sequence[Estimate | None], metric: str
 ) -> set[int]:
-    """Return the indices of the best means for each test set; none if all means are equal."""
+    """Return the indices of the best settings on each test set; none if all means are equal."""
     if (direction := better_direction(metric)) is None:
         return set()
     means: dict[Hashable, dict[int, float]] = {}

@@ -187,11 +187,11 @@ def to_html(table: Table) -> str:
 
 
 RENDERERS = {"table": to_text, "md": to_markdown, "latex": to_latex, "html": to_html}
-"""Name of a format -> function that converts a table to text. CSV is made from records."""
+"""Name of a format -> function that converts a table to text. ``to_csv`` converts records."""
 
 
 def _without_mark(table: Table) -> list[str]:
-    """Return the notes, adapted to formats with bold type instead of the mark."""
+    """Return the notes for a format that shows the best values in bold instead of marking them."""
     mark = BEST_MARK.strip()
     return [
         note.replace(mark, "bold:", 1) if note.startswith(mark) else note for note in table.notes

@@ -13,9 +13,9 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import shortened
 from nnopt.results.collect import Run, setting_text
 
-# Keys of a dataset that do not affect the test samples: SAME_TEST_SET if the data files are equal,
-# VALIDATION unless the validation samples come from the test set, and PATHS if the test samples
-# have a file, because its content is compared.
+# Keys that are ignored when test sets are compared. SAME_TEST_SET is always ignored. VALIDATION is
+# ignored unless the validation samples are taken from the test set. PATHS are ignored if the test
+# samples have their own file, because its SHA-256 is compared.
 SAME_TEST_SET = {"dataset.subset", "dataset.normalization", "dataset.files"}
 VALIDATION = {"dataset.validation.source", "dataset.validation.fraction"}
 PATHS = {"dataset.train", "dataset.test"}
@@ -52,17 +52,17 @@ def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
     if len(files) > 1 and not may_differ:
         names = sorted(files)
         raise ConfigError(
-            f"the runs are on different datasets, {', '.join(names)}: choose with "
-            f"--where dataset={names[0]}, or compare them all with --allow-mixed-data"
+            f"the runs use different datasets ({', '.join(names)}); select one with "
+            f"--where dataset={names[0]}, or compare all runs with --allow-mixed-data"
         )
     for name, by_sources in files.items():
         if len(by_sources) > 1:
             first, second, *_ = by_sources.values()
             raise ConfigError(
-                f"the runs on {name} were tested on different files: data.sources of summary.json "
-                f"differ in {shown(first.folder)} and {shown(second.folder)}; compare one kind of "
-                f"them, with --where dataset.files={_digest(first)}, or both with "
-                "--allow-mixed-data"
+                f"the runs on {name} were tested on different files: data.sources in summary.json "
+                f"differs between {shown(first.folder)} and {shown(second.folder)}; select the "
+                f"runs with equal files, with --where dataset.files={_digest(first)}, or compare "
+                "all runs with --allow-mixed-data"
             )
 
 
@@ -84,9 +84,9 @@ def notes_on_training_files(runs: Iterable[Run]) -> list[str]:
 
 
 def split_by_data_files(runs: Sequence[Run]) -> list[Run]:
-    """Add a key ``dataset.files`` to the runs of each dataset that was read from different files.
+    """Add a key ``dataset.files`` to the runs on each dataset that was read from different files.
 
-    The value is a digest of the files. So runs with different files belong to different settings.
+    Its value is a digest of the files. So runs with different files belong to different settings.
     """
     several = {name for name, by_sources in _files(runs, _sources).items() if len(by_sources) > 1}
     return [
@@ -98,11 +98,11 @@ def split_by_data_files(runs: Sequence[Run]) -> list[Run]:
 
 
 def unify_file_names(runs: Sequence[Run]) -> list[Run]:
-    """Replace different paths of the same file in ``dataset.train`` and ``dataset.test`` by one.
+    """Replace the paths in ``dataset.train`` and ``dataset.test`` so that each file has one path.
 
-    Files with the same name and content are the same file. All runs get the shortest path of the
-    file. If the content of a run's file is unknown, its path is replaced as in the other runs with
-    the same path, provided that all of these get the same new path.
+    Files with the same name and content are the same file. The shortest path of a file is used. If
+    the content of a run's file is unknown, the new path is that of the other runs with the same old
+    path. If these runs have different new paths, the run keeps its old path.
     """
     paths: dict[tuple[str, str, str], set[str]] = {}
     for run in runs:
@@ -155,14 +155,14 @@ def _digest(run: Run) -> str:
 
 
 def _sources(run: Run) -> frozenset[str]:
-    """Return the hashes of the data files; the hash of the test file is added with a mark."""
+    """Return the hashes of the data files, and that of a separate test file with a prefix."""
     return run.sources if run.test_file is None else run.sources | {f"test {run.test_file}"}
 
 
 def _files(
     runs: Iterable[Run], sources_of: Callable[[Run], frozenset[str]]
 ) -> dict[str, dict[frozenset[str], Run]]:
-    """Return the first finished run for each dataset and each set of digests of data files."""
+    """Return a map from dataset to a map from hashes of data files to the first finished run."""
     files: dict[str, dict[frozenset[str], Run]] = {}
     for run in runs:
         if run.status == "done":

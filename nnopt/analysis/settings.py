@@ -1,4 +1,4 @@
-"""Settings: the keys that vary among runs, and groups of runs that differ only in the seed."""
+"""The keys that vary among runs, and settings: groups of runs that differ only in the seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Setting:
 
     values: Values  # values of the varying keys that these runs have
     runs: Mapping[int, Run]  # finished runs by seed
-    left_out: Mapping[str, int]  # number of runs by status, for runs that are not done
+    left_out: Mapping[str, int]  # number of runs that are not done, by status
     repeated: int  # number of finished runs that a newer run with the same seed replaces
 
     def metric(self, name: str) -> dict[int, float]:
@@ -53,8 +53,8 @@ def known_metrics(runs: Iterable[Run]) -> list[str]:
 def varying_keys(runs: Sequence[_WithSettings]) -> list[str]:
     """Return the keys with at least two values, except the seed.
 
-    A key of a group is compared only among runs with the same choice of the group. For example, the
-    learning rate varies only if it varies among the runs with the same optimizer.
+    A key of a config group is compared only among runs that chose the same file of the group. For
+    example, the learning rate varies only if it varies among the runs with the same optimizer.
     """
     varying: list[str] = []
     names = known_keys(runs)
@@ -62,7 +62,7 @@ def varying_keys(runs: Sequence[_WithSettings]) -> list[str]:
     for key in names:
         having = [run for run in runs if key in run.settings]
         if key == "seed" or (key in groups and len(having) < len(runs)):
-            continue  # the choice of this group is unknown for some runs
+            continue  # or the key is a group whose choice is unknown for some runs
         group = _group_of(key)
         given = group if group != key and group in varying else None
         pairs = {(run.settings[given] if given else None, run.settings[key]) for run in having}
@@ -74,7 +74,7 @@ def varying_keys(runs: Sequence[_WithSettings]) -> list[str]:
 def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Setting]:
     """Group the runs into settings, sorted by the values of the keys.
 
-    Of the runs of a setting with the same seed, which are not independent, only the newest is used.
+    If runs of a setting have the same seed, only the newest is used: they are not independent.
     """
     members: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
@@ -132,7 +132,7 @@ class Condition:
         if self.operator in ("=", "!="):
             return any(_is_text_of(text, value) for text in self.values) == (self.operator == "=")
         if not isinstance(value, int | float) or isinstance(value, bool):
-            return False  # null and true cannot be compared with a number
+            return False  # only numbers can be greater or less than a number
         return bool(_COMPARISONS[self.operator](value, float(self.values[0])))
 
 
@@ -142,7 +142,7 @@ def read_condition(
     """Parse a condition. Raises ConfigError if it is malformed or its key is unknown."""
     match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", text, re.S)
     if not match or match[2] not in operators:
-        others = f", or one of {' '.join(operators[1:])} for =" if len(operators) > 1 else ""
+        others = f", or use {' '.join(operators[1:])} instead of =" if len(operators) > 1 else ""
         raise ConfigError(f"cannot read the condition {text!r}: write KEY=VALUE{others}")
     key, sign, value = match[1].strip(), match[2], match[3].strip()
     key = key.removesuffix(".name")  # optimizer.name and optimizer mean the same

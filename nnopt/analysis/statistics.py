@@ -24,19 +24,19 @@ class Estimate:
     n: int
     mean: float
     std: float | None  # standard deviation (denominator n - 1); None for a single value
-    interval: tuple[float, float] | None  # None for a single value or if all values are equal
+    interval: tuple[float, float] | None  # 95 %; None for a single value or if all are equal
 
 
 @dataclass(frozen=True)
 class Difference:
     """Difference of two settings in one metric over their common seeds.
 
-    ``p`` is the two-sided p value of the paired t test, or None for fewer than two pairs or if all
-    differences are equal.
+    ``p`` is the two-sided p value of the paired t test. It is None if there are fewer than two
+    pairs or if all differences are equal.
     """
 
     pairs: int  # number of common seeds
-    change: Estimate | None  # None without a common seed or if float64 overflows
+    change: Estimate | None  # mean difference; None without a common seed or if float64 overflows
     p: float | None
     p_holm: float | None = None  # p value after Holm's correction
 
@@ -47,10 +47,11 @@ class Difference:
 
 
 def estimate(values: Sequence[float], scale: float = 0.0) -> Estimate:
-    """Return the mean of the values and its interval x̄ ± t₀.₉₇₅,ₙ₋₁ s / √n (Student 1908).
+    """Return the mean x̄ of n >= 1 values and its 95 % interval x̄ ± t s / √n (Student 1908).
 
-    At least one value is required. If the values are differences, ``scale`` is the magnitude of the
-    numbers that were subtracted. A standard deviation that is tiny on this scale is rounding error.
+    s is the standard deviation, t the 0.975 quantile of Student's distribution with n - 1 degrees
+    of freedom. If the values are differences, ``scale`` is the magnitude of the subtracted numbers.
+    A standard deviation that is tiny relative to this magnitude is a rounding error.
     """
     n = len(values)
     mean = float(statistics.mean(map(float, values)))  # exact fractions: no rounding, no overflow
@@ -74,8 +75,8 @@ def _deviation(values: Sequence[float]) -> float:
 def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference:
     """Subtract the values of the baseline seed by seed, and apply the paired t test.
 
-    If the expected difference is 0, t = d̄ / (s / √n) has Student's distribution with n - 1 degrees
-    of freedom.
+    The n differences have the mean d̄ and the standard deviation s. If the expected difference is 0,
+    t = d̄ / (s / √n) has Student's distribution with n - 1 degrees of freedom.
     """
     seeds = sorted(values.keys() & baseline.keys())
     if not seeds:
@@ -98,9 +99,9 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for multiple tests, in the same order (Holm 1979).
 
-    The i-th smallest of m values is multiplied by m - i + 1, and raised to the adjusted value
-    before it if that is greater. At level α, the probability of any false positive is at most α,
-    even for dependent tests, such as comparisons with a common baseline.
+    The i-th smallest of m values is multiplied by m - i + 1. The result is at most 1, and at least
+    the adjusted value of the next smaller one. At level α, the probability of any false positive is
+    at most α, even for dependent tests, such as comparisons with a common baseline.
     """
     adjusted, largest, m = [0.0] * len(p_values), 0.0, len(p_values)
     for rank, index in enumerate(sorted(range(m), key=p_values.__getitem__)):
@@ -110,7 +111,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
-    """Return the differences with ``p_holm``, corrected for the number of all differences."""
+    """Return the differences with ``p_holm``: all p values, corrected together by ``holm``."""
     p_values = [x.p for x in differences if x is not None and x.p is not None]
     adjusted = iter(holm(p_values))
     return [

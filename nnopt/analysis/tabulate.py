@@ -116,11 +116,11 @@ def _fields(comparison: Comparison, row: Row) -> Iterator[tuple[str, str | float
 
 
 def pivot(comparison: Comparison, down: str, across: str) -> tuple[Table, list[Record]]:
-    """Return a table of means and, in full precision, its rows as records; see ``check_pivot``.
+    """Return a table of means with a column for each value of the key ``across``, and its records.
 
-    There is a row for each combination of values of ``down`` and the other varying keys except
-    ``across``, and a column for each value of ``across``. The first columns contain the values of
-    ``down`` and of the other varying keys.
+    There is a row for each combination of values of the key ``down`` and the remaining varying
+    keys. The first columns contain these values. The records are the rows in full precision.
+    ``check_pivot`` checks the arguments.
     """
     keys = [down, *(key for key in comparison.keys if key not in (down, across))]
     results: dict[tuple[str | None, ...], dict[str | None, MetricResult]] = {}
@@ -153,9 +153,9 @@ def check_pivot(comparison: Comparison, down: str, across: str) -> None:
         if key not in comparison.keys:
             raise unknown_name("key to pivot by", key, comparison.keys)
     if down == across:
-        raise ConfigError(f"--pivot {down} {across}: needs two keys")
+        raise ConfigError(f"--pivot {down} {across}: needs two different keys")
     if len(comparison.metrics) > 1 or comparison.baseline:
-        raise ConfigError("--pivot shows one metric and no differences: leave --baseline out")
+        raise ConfigError("--pivot: give exactly one --metric and no --baseline")
 
 
 # text --------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def value_of(setting: Setting, key: str) -> str | None:
 def short_text(value: str | None, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
     """Return the value as the text of a cell, shortened if it is long.
 
-    A shortened value ends with a part of its digest, and thus differs from values that begin alike.
+    A shortened value ends with a part of its digest, so it differs from values that begin alike.
     """
     if value is None or len(value) <= max_characters:
         return value or MISSING

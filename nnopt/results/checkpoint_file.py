@@ -30,7 +30,7 @@ TRAINING: Mapping[str, type] = {
     **dict.fromkeys(("numbers", "stopping", "plateau", "averaging", "epoch"), dict),
     "history": list,
 }
-"""Values of a training in a checkpoint -> their types."""
+"""Key of a value in ``Checkpoint.training`` -> type of the value."""
 
 VALUES, DIGEST = "values", "sha256"
 
@@ -120,12 +120,12 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
 
 
 def typed(values: object, types: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a map of JSON that has exactly these keys and types. Raises ValueError.
+    """Return ``values`` if it is a map with the keys and types in ``types``, else raise ValueError.
 
-    All whole numbers of a checkpoint count something, so they are not negative.
+    A negative integer is refused, because all integers of a checkpoint are counts.
     """
     if not isinstance(values, dict) or values.keys() != types.keys():
-        raise ValueError(f"it has other keys than {', '.join(types)}")
+        raise ValueError(f"its keys are not exactly {', '.join(types)}")
     for key, kind in types.items():
         value = values[key]
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
@@ -136,7 +136,7 @@ def typed(values: object, types: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_records(kind: type[Record], rows: object) -> list[Record]:
-    """Return a dataclass for each row, a list of the values of its fields. Raises ValueError."""
+    """Return an instance of the dataclass ``kind`` for each list of values. Raises ValueError."""
     types = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):

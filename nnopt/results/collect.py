@@ -21,7 +21,7 @@ from nnopt.results.summary import FILES, read_summary
 from nnopt.schema import WITHOUT_EFFECT, new_override
 from nnopt.schema.values import flatten, format_value
 
-Value = bool | int | float | str | tuple[Any, ...] | None  # value of a key; a tuple is a list
+Value = bool | int | float | str | tuple[Any, ...] | None  # value of a key; lists become tuples
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Run:
     metrics: Mapping[str, float]  # numbers in the summary, by name
     sources: frozenset[str]  # SHA-256 of each data file; empty for generated data
     ended: float  # seconds since 1970; if unknown, the time of the last change of the summary
-    checksums: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of other files, by name
+    checksums: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of result files by name
     named_files: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of the files of ``dataset.train`` and ``dataset.test``, by key, if known."""
     summary: Mapping[str, Any] = field(default_factory=dict, repr=False)  # empty unless requested
@@ -129,7 +129,7 @@ def _folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, list[
 
 
 def _is_folder(sweep: Path, name: str | None) -> bool:
-    """Return whether a run has a folder that is not a link. name: the folder's name in a table."""
+    """Return whether a run's folder exists and is no link. name: its name in ``results.csv``."""
     with suppress(OSError, ValueError):
         path = sweep / str(name)
         return bool(name) and os.sep not in str(name) and path.is_dir() and not path.is_symlink()
@@ -183,7 +183,7 @@ def read_run(folder: Path, with_summary: bool = False) -> Run:
 
 
 def _named_files(sources: Mapping[str, str], dataset: Mapping[str, Any]) -> dict[str, str]:
-    """Return the hashes of the files of ``dataset.train`` and ``dataset.test``, if identified.
+    """Return the SHA-256 of the files of ``dataset.train`` and ``dataset.test``, by key, if known.
 
     The paths in ``sources`` are absolute or relative to the data folder. The paths in the
     configuration may also be relative to the working or home directory, or contain links.

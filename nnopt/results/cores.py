@@ -36,9 +36,9 @@ def allowed_cores() -> frozenset[int] | None:
 
 
 def thread_pools() -> ThreadpoolController:
-    """Return the controller of the thread pools of all loaded libraries.
+    """Return an object that controls the thread pools of all loaded libraries.
 
-    The search takes a millisecond, so the controller is cached until another module is imported.
+    The search takes a millisecond, so the object is cached until another module is imported.
     """
     return _thread_pools(len(sys.modules))
 
@@ -56,7 +56,7 @@ def cpu_quota(
 ) -> float | None:
     """Return the number of cores that control groups allow this process; None means no limit.
 
-    The result is the smallest quota of the group of this process and of its parent groups.
+    The result is the smallest quota among this process's control group and the group's parents.
     """
     quotas: list[float] = []
     with suppress(OSError, ValueError):
@@ -104,7 +104,7 @@ def processor_times() -> ProcessorTimes | None:
 
 
 def ticks_of_all(stat: str, cores: frozenset[int] | None) -> int:
-    """Sum the columns user, nice and system of ``cores`` in ``stat``, a text of ``/proc/stat``."""
+    """Sum the times user, nice and system of ``cores``. stat: the content of ``/proc/stat``."""
     rows = re.findall(r"^cpu(\d+) (\d+) (\d+) (\d+)", stat, re.MULTILINE)
     return sum(sum(map(int, row)) for core, *row in rows if cores is None or int(core) in cores)
 

@@ -72,7 +72,7 @@ def now() -> str:
 
 
 code_state = cache(git_state)
-"""Return ``git_state()`` as of the first call, soon after the code was loaded."""
+"""Return the ``git_state()`` at the first call, which is made soon after the code is loaded."""
 
 
 def machine() -> dict[str, str | int | None]:
@@ -87,7 +87,7 @@ def machine() -> dict[str, str | int | None]:
 
 
 def accelerator(device: str) -> dict[str, str | int] | None:
-    """Describe PyTorch's device, with name, memory and version for CUDA; None for the CPU."""
+    """Describe PyTorch's device. None for the CPU; name, memory and CUDA version for a GPU."""
     if not device.startswith("cuda"):
         return None if device == "cpu" else {"device": device}
     torch = sys.modules["torch"]
@@ -141,7 +141,7 @@ def threads() -> dict[str, Any]:
 
 
 def _proc_value(file: str, name: str) -> str | None:
-    """Return the first value of a name in a file below ``/proc``, or None if it is unknown."""
+    """Return the first value of the field ``name`` of a file below ``/proc``; None if unknown."""
     with suppress(OSError), open(f"/proc/{file}", encoding="utf-8", errors="replace") as lines:
         pairs = (line.partition(":") for line in lines)
         return next((value.strip() for key, _, value in pairs if key.strip() == name), None)

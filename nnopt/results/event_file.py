@@ -74,7 +74,7 @@ class EventFile:
         self._write_scalars({tag: getattr(row, name) for name, tag in TAGS.items()}, row.epoch)
 
     def close(self, summary: Mapping[str, Any]) -> None:
-        """Write the status and, at the run's last epoch, the test metrics; close the file."""
+        """Write the test metrics, at the step of the last epoch, and the status. Close the file."""
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 

@@ -1,7 +1,7 @@
 """Losses and accuracy of logits, computed with NumPy in float64 for both backends.
 
-The backends compute the training loss themselves. This module computes all reported losses. If a
-logit is NaN or +inf, the loss is not finite, and there is no warning.
+The backends compute the training loss themselves. This module computes the validation and test
+losses. If a logit is NaN or +inf, the loss is not finite, and there is no warning.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ METRICS = (
 
 
 def better_direction(metric: str) -> Literal["higher", "lower"] | None:
-    """Return whether higher or lower values are better; None for ``best_epoch`` and the like."""
+    """Return whether higher or lower values are better; None if neither is."""
     if metric.endswith("accuracy"):
         return "higher"
     costs = ("loss", "seconds", "_mb", "parameters", "flops_per_sample")
@@ -48,7 +48,7 @@ def better_direction(metric: str) -> Literal["higher", "lower"] | None:
 
 
 def softmax(logits: Array) -> Floats:
-    """Return the probabilities (N, K) of logits (N, K): pₖ = exp(sₖ) / Σⱼ exp(sⱼ)."""
+    """Return the probabilities (N, K) of logits s (N, K): pₖ = exp(sₖ) / Σⱼ exp(sⱼ)."""
     return np.exp(_log_softmax(logits))
 
 
@@ -58,15 +58,15 @@ def cross_entropy(logits: Array, labels: Array) -> float:
     logits: (N, K)   labels: (N,) in 0..K-1, N >= 1
     """
     loss = -_log_softmax(logits)[np.arange(len(labels)), labels].mean()
-    return float(loss) + 0.0  # converts -0.0, the loss of a single class, to 0.0
+    return float(loss) + 0.0  # with a single class, the loss is -0.0; the sum is 0.0
 
 
 def hinge(logits: Array, labels: Array) -> float:
     """Return the mean multiclass SVM loss Σ_{j≠y} max(0, sⱼ - s_y + 1) (Weston and Watkins 1999).
 
-    Unless all logits are finite, the loss is NaN, as in training: a margin of -∞ would count as 0.
+    If a logit is not finite, the loss is NaN, as in training, although max(0, -∞) is finite.
 
-    logits: (N, K)   labels: (N,) in 0..K-1, N >= 1
+    logits: s, (N, K)   labels: y, (N,) in 0..K-1, N >= 1
     """
     scores = np.asarray(logits, dtype=np.float64)
     if not np.isfinite(scores).all():
@@ -89,13 +89,13 @@ def accuracy(logits: Array, labels: Array) -> float:
 
 
 def confusion_matrix(labels: Array, predictions: Array, classes: int) -> NDArray[np.int64]:
-    """Count samples by true class (rows) and predicted class (columns). The shape is (K, K)."""
+    """Count samples by true class (rows) and predicted class (columns), in an array (K, K)."""
     cells = np.asarray(labels, dtype=np.int64) * classes + np.asarray(predictions, dtype=np.int64)
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 
 def penalty(weights: Iterable[Array], l1: float, l2: float) -> float:
-    """Return λ₁ Σ|w| + ½ λ₂ Σw² over all weights."""
+    """Return l1 Σ|w| + ½ l2 Σw² over all weights w."""
     total = 0.0
     with np.errstate(over="ignore"):
         for weight in weights if l1 or l2 else ():
@@ -106,10 +106,10 @@ def penalty(weights: Iterable[Array], l1: float, l2: float) -> float:
 
 
 def _log_softmax(logits: Array) -> Floats:
-    """Return log pₖ = (sₖ - m) - log Σⱼ exp(sⱼ - m), where m is the largest logit.
+    """Return log pₖ = (sₖ - m) - log Σⱼ exp(sⱼ - m) of logits s, where m is the largest logit.
 
-    No exponential can overflow. The largest term of the sum is 1. The logarithm is log1p(r), with
-    the sum r of the other terms, because this preserves the digits of a small r.
+    No exponential can overflow. The largest term of the sum is 1, and r is the sum of the others.
+    The logarithm is computed as log1p(r), which preserves the digits of a small r.
     """
     scores = np.asarray(logits, dtype=np.float64)
     largest = np.arange(len(scores)), scores.argmax(axis=1)  # the first NaN, if there is one

@@ -73,10 +73,10 @@ Floats = NDArray[np.float64]
 class MetricsFile(AbstractContextManager["MetricsFile"]):
     """Writer of a new CSV file whose columns are the fields of ``record``. A context manager.
 
-    The file begins with ``rows``, those of a resumed run. Each call of ``append`` writes and syncs
-    all its rows at once. If only a part can be written, the file is truncated, so that it always
-    ends with a complete epoch. The class and its methods raise OutputError if the file cannot be
-    written; an existing file is not overwritten.
+    The file begins with ``rows``, the earlier rows of a resumed run. Each call of ``append`` writes
+    and syncs all its rows at once. If only a part can be written, the file is truncated, so that it
+    always ends with a complete epoch. The class and its methods raise OutputError if the file
+    cannot be written; an existing file is not overwritten.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ def _line(cells: Iterable[str]) -> bytes:
 
 
 def write_lr_curve(path: Path, rates: Floats, losses: Floats, smoothed: Floats) -> None:
-    """Write the losses of a learning rate range test (steps,) as a CSV file. Raises OutputError."""
+    """Write the arrays (steps,) of a learning-rate range test as CSV. Raises OutputError."""
     steps = range(1, len(rates) + 1)
     rows = zip(steps, rates.tolist(), losses.tolist(), smoothed.tolist(), strict=True)
     header = ("step", "lr", "loss", "smoothed_loss")

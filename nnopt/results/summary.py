@@ -38,7 +38,7 @@ MAX_LEVELS, MAX_VALUES, MAX_CHARACTERS = 50, 100_000, 100_000
 MAX_INTEGER = 2**64
 
 RUN_KEYS = ("status", "seed", "config", "overrides", "data", "error")
-"""Keys of every summary. If a summary lacks a key, it is damaged and nnopt repeats the run."""
+"""Keys of every summary. A summary that lacks one is damaged, and nnopt repeats the run."""
 
 MAX_QUOTED_CHARACTERS = 60
 """Maximum length of a wrong value in an error message."""
@@ -91,8 +91,8 @@ def read_summary(folder: Path) -> Summary:
         raise UnusableSummaryError(
             path,
             "was changed after nnopt wrote it: its checksum does not match",
-            f'. The run is left out. Run it again; or delete the line "{CHECKSUM}" from the '
-            "file to accept it as it is",
+            ". The run is left out. Run it again; to accept the changed file "
+            f'instead, delete its line "{CHECKSUM}"',
         )
     summary = {RENAMED.get(key, key): value for key, value in values.items()}
     summary["config"] = with_new_keys(values["config"])
@@ -180,7 +180,7 @@ _NULLABLE = {"data", "error", *METRICS, *RENAMED, "started", "finished", "git", 
 
 
 def _violation(values: Any) -> str | None:
-    """Describe the first violation of the rules; return None if there is none."""
+    """Describe the first missing or wrong value of a summary; return None if there is none."""
     if not isinstance(values, dict):
         return "it is not a map"
     if missing := [key for key in RUN_KEYS if key not in values]:

@@ -87,10 +87,10 @@ def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:
             raise ValueError(f"{member.filename[:50]!r} is no array")
         if member.compress_type != zipfile.ZIP_STORED:
             raise ValueError(
-                f"{member.filename[:50]!r} is compressed, as nnopt's weights never are"
+                f"{member.filename[:50]!r} is compressed, but nnopt writes uncompressed arrays"
             )
     if sum(member.file_size for member in members) > size:
-        raise ValueError("its arrays overlap: they are larger than the file")
+        raise ValueError("its arrays overlap: together, they are larger than the file")
 
 
 def _checked_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
@@ -114,7 +114,7 @@ def _checked_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
 
 @dataclass(frozen=True)
 class ArrayDifference:
-    """Difference of two arrays a and b with the same name and shape, regarded as vectors.
+    """Difference of two arrays, a and b, of the same name and shape. They count as vectors.
 
     ``cosine`` is the cosine of the angle between a and b, or None if one of them is 0.
     """
@@ -129,7 +129,7 @@ class ArrayDifference:
 def array_differences(
     a: Mapping[str, NDArray[np.floating]], b: Mapping[str, NDArray[np.floating]]
 ) -> list[ArrayDifference]:
-    """Compare the arrays of a and b with the same name and shape, in float64."""
+    """Compare, in float64, each array of a with the array of b of the same name and shape."""
     return [
         _difference(name, np.asarray(x, np.float64), np.asarray(b[name], np.float64))
         for name, x in a.items()

@@ -155,7 +155,7 @@ def test_compare_reports_point_without_folder(
         (["sweep", "--sort", "optimiser"], "did you mean 'optimizer'"),
         (["sweep", "--pivot", "optimizer", "epochs"], "unknown key to pivot by 'epochs'"),
         (["sweep", "--pivot", "epochs", "optimizer"], "unknown key to pivot by 'epochs'"),
-        (["sweep", "--pivot", "optimizer", "optimizer"], "needs two keys"),
+        (["sweep", "--pivot", "optimizer", "optimizer"], "needs two different keys"),
         (["sweep", "--out", "none/table.csv"], "its folder does not exist"),
         (["sweep", "--out", "table.pdf"], "no format has the suffix '.pdf'"),
     ],
@@ -175,7 +175,7 @@ def test_compare_of_different_datasets_is_refused_without_option(
 ) -> None:
     leave_run(sweep / "other", 0, {"dataset.name": "moons"})
     assert nnopt("compare", "sweep") == 2
-    assert "different datasets, moons, spiral" in capsys.readouterr().err
+    assert "different datasets (moons, spiral)" in capsys.readouterr().err
     for arguments in (
         ["--allow-mixed-data"],
         ["--where", "dataset=moons,spiral"],

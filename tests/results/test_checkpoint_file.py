@@ -165,7 +165,7 @@ CONTENTS: dict[str, tuple[Any, str]] = {
     "a format in words": ({"format": "1"}, "is not a checkpoint of nnopt"),
     "no layers": (
         {"format": 1, "training": {}, "summary": {}},
-        "is not a checkpoint of nnopt: it has other keys than format, training, summary, layers",
+        "is not a checkpoint of nnopt: its keys are not exactly format, training, summary, layers",
     ),
     "layers that are a map": (
         {"format": 1, "training": {}, "summary": SUMMARY, "layers": {}},
@@ -194,7 +194,7 @@ CONTENTS: dict[str, tuple[Any, str]] = {
     ),
     "training without plateau": (
         {"format": 1, "training": {"numbers": {}}, "summary": SUMMARY, "layers": []},
-        "it has other keys than numbers, stopping, plateau",
+        "its keys are not exactly numbers, stopping, plateau",
     ),
     "a negative epoch": (
         {
