@@ -205,7 +205,10 @@ def leave_run() -> Callable[..., Path]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Change to an empty folder and return its path. Hide the user's data; restore handlers."""
+    """Change to an empty folder and return its path.
+
+    NNOPT_DATA_DIR is unset during the test, and the signal handlers are restored after it.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NNOPT_DATA_DIR", raising=False)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

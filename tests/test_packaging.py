@@ -1,4 +1,4 @@
-"""The installed package: modules, YAML files and command, editable and as a wheel.
+"""The modules, YAML files and command of the package, installed editable and from a wheel.
 
 The wheel is built from the source archive, so that a file missing in the archive is noticed.
 """
@@ -45,7 +45,7 @@ def project() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def pins() -> dict[str, str]:
-    """Return the versions in constraints.txt by package."""
+    """Return a map from package to version, read from constraints.txt."""
     lines = (REPOSITORY / "constraints.txt").read_text("utf-8").splitlines()
     overrides = [line.split("==") for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(name): version for name, version in overrides}

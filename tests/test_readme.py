@@ -1,4 +1,4 @@
-"""The commands of the README and of some guides run, and print output of the same form."""
+"""The commands of the README and of some guides run, and print output of the documented form."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNLIMITED = {
     "nnopt run experiment=mnist_mlp debug=tiny": 0,
     "nnopt run optimzer=adam epochs=-1 regularizer.dropot=0.1": 2,
 }
-"""Commands without limits, and their exit codes."""
+"""Commands that run without ``LIMITS``, and their exit codes."""
 
 SWEEP = "nnopt run ablation=optimizer_spiral"
 """The command that creates the sweep in ``outputs/latest``, which later commands read."""
@@ -74,7 +74,7 @@ TO_RUN = [example for example in EXAMPLES if example.command.startswith("nnopt "
 
 @pytest.fixture(scope="module")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write random images in the formats of MNIST, Fashion-MNIST and CIFAR-10."""
+    """Return a folder with random images in the formats of MNIST, Fashion-MNIST and CIFAR-10."""
     root, random = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     for name in ("MNIST", "FashionMNIST"):
         folder = root / name / "raw"
@@ -111,7 +111,7 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
         arguments += LIMITS
         if command == SWEEP:  # the output lists the plots of the sweep
             arguments[-1] = "plots=sweep"
-    if any(word.startswith("experiment=") for word in arguments):  # networks of some size: one seed
+    if any(word.startswith("experiment=") for word in arguments):  # large networks: only one seed
         arguments = [re.sub(r"^seed=range\(\d+\)$", "seed=range(1)", word) for word in arguments]
     code = run_verb(arguments)
     printed = capsys.readouterr()
@@ -131,7 +131,7 @@ def form(line: str) -> str:
 def test_documented_command_prints_documented_output(
     example: Example, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Compare line by line without numbers. "..." matches any lines."""
+    """Compare the lines of the output without numbers. A line "..." matches any lines."""
     printed = run(example.command, capsys)
     if example.output:
         lines = map(form, example.output)
@@ -199,7 +199,7 @@ def test_readme_steps_for_extensions_name_existing_code() -> None:
 
 
 def test_install_commands_in_readme_equal_ci() -> None:
-    """Two commands install and test nnopt, and .ci/run executes the second."""
+    """The README has commands for users and for developers; .ci/run executes the latter."""
     commands = [example.command for example in EXAMPLES]
     assert "pip install -c constraints.txt -e . && nnopt run" in commands
     (line,) = [command for command in commands if command.endswith("pytest")]

@@ -117,7 +117,7 @@ BT, G, AT = matrix(r"B^\top"), matrix("\nG"), matrix(r"A^\top")
 E3, E4 = matrix("E_3"), matrix("E_4")
 B, A = BT.T, AT.T
 SCALE = np.array([Fraction(f) for f in re.findall(r"f = \(([-\d, ]+)\)", TEXT)[0].split(",")])
-"""The factor f of each row, which is moved from Qᵀ to G."""
+"""The factors f: row i of Bᵀ is multiplied by f_i, and row i of G is divided by f_i."""
 
 
 def rationals(count: int) -> st.SearchStrategy[Rational]:
@@ -178,13 +178,13 @@ def draw(shape: tuple[int, ...], seed: int) -> Rational:
 
 
 def tiles(across: int = 2) -> list[tuple[slice, slice]]:
-    """Return the offsets of the tiles of a square image."""
+    """Return the slices of the 4 x 4 tiles of a square image, ``across`` tiles per side."""
     places = product(range(across), repeat=2)
     return [(slice(4 * i, 4 * i + 4), slice(4 * j, 4 * j + 4)) for i, j in places]
 
 
 def window(tile: tuple[slice, slice]) -> tuple[slice, slice]:
-    """Return the 6 x 6 window of a tile."""
+    """Return the slices of the 6 x 6 input window of an output tile."""
     rows, columns = tile
     return slice(rows.start, rows.start + 6), slice(columns.start, columns.start + 6)
 
@@ -224,7 +224,7 @@ def test_winograd_windows_of_gradient_give_both_gradients(seed: int) -> None:
     x, w, g = draw((10, 10), seed), draw((3, 3), seed + 10), draw((8, 8), seed + 20)
     turned = w[::-1, ::-1]
     padded, whole = np.full((14, 14), Fraction(0)), np.full((12, 12), Fraction(0))
-    padded[2:10, 2:10], whole[:10, :10] = g, x  # g has padding 2 - p, and x fills whole tiles
+    padded[2:10, 2:10], whole[:10, :10] = g, x  # padding with zeros, x to whole tiles
     d_x, d_u = np.full((12, 12), Fraction(0)), np.full((6, 6), Fraction(0))
     for tile in tiles(3):
         v = BT @ padded[window(tile)] @ B
@@ -232,7 +232,7 @@ def test_winograd_windows_of_gradient_give_both_gradients(seed: int) -> None:
         d_u += v * (A @ whole[tile] @ AT)
     assert (d_x[:10, :10] == correlate(padded[:12, :12], turned)).all()
     assert ((G.T @ d_u @ G)[::-1, ::-1] == correlate(x, g)).all()
-    # The next identity implies the identity in the line above.
+    # The sum of g · correlate(x, w) is linear in x and in w, so each gradient gives the sum.
     assert np.sum(g * correlate(x, w)) == np.sum(d_x[:10, :10] * x) == np.sum(correlate(x, g) * w)
 
 

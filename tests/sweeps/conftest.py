@@ -1,4 +1,4 @@
-"""Fixtures of the tests of launchers."""
+"""Fixtures of the tests of tasks and launchers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions that list processes, for tests of processes left running (Linux)."""
+"""Functions that find running processes on Linux, for tests that every process ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def descendants(process: int) -> set[int]:
-    """Return all processes that this process has started, directly or indirectly."""
+    """Return the ids of the running processes that ``process`` started, even indirectly."""
     parents = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -43,5 +43,5 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
 
 
 def own_workers() -> set[int]:
-    """Return the processes that this process has started."""
+    """Return the ids of the running processes that the test process started."""
     return descendants(os.getpid())

@@ -1,3 +1,5 @@
+"""The paths of data files and caches after a project with a sweep was moved."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -9,7 +11,7 @@ from nnopt.sweeps.manifest import Move
 
 @pytest.fixture
 def move(tmp_path: Path) -> Move:
-    """Return the move of sweeps/s in a project with data/ and a.csv from before/ to after/."""
+    """Return the move of a sweep whose project, with data/ and a.csv, is now in after/."""
     (tmp_path / "after/sweeps/s").mkdir(parents=True)
     (tmp_path / "after/data").mkdir()
     (tmp_path / "after/a.csv").touch()

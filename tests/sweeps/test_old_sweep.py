@@ -102,11 +102,11 @@ def test_resume_sweep_with_old_keys_runs_missing_points(
     assert [row["status"] for row in after] == ["done"] * 4
     assert [row["drop_last"] for row in after] == ["false", "false", "true", "true"]
     assert [row["schedule.gamma"] for row in after] == ["0.5", "0.7", "0.5", "0.7"]
-    for old, new in zip(before, after, strict=True):  # the table also has the deleted points
+    for old, new in zip(before, after, strict=True):  # the old table has a row for every point
         assert (old["id"], old["test_loss"]) == (new["id"], new["test_loss"])
 
 
-def test_resume_sweep_with_old_keys_accepts_values_of_new_keys(
+def test_resume_sweep_with_old_keys_accepts_new_and_refuses_old_keys(
     nnopt: Callable[..., int], sweep_with_first_keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nnopt("resume", str(sweep_with_first_keys), "schedule.gamma=0.5,0.7,0.9") == 0

@@ -1,4 +1,4 @@
-"""Unsafe settings of another person's sweep are ignored or must be repeated on resume."""
+"""Unsafe settings of another person's sweep are ignored, or must be given again on resume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def submitit(**changes: Any) -> SubmititConfig:
 @pytest.mark.parametrize(
     "folder", ["/elsewhere", "~/jobs", "~no-such-user/x", "..", "INSIDE/../../x"]
 )
-def test_check_launcher_folder_outside_sweep_must_be_repeated(tmp_path: Path, folder: str) -> None:
+def test_launcher_folder_outside_sweep_must_be_given_again(tmp_path: Path, folder: str) -> None:
     launcher = submitit(folder=folder.replace("INSIDE", str(tmp_path)))
     with pytest.raises(ResumeError, match=r"give it again: hydra\.launcher\.folder="):
         check_launcher(launcher, NONE, tmp_path)
@@ -38,12 +38,12 @@ def test_check_launcher_folder_outside_sweep_must_be_repeated(tmp_path: Path, fo
         check_launcher(launcher, frozenset({"hydra/launcher"}), tmp_path)
 
 
-def test_check_launcher_folder_inside_sweep_is_accepted(tmp_path: Path) -> None:
+def test_launcher_folder_inside_sweep_is_accepted(tmp_path: Path) -> None:
     check_launcher(submitit(), NONE, tmp_path)
     check_launcher(submitit(folder=str(tmp_path / "jobs")), NONE, tmp_path)
 
 
-def test_check_launcher_cluster_address_must_be_given_again(tmp_path: Path) -> None:
+def test_cluster_address_of_launcher_must_be_given_again(tmp_path: Path) -> None:
     for address in (None, "auto", "local"):
         check_launcher(read_plugin("hydra.launcher", RAY | {"address": address}), NONE, tmp_path)
     launcher: RayConfig = read_plugin("hydra.launcher", RAY | {"address": "10.0.0.1:6379"})
@@ -72,7 +72,7 @@ def test_check_launcher_cluster_address_must_be_given_again(tmp_path: Path) -> N
         ("folder", "jobs\nx"),
     ],
 )
-def test_submitit_unsafe_option_is_refused(key: str, value: Any) -> None:
+def test_submitit_with_unsafe_option_is_refused(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key}"):
         submitit(**{key: value})
 
@@ -91,7 +91,7 @@ def point_at(make_config: Callable[..., Any], **data: Any) -> Point:
 def test_unsafe_cache_of_received_sweep_is_not_used(
     tmp_path: Path, make_config: Callable[..., Any]
 ) -> None:
-    """Neither a cache that nnopt did not write nor a cache inside the sweep is used."""
+    """A cache is unsafe if nnopt did not write it, or if it is inside the sweep."""
     sweep = tmp_path / "sweep"
     for cache in (tmp_path / "photos", sweep / "cache"):
         (cache / "index").mkdir(parents=True)

@@ -83,7 +83,7 @@ def test_table_rows_have_state_and_metrics_of_folders(plan: Plan, workplace: Pat
     assert (table[1]["error"], table[1]["epochs"]) == ('a "quoted", long\nmessage', "0")
 
 
-def test_table_point_with_damaged_summary_is_interrupted(plan: Plan, workplace: Path) -> None:
+def test_table_shows_point_with_damaged_summary_as_interrupted(plan: Plan, workplace: Path) -> None:
     folder = workplace / plan.points[0].id
     folder.mkdir()
     (folder / "summary.json").write_text('{"status": "do')
@@ -103,7 +103,7 @@ def test_table_deletion_override_adds_no_column(workplace: Path) -> None:
     assert len(rows(workplace)) == 3
 
 
-def test_table_varied_key_named_as_metric_has_own_column(workplace: Path) -> None:
+def test_table_has_own_column_for_varied_key_named_like_metric(workplace: Path) -> None:
     plan = make_plan(["epochs=5,6"], multirun=True)
     write(workplace / plan.points[0].id, status="done", epochs=2)
     write_table(plan, workplace)
@@ -112,7 +112,7 @@ def test_table_varied_key_named_as_metric_has_own_column(workplace: Path) -> Non
     assert (first[header.index("epochs")], first[header.index("epochs_done")]) == ("5", "2")
 
 
-def test_table_reads_changed_summaries_only(
+def test_table_reads_only_changed_summaries(
     plan: Plan, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, *_ = (workplace / point.id for point in plan.points)
@@ -151,7 +151,7 @@ def test_table_keeps_rows_of_another_process(workplace: Path) -> None:
     assert len(found) == 8
 
 
-def test_table_concurrent_writers_lose_no_row(workplace: Path) -> None:
+def test_concurrent_writers_of_table_lose_no_row(workplace: Path) -> None:
     sweep = create_sweep(make_plan(["seed=0"], multirun=True), workplace)
     points = make_plan(["seed=range(1,41)"], multirun=True).points
 

@@ -1,4 +1,4 @@
-"""Tasks: points that continue from their checkpoints."""
+"""Points that continue from their checkpoints, when a task runs again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeTask = Callable[..., Task]
 
 
 def stop(row: EpochRow, is_best: bool) -> None:
-    """Interrupt a point in its third epoch, after which it writes a checkpoint."""
+    """Interrupt a point after its second epoch. The point then writes a checkpoint."""
     if row.epoch == 2:
         interrupt(KeyboardInterrupt())
 
@@ -56,7 +56,7 @@ def test_task_ended_early_continues_unless_diverged(task: Task, status: str) -> 
     assert summary_of(task.folder)["interruptions"] == (status != "diverged")
 
 
-def test_task_repeated_after_interruption_continues_to_equal_bits(task: Task) -> None:
+def test_task_repeated_after_interruption_gives_equal_bits(task: Task) -> None:
     """SLURM repeats the same task when it requeues a job."""
     assert run_task(task).status == "done"
     whole, accuracy = files_of(task.folder), summary_of(task.folder)["test_accuracy"]
@@ -71,7 +71,7 @@ def test_task_repeated_after_interruption_continues_to_equal_bits(task: Task) ->
 
 
 def test_task_with_safe_data_continues(task: Task) -> None:
-    """The keys of data are those of the task, not those in the checkpoint."""
+    """The values below the key ``data`` come from the task, not from the checkpoint."""
     stored = with_values(task.point, "data", cache="photos", download=True)
     with pytest.raises(KeyboardInterrupt):
         run_task(replace(task, point=stored, after_epoch=(stop,)))
@@ -92,8 +92,8 @@ def test_max_time_limits_each_point_of_sequential_launcher(make_task: MakeTask) 
         assert all(new > old for new, old in zip(after, before, strict=True))
 
 
-def test_task_interruption_while_point_fails_is_raised(task: Task) -> None:
-    """Otherwise the sweep would start the next point."""
+def test_interruption_while_point_fails_is_raised(task: Task) -> None:
+    """Without the exception, the sweep would start the next point."""
 
     def stop_and_fail(row: EpochRow, is_best: bool) -> None:
         interrupt(KeyboardInterrupt())

@@ -30,7 +30,7 @@ pytestmark = [
 Run = Callable[..., int]
 Start = Callable[..., "subprocess.Popen[str]"]
 
-# Four points, one of which fails. The bits of a result depend on the number of threads.
+# Four points, two of which diverge. One thread makes the bits of the results reproducible.
 SWEEP = ["epochs=2", "dataset.samples_per_class=20", "plots=false", "backend.threads=1"]
 SWEEP += ["optimizer.lr=0.1,1e20", "seed=0,1"]
 VARYING = ("train_seconds", "total_seconds", "peak_memory_mb")
@@ -162,7 +162,7 @@ def command_line(process: int) -> str:
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put the commands of SLURM on the search path, and return the folder of the job scripts."""
+    """Put ``COMMANDS`` on the search path, and return the folder of the job scripts."""
     folder = tmp_path / "slurm"
     folder.mkdir()
     for name, script in COMMANDS.items():
@@ -188,7 +188,7 @@ def test_slurm_jobs_get_configured_resources(start_nnopt: Start, slurm: Path) ->
         "#SBATCH --partition=quick",
         "#SBATCH --mem=2GB",
         "#SBATCH --cpus-per-task=1",
-        "#SBATCH --time=4",  # 90 s, and 150 s for the start and the signal
+        "#SBATCH --time=4",  # minutes: 90 s, and 150 s for the start and the signal
         "#SBATCH --signal=USR2@30",
         "#SBATCH --qos=high",
         "#SBATCH --constraint=a100",
@@ -250,7 +250,7 @@ def test_submitit_preempted_job_continues_to_equal_bits(
         pytest.param("ray hydra.launcher.address=null", marks=pytest.mark.ray),
     ],
 )
-def test_cluster_points_write_checkpoints_when_sweep_ends(
+def test_cluster_points_write_checkpoints_when_sweep_is_stopped(
     start_nnopt: Start, workplace: Path, launcher: str
 ) -> None:
     overrides = [*f"hydra/launcher={launcher}".split(), "hydra.sweep.dir=sweep"]

@@ -34,7 +34,7 @@ Captured = pytest.CaptureFixture[str]
         ),
     ],
 )
-def test_launcher_wrong_settings_are_refused(
+def test_launcher_with_wrong_settings_is_refused(
     nnopt: Run, workplace: Path, capsys: Captured, overrides: list[str], messages: list[str]
 ) -> None:
     assert nnopt("run", "-m", "seed=0,1", *overrides) == 2

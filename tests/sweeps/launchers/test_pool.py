@@ -70,12 +70,14 @@ main()
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers run ``PROGRAM`` of this file, and shorten the grace period."""
     monkeypatch.setattr(pool_file, "PROGRAM", PROGRAM)
     monkeypatch.setattr(pool_file, "GRACE_SECONDS", 0.5)
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind() -> Iterator[None]:
+    """Check that every process ends with its test."""
     before = own_workers()
     yield
     assert own_workers() <= before
@@ -138,7 +140,7 @@ def test_pool_results_equal_sequential_results(make_task: MakeTask, tmp_path: Pa
 def test_pool_starts_at_most_configured_workers_and_threads(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Each worker uses another device."""
+    """Each worker uses a different device."""
     started = []
     popen = subprocess.Popen
     monkeypatch.setattr(

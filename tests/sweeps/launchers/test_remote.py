@@ -116,7 +116,7 @@ def test_task_within_time_limit_is_not_stopped_later(make_task: MakeTask, tmp_pa
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
-def test_task_relative_paths_refer_to_sweep_folder(make_task: MakeTask, tmp_path: Path) -> None:
+def test_task_runs_in_working_directory_of_sweep(make_task: MakeTask, tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     run_task_within(make_task(0), None, str(tmp_path / "below"))
     assert Path(os.getcwd()) == tmp_path / "below"

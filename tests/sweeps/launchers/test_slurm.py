@@ -34,7 +34,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     "folder", ["~/linked", "home/linked", "home/linked/", "./home/../home/linked"]
 )
-def test_job_folder_as_link_is_refused(make_task: MakeTask, tmp_path: Path, folder: str) -> None:
+def test_job_folder_that_is_link_is_refused(
+    make_task: MakeTask, tmp_path: Path, folder: str
+) -> None:
     with pytest.raises(OutputError, match=r"home/linked is a link"):
         _job_folder(config(folder), make_task(0))
     assert list((tmp_path / "outside").iterdir()) == []
@@ -47,12 +49,12 @@ def test_job_folder_set_by_key_is_used(make_task: MakeTask, home: Path, folder: 
     assert made.parent == home / folder.partition("/")[2]
 
 
-def test_job_folder_default_is_below_sweep(make_task: MakeTask) -> None:
+def test_default_job_folder_is_below_sweep(make_task: MakeTask) -> None:
     task = make_task(0)
     assert _job_folder(config(None), task).parent == task.folder.parent / "submitit"
 
 
-def test_job_folder_link_below_sweep_is_refused(make_task: MakeTask, tmp_path: Path) -> None:
+def test_default_job_folder_that_is_link_is_refused(make_task: MakeTask, tmp_path: Path) -> None:
     task = make_task(0)
     (task.folder.parent / "submitit").symlink_to(tmp_path / "outside")
     with pytest.raises(OutputError, match="submitit is a link"):

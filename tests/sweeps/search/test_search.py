@@ -62,7 +62,7 @@ def score(point: Point) -> float:
 
 
 def work(task: Task, score: Score = score, epochs: int = 0) -> TaskResult:
-    """Finish a task without training. The reported values of the epochs approach the score."""
+    """Return the result of a task without training. Its values after each epoch approach score."""
     task.folder.mkdir(exist_ok=True)
     value, status, error = score(task.point), "done", None
     try:
@@ -97,7 +97,7 @@ def sweep_in(folder: Path, plan: Plan) -> Sweep:
 
 
 def search(plan: Plan, folder: Path, steps: int | None = None, **options: Any) -> SearchRun:
-    """Run the search. If ``steps`` is given, stop before the result of this task is reported."""
+    """Run a search and return it. With ``steps``, stop before task number ``steps`` is reported."""
     with another_process(), open_search(plan, sweep_in(folder, plan)) as run:
         for number, task in enumerate(run.tasks(), start=1):
             outcome = work(task, **options)
@@ -167,7 +167,9 @@ def test_tpe_beats_random_search(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("pruner", ["none", "median"])
-def test_search_killed_and_resumed_equals_whole(plan: Plan, tmp_path: Path, pruner: str) -> None:
+def test_search_killed_and_resumed_equals_whole_search(
+    plan: Plan, tmp_path: Path, pruner: str
+) -> None:
     plan = with_settings(plan, pruner=pruner, warmup_epochs=1, trials=8)
     whole = search(plan, tmp_path / "whole", epochs=3)
     folder = tmp_path / "killed"
@@ -192,7 +194,7 @@ class Killed(BaseException):
 def test_search_killed_during_pruning_equals_whole_search(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str, is_judged: bool
 ) -> None:
-    """The process is killed whenever the pruner stops a trial, and the pruner decides again."""
+    """The process is killed whenever the pruner stops a trial. Later, the pruner decides again."""
     plan = with_settings(plan, pruner=pruner, warmup_epochs=1, trials=12)
     run = partial(search, plan, score=lambda point: score(point) + 1, epochs=3)
     whole = run(tmp_path / "whole")
@@ -367,7 +369,7 @@ def test_search_trial_with_refused_values_is_failed(tmp_path: Path) -> None:
     assert trials_of(search(plan, tmp_path / "s")) == trials_of(run)
 
 
-def test_search_value_is_mean_and_failure_skips_later_seeds(tmp_path: Path) -> None:
+def test_value_of_trial_is_mean_and_failure_skips_later_seeds(tmp_path: Path) -> None:
     overrides = [
         "hydra/sweeper=optuna",
         "hydra.sweeper.trials=6",
@@ -433,7 +435,7 @@ def test_pruner_works_in_another_process(plan: Plan, tmp_path: Path) -> None:
     assert trials_of(run) == trials_of(search(plan, tmp_path / "here", epochs=3))
 
 
-def test_pruner_killed_after_report_prunes_after_same_epoch(plan: Plan, tmp_path: Path) -> None:
+def test_search_killed_after_report_prunes_after_same_epoch(plan: Plan, tmp_path: Path) -> None:
     plan = with_settings(plan, pruner="median", warmup_epochs=1, sampler="random", trials=12)
     whole = search(plan, tmp_path / "whole", epochs=3).study.trials
     (pruned, *_) = (t for t in whole if t.state == TrialState.PRUNED)

@@ -1,4 +1,4 @@
-"""Searches run by the command line: training, pruning, resuming, output and files."""
+"""Searches that commands start: training, pruning, resuming, output and files."""
 
 from __future__ import annotations
 
@@ -115,7 +115,9 @@ def test_resume_search_from_another_folder_finds_data_files(
     assert "rows.csv: changed since" in capsys.readouterr().err
 
 
-def test_search_failed_trial_sets_exit_code(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_search_with_failed_trial_exits_with_5(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
     overrides = ["optimizer.lr=0.1,1e20", "hydra.sweeper.trials=6", "hydra.sweeper.pruner=none"]
     small = [word for word in SMALL if not word.startswith(("optimizer.lr", "architecture"))]
     assert nnopt("run", *small, *overrides) == 5
@@ -181,7 +183,7 @@ def test_grid_sweep_does_not_import_optuna() -> None:
 
 
 @pytest.mark.parametrize("launcher", ["sequential", "pool"])
-def test_resume_search_missing_or_damaged_results_run_again(
+def test_resume_search_repeats_points_with_lost_results(
     nnopt: Run, workplace: Path, capfd: pytest.CaptureFixture[str], launcher: str
 ) -> None:
     overrides = ["dataset.samples_per_class=20", "epochs=1", "plots=false", "hydra.sweep.dir=s"]
@@ -213,7 +215,7 @@ def test_resume_search_missing_or_damaged_results_run_again(
     assert "1 point whose results are lost runs again" in capfd.readouterr().out.splitlines()
 
 
-def test_resume_search_pruned_trial_with_damaged_summary_is_not_run(
+def test_resume_search_does_not_repeat_pruned_trial_with_damaged_summary(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     assert nnopt("run", *SMALL, "hydra.sweeper.trials=9") == 0
