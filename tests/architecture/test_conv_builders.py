@@ -113,7 +113,10 @@ def test_resnet_of_depth_9_has_the_expected_layers(make_config: MakeConfig) -> N
 
 
 def test_resnet_basic_blocks_have_the_expected_layers(make_config: MakeConfig) -> None:
-    """Each of nine blocks has two convolutions. The first block of stages 2 and 3 halves images."""
+    """Each of nine blocks has two convolutions.
+
+    The first block of stages 2 and 3 halves the height and width of the images.
+    """
     network = built(make_config, schema.ResnetConfig("resnet", 20, None), norm="layer")
     actual = records(network)
     assert actual[:3] == [Conv2d(16), LayerNorm(), ReLU()]
@@ -134,12 +137,13 @@ def test_resnet_basic_blocks_have_the_expected_layers(make_config: MakeConfig) -
 @pytest.mark.parametrize(
     ("depth", "weights"), [(9, 6_568_640), (18, 11_164_352), (20, 270_896)], ids=str
 )
-def test_published_networks_have_the_published_sizes(
+def test_resnet_has_the_published_number_of_parameters(
     make_config: MakeConfig, depth: Any, weights: int
 ) -> None:
-    """Depths 9, 18 and 20 have 6.57, 11.17 and 0.27 million parameters (He et al. 2016, table 6).
+    """ResNets of depth 9, 18 and 20 have 6.57, 11.17 and 0.27 million parameters.
 
-    The depth does not count layers of shortcuts. ``weights`` has no biases and norms.
+    For depth 20, see He et al. 2016, table 6. The depth is the number of convolutions and dense
+    layers outside of shortcuts. ``weights`` is the number of parameters without biases and norms.
     """
     network = built(make_config, schema.ResnetConfig("resnet", depth, None), norm="batch")
     arrays = network.parameter_shapes()
@@ -157,7 +161,7 @@ def weighted(network: Architecture) -> list[Any]:
 @pytest.mark.parametrize("shape", [CIFAR, MNIST], ids=str)
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_build_accepts_every_norm_dropout_and_initializer(
+def test_build_accepts_every_norm_together_with_dropout(
     make_config: MakeConfig, name: str, norm: str, shape: tuple[int, ...]
 ) -> None:
     network = built(make_config, VARIANTS[name], shape, norm=norm, dropout=0.25)

@@ -1,4 +1,4 @@
-"""Shape inference of images against hand counts and PyTorch, and layers that do not fit."""
+"""The shapes inferred for image layers, and the errors about layers that do not fit."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ VARIANCES = {
 }
 
 
-def test_initializers_equal_the_schema() -> None:
+def test_initializers_have_the_names_in_the_schema() -> None:
     assert set(INITIALIZERS) == set(get_args(schema.Initializer)) == {*VARIANCES, "zeros"}
 
 

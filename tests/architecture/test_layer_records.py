@@ -242,5 +242,5 @@ def test_same_padding_is_half_the_kernel(record: Conv2d, pad: int) -> None:
 
 
 @pytest.mark.parametrize("pool", [MaxPool2d, AvgPool2d])
-def test_default_stride_is_the_window(pool: type[MaxPool2d | AvgPool2d]) -> None:
+def test_default_stride_is_the_window_size(pool: type[MaxPool2d | AvgPool2d]) -> None:
     assert (pool(3).stride_size, pool(3, 1).stride_size) == (3, 1)

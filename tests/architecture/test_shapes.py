@@ -1,4 +1,4 @@
-"""Shape inference against hand counts, and layers that do not fit."""
+"""The shapes inferred for dense layers, and the errors about layers that do not fit."""
 
 from __future__ import annotations
 

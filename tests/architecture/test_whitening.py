@@ -1,4 +1,4 @@
-"""Whitening: the outputs of the first layer have covariance 1 and mean 0."""
+"""Whitening: the outputs of the first layer have mean 0, variance 1 and no correlation."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ WHITENING = schema.InitializerConfig("he_normal", "lecun_normal", "whitening")
 
 
 def photographs(count: int = 40) -> Dataset:
-    """Return images that vary smoothly, like photographs.
+    """Return a dataset of images that vary smoothly, like photographs.
 
-    The part uses every second row of the array. The other rows have very different values.
+    The training set uses every second image of the array. The other images are noise.
     """
     rng = np.random.default_rng(0)
     smooth = np.cumsum(np.cumsum(rng.standard_normal((2 * count, *SHAPE)), axis=2), axis=3)
@@ -50,7 +50,10 @@ def scaling_of(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 
 def outputs(make_config: Callable[..., Config], conv: dict[str, Any]) -> np.ndarray:
-    """Return the outputs (O, positions) of the first layer for the training images, from NumPy."""
+    """Compute the outputs of the first layer for all training images with the NumPy backend.
+
+    The axes of the result are (channels, images · positions).
+    """
     dataset, architecture = photographs(), network(conv)
     net = NumpyNetwork(architecture, make_config(**{"backend.dtype": "float64"}))
     net.load(initial_arrays(architecture, WHITENING, 0, dataset))
@@ -106,7 +109,7 @@ def test_whitening_without_bias_does_not_remove_mean(make_config: Callable[..., 
 def test_whitening_filters_of_two_pixels_equal_hand_calculation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Pixels a + b and a - b, with variances α² = 9 and β² = 4, become a / α and b / β."""
+    """If a and b have the variances 3² and 2², pixels a + b and a - b become a / 3 and b / 2."""
     monkeypatch.setattr(whitening, "EPSILON", 0)
     filters = whitening_filters(np.array([[13.0, 5.0], [5.0, 13.0]]), 2)
     a, b = 0.7, -1.9
@@ -139,7 +142,9 @@ def test_patch_statistics_do_not_depend_on_the_chunk_size(monkeypatch: pytest.Mo
     assert_allclose(again[1], covariance, rtol=1e-9)
 
 
-def test_patch_statistics_use_evenly_spaced_images_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patch_statistics_of_many_images_use_evenly_spaced_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     dataset = photographs()
     monkeypatch.setattr(whitening, "MAX_PATCHES", 10 * 7 * 6)
     found = patch_statistics(dataset, 3)
@@ -208,4 +213,5 @@ def test_whitening_is_used_by_every_training_command(
         weight = arrays["conv2d1.weight"].reshape(9, 9).astype(float)
     products = weight @ weight.T  # diagonal, because eigenvectors are orthogonal
     assert_allclose(products - np.diag(np.diag(products)), 0, atol=1e-6)
-    assert nnopt("run", *overrides[:2], "initializer.input=whitening") == 2  # no convolution
+    # The default architecture has no convolution.
+    assert nnopt("run", *overrides[:2], "initializer.input=whitening") == 2
