@@ -67,7 +67,9 @@ def test_auto_lr_run_equals_run_with_suggested_rate(
     assert json.loads((workplace / "c" / "lr_find.json").read_text())["suggestion"] == found
 
 
-def test_auto_lr_is_found_for_each_point(nnopt: Run, capsys: Captured, workplace: Path) -> None:
+def test_auto_lr_is_found_for_each_point_of_a_sweep(
+    nnopt: Run, capsys: Captured, workplace: Path
+) -> None:
     overrides = ("optimizer=sgd,adam", "optimizer.lr=auto,0.01", "hydra.sweep.dir=s")
     assert nnopt("run", "-m", *SMALL, *overrides) == 0
     rows = rows_of(workplace / "s" / "results.csv")

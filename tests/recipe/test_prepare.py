@@ -65,7 +65,10 @@ def test_prepare_error_about_sizes_has_both_numbers(
 
 
 def with_image_shape(config: Config, folder: Path, shape: tuple[int, ...] | None) -> Config:
-    """Return the configuration for ten samples: images of ``shape``, or features if it is None."""
+    """Return ``config`` with a CSV file of ten samples as its dataset.
+
+    The samples are images of ``shape``, or six features if ``shape`` is None.
+    """
     lines = [f"{i % 2}," + ",".join(str(i + j) for j in range(6)) for i in range(10)]
     (folder / "six.csv").write_text("label,a,b,c,d,e,f\n" + "\n".join(lines) + "\n", "utf-8")
     validation = schema.Validation("train", 0.2)
@@ -105,7 +108,7 @@ def test_prepare_cutout_larger_than_image_is_refused(
     ("key", "value"),
     [("crop", 1), ("flip", True), ("policy", "rand_augment"), ("cutout", 1), ("cutmix", 1.0)],
 )
-def test_prepare_features_allow_no_augmentation_but_mixing(
+def test_prepare_refuses_augmentation_of_features_except_mixup(
     make_config: MakeConfig, tmp_path: Path, key: str, value: Any
 ) -> None:
     config = make_config(**{f"regularizer.augmentation.{key}": value})
@@ -129,7 +132,9 @@ def test_prepare_policy_needs_one_or_three_channels(
         prepare(config)
 
 
-def test_prepare_features_refuse_test_flip(make_config: MakeConfig, tmp_path: Path) -> None:
+def test_prepare_refuses_test_time_flip_of_features(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
     config = make_config(**{"regularizer.test_time_flip": True})
     with pytest.raises(
         ConfigError, match=r"regularizer.test_time_flip = True needs images, .* \(6,\)"
@@ -139,7 +144,7 @@ def test_prepare_features_refuse_test_flip(make_config: MakeConfig, tmp_path: Pa
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_prepare_batch_norm_of_one_image_without_positions_is_refused(
+def test_prepare_refuses_batch_norm_of_one_value_per_channel(
     make_config: MakeConfig, tmp_path: Path, pooled: bool
 ) -> None:
     pool: list[Any] = ["global_avg_pool"] if pooled else []
@@ -185,7 +190,7 @@ def with_cutout(cutout: int) -> dict[str, Any]:
         ),
     ],
 )
-def test_prepare_refuses_sizes_of_published_data_without_files(
+def test_prepare_published_without_files_refuses_wrong_sizes(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
     """Published MNIST has 60,000 training images. Validation uses a tenth of them."""
@@ -207,7 +212,7 @@ def test_prepare_refuses_sizes_of_published_data_without_files(
         {"dataset": mnist(classes=(1, 2)), "batch_size": 100_000, "drop_last": True},
     ],
 )
-def test_prepare_shape_of_published_data_needs_no_files(
+def test_prepare_published_without_files_returns_input_shape(
     make_config: MakeConfig, changes: dict[str, Any]
 ) -> None:
     config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)

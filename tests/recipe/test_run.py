@@ -66,7 +66,7 @@ SUMMARY_KEYS = {
 
 
 def finish(directory: Path, *overrides: str) -> dict[str, Any]:
-    """Run one point, and return the values in its summary.json."""
+    """Run one configuration in a new folder, and return the content of its summary.json."""
     (point,) = make_plan([*SMALL, *overrides]).points
     directory.mkdir()
     run(point, directory)
@@ -127,7 +127,7 @@ def test_run_metrics_have_specified_columns(workplace: Path) -> None:
     assert all(row.penalty > 0 and row.gradient_norm > 0 for row in rows)
 
 
-def test_run_config_file_contains_equal_configuration(workplace: Path) -> None:
+def test_run_config_file_contains_configuration_of_the_run(workplace: Path) -> None:
     summary = finish(workplace / "a", "optimizer=adam", "architecture.hidden=[5,4]")
     container = OmegaConf.to_container(OmegaConf.load(workplace / "a" / "config.yaml"))
     assert container == summary["config"]
@@ -187,7 +187,9 @@ def test_run_with_same_seed_gives_same_bits(workplace: Path) -> None:
         assert_array_equal(array, second[name])
 
 
-def test_sweep_point_equals_single_run_in_any_order(nnopt: Run, workplace: Path) -> None:
+def test_sweep_point_equals_single_run_for_any_order_of_the_points(
+    nnopt: Run, workplace: Path
+) -> None:
     finish(workplace / "alone", *RANDOM, "seed=1")
     expected = without_seconds(workplace / "alone")
     for number, seeds in enumerate(("0,1", "1,0")):
@@ -270,7 +272,7 @@ def test_run_with_bug_has_status_failed(workplace: Path, monkeypatch: pytest.Mon
 
 
 def test_run_callbacks_receive_epochs_and_may_stop_run(workplace: Path) -> None:
-    """The files contain an epoch before callbacks are called. Callbacks do not change results."""
+    """The row of an epoch is written before callbacks run. Callbacks do not change results."""
     (workplace / "callbacks").mkdir()
     received: list[tuple[EpochRow, bool]] = []
 

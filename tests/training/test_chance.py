@@ -41,7 +41,7 @@ def test_chance_level_is_the_fraction_of_the_most_frequent_class(
 
 
 @pytest.mark.parametrize(("step", "steps_per_epoch"), [(99, 10), (499, 500)])
-def test_chance_level_short_training_has_no_warning(
+def test_chance_level_after_short_training_gives_no_warning(
     make_config: Callable[..., Config], step: int, steps_per_epoch: int
 ) -> None:
     assert chance_level_warning(make_config(), TEN, row(0.1, step), steps_per_epoch) is None

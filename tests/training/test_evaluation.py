@@ -31,5 +31,6 @@ def test_evaluate_equals_the_mean_for_any_batch_size(cuts: list[int]) -> None:
 
 def test_evaluate_hinge_equals_hand_calculation() -> None:
     found = evaluate(Echo(), [LOGITS], LABELS, "hinge")  # type: ignore[arg-type]
-    # margins: (0, 0), then 0 - 1.5 + 1 < 0 and 2 - 1.5 + 1, then 1 - 0.2 + 1 and 0 - 0.2 + 1
+    # The first sample has no positive margin. The second sample has the margin 2 - 1.5 + 1.
+    # The third sample has the margins 1 - 0.2 + 1 and 0 - 0.2 + 1.
     assert found.loss == pytest.approx((0 + 1.5 + 2.6) / 3)

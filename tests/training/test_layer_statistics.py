@@ -1,4 +1,4 @@
-"""Statistics of layers over batches equal statistics of all samples and hand calculations."""
+"""Layer statistics accumulated over batches equal those of all samples, computed at once."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def stopping(**changes: Any) -> schema.EarlyStoppingConfig:
     return schema.EarlyStoppingConfig(**values | changes)
 
 
-def test_rows_count_steps_and_weight_batches_by_size(make_config: MakeConfig) -> None:
+def test_rows_count_steps_and_average_losses_over_samples(make_config: MakeConfig) -> None:
     loop, found = run(make_config(epochs=3, batch_size=BATCH), ScriptedNetwork([0.5]))
     rows = [row for row, _ in found]
     assert [row.epoch for row in rows] == [1, 2, 3]
@@ -252,7 +252,7 @@ def test_patience_in_steps_stops_within_an_epoch(make_config: MakeConfig) -> Non
     loop, found = run(config, ScriptedNetwork([0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]))
     assert loop.training.stopped_early
     assert loop.training.best["dense1.weight"] == 3
-    assert found[-1][0].step == 8  # the first validation at least 4 steps after the best step, 3
+    assert found[-1][0].step == 8  # the first validation that is 4 or more steps after step 3
     assert len(loop.training.learning_rates) == 8
 
 
@@ -379,7 +379,7 @@ def test_report_step_is_called_after_every_step(make_config: MakeConfig) -> None
     assert reported == [1, 2, 3, 4, 5, 6]
 
 
-def test_best_weights_without_finite_validation_are_the_last_weights(
+def test_best_weights_without_finite_validation_loss_are_the_last_weights(
     make_config: MakeConfig,
 ) -> None:
     network = ScriptedNetwork(accuracies=[math.nan])
@@ -417,7 +417,7 @@ def test_divergence_ends_the_epoch_early(
     assert len(network.steps) == 2
 
 
-def test_best_weights_never_give_logits_that_are_not_finite(make_config: MakeConfig) -> None:
+def test_epoch_with_nan_logits_is_never_the_best(make_config: MakeConfig) -> None:
     network = ScriptedNetwork(accuracies=[math.nan])
     config = make_config(epochs=1, batch_size=BATCH, early_stopping=stopping(monitor="accuracy"))
     loop, _ = run(config, network)

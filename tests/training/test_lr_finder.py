@@ -49,7 +49,7 @@ class Recorded:
 
 
 class Quadratic(Recorded):
-    """Gradient descent on ½ Σ hᵢ wᵢ² from w = (1, 1, ...).
+    """Gradient descent on ½ Σ hᵢ wᵢ² with the curvatures hᵢ, from w = (1, 1, ...).
 
     The gradient is evaluated at w plus normal noise with standard deviation ``noise``.
     """
@@ -83,10 +83,10 @@ def scripted(losses: Sequence[float]) -> LrSuggestion:
 @pytest.mark.parametrize("curvature", [3.0, 20.0, 100.0, 3e3])
 @pytest.mark.parametrize("others", [(), (0.5, 0.1)], ids=["round", "elongated"])
 def test_suggestion_for_a_quadratic_converges(curvature: float, others: Sequence[float]) -> None:
-    """Training with the suggested rate converges. The best rate is at most five times larger.
+    """Training with the suggested rate converges, and the rate is at least 0.2/h.
 
-    With the largest curvature h, descent converges below 2/h and diverges above; the best constant
-    rate is between 1/h and 2/h (Nocedal and Wright 2006, section 3.3).
+    h is the largest curvature. Gradient descent converges with rates below 2/h and diverges above.
+    The best constant rate is between 1/h and 2/h (Nocedal and Wright 2006, section 3.3).
     """
     network = Quadratic([curvature, *(curvature * share for share in others)])
     found = swept(network)
@@ -200,7 +200,7 @@ def test_rising_loss_advises_lower_rates(losses: list[float]) -> None:
     found = scripted([*losses, *[1.0] * (20 - len(losses))])
     assert found.lr is None
     last = found.curve.rates[-1]
-    # The default value of min_lr is divided by 1000, not the value in this test.
+    # A proposed min_lr is last / 1e6, unless the test began near that rate.
     lowest = last / 1e6 if last < 9 else LrRangeTest().min_lr / 1000
     assert found.proposed_range == f"lr_find.min_lr={lowest:.2g} lr_find.max_lr={last:.2g}"
     assert f"try {found.proposed_range}" in (found.advice or "")

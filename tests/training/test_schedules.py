@@ -42,7 +42,7 @@ def test_schedule_step_equals_formula() -> None:
 @pytest.mark.parametrize("per_epoch", [3, 7, 10, 49, 469])
 @pytest.mark.parametrize("tenths", [1, 3, 7, 12])
 def test_schedule_step_of_fractional_epochs_is_exact(per_epoch: int, tenths: int) -> None:
-    """0.3 / 0.1 is 2.9999999999999996 in floating point, but three intervals are over."""
+    """In floating point, 0.3 / 0.1 is 2.9999999999999996, but the rate must fall a third time."""
     actual = rates(schema.StepConfig("step", 0, tenths / 10, 0.5), per_epoch, 5 * per_epoch)
     expected = [LR * 0.5 ** (10 * step // (tenths * per_epoch)) for step in range(5 * per_epoch)]
     assert actual == pytest.approx(expected)
@@ -164,11 +164,11 @@ def test_plateau_with_patience_zero_reduces_rate_immediately() -> None:
     assert factors(plateau(0), [1, 1, 0.5, 0.7]) == [1, 0.5, 0.5, 0.25]
 
 
-def test_plateau_requires_min_delta() -> None:
+def test_plateau_counts_change_below_min_delta_as_no_improvement() -> None:
     assert factors(plateau(0, 0.1), [1, 0.95, 0.85]) == [1, 0.5, 0.5]
 
 
-def test_plateau_nan_is_no_improvement() -> None:
+def test_plateau_counts_nan_as_no_improvement() -> None:
     assert factors(plateau(1), [math.nan, math.nan, 1.0, math.nan, math.nan]) == [
         1,
         0.5,

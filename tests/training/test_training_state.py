@@ -74,7 +74,7 @@ TORCH_CASES = {
 
 
 class Stop(BaseException):
-    """An interruption of a test."""
+    """An exception that interrupts a training."""
 
 
 def make_dataset(config: Config) -> Dataset:
@@ -108,7 +108,11 @@ def run_all(loop: Loop) -> list[bool]:
 
 
 def stop_at(loop: Loop, call: int, within_epoch_only: bool = False) -> bool:
-    """Run a loop until this call of its hooks; return whether it was interrupted there."""
+    """Run a loop until a call of its hooks; return whether the loop was interrupted there.
+
+    ``call`` is the number of the call, counted from 1. The hooks are ``between_steps`` and, unless
+    ``within_epoch_only`` is true, ``between_batches``.
+    """
     calls = iter(range(1, 10_000))
 
     def count() -> None:
@@ -187,7 +191,7 @@ def test_training_stopped_at_any_position_continues_with_equal_bits(
 
 
 def test_training_cases_end_as_named(make: Callable[..., Config]) -> None:
-    """The cases above reach the rules that they test."""
+    """Each case reaches the rule in its name."""
     ended = {name: make_loop(make("numpy", options)) for name, options in CASES.items()}
     for loop in ended.values():
         run_all(loop)
@@ -217,7 +221,7 @@ def test_training_stopped_after_every_step_continues_with_equal_bits(
     assert count == whole.training.step - 1
 
 
-def test_training_saved_twice_in_an_epoch_unchanged(make: Callable[..., Config]) -> None:
+def test_training_saved_after_every_step_is_unchanged(make: Callable[..., Config]) -> None:
     """Saving reads the records of the steps, which must not change the metrics of the epoch."""
     config = make("numpy", {"regularizer.grad_clip": 0.5})
     whole, observed = make_loop(config), make_loop(config)
@@ -227,8 +231,10 @@ def test_training_saved_twice_in_an_epoch_unchanged(make: Callable[..., Config])
     assert results(observed) == results(whole)
 
 
-def test_training_of_more_epochs_equals_longer_training(make: Callable[..., Config]) -> None:
-    """The state at the end of a training continues if the number of epochs grows."""
+def test_finished_training_continued_for_more_epochs_equals_longer_training(
+    make: Callable[..., Config],
+) -> None:
+    """A finished training of two epochs continues to four epochs."""
     short, long = (make("numpy", {"epochs": epochs, "optimizer": "adam"}) for epochs in (2, 4))
     first, whole, resumed = make_loop(short), make_loop(long), make_loop(long)
     run_all(first)
@@ -239,7 +245,7 @@ def test_training_of_more_epochs_equals_longer_training(make: Callable[..., Conf
 
 
 def test_patience_at_the_end_stops_a_longer_training(make: Callable[..., Config]) -> None:
-    """Patience that ends with the last epoch counts as early stopping once there are more."""
+    """If patience ends with the last epoch, a continuation with more epochs stops at once."""
     stopping = {"early_stopping": {"patience": 2, "min_delta": 100.0}}
     short, long = (make("numpy", {"epochs": epochs, **stopping}) for epochs in (3, 5))
     first, whole, resumed = make_loop(short), make_loop(long), make_loop(long)
@@ -253,7 +259,7 @@ def test_patience_at_the_end_stops_a_longer_training(make: Callable[..., Config]
 
 
 REFUSED = "has |is |a row|contradict|missing|unexpected"
-"""Parts of the messages of refused states."""
+"""Pattern that matches each message about an invalid state."""
 
 
 def changed(values: dict[str, Any], group: str, key: str, value: Any) -> dict[str, Any]:
@@ -297,7 +303,7 @@ WRONG_ARRAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", WRONG_VALUES.values(), ids=WRONG_VALUES)
-def test_restore_wrong_value_refused(make: Callable[..., Config], change: Any) -> None:
+def test_restore_refuses_wrong_value(make: Callable[..., Config], change: Any) -> None:
     loop = make_loop(config := make("numpy", {}))
     assert stop_at(loop, 8)
     content = saved(loop)
@@ -308,7 +314,7 @@ def test_restore_wrong_value_refused(make: Callable[..., Config], change: Any) -
 
 
 @pytest.mark.parametrize("change", WRONG_ARRAYS.values(), ids=WRONG_ARRAYS)
-def test_restore_wrong_array_refused(make: Callable[..., Config], change: dict[str, Any]) -> None:
+def test_restore_refuses_wrong_array(make: Callable[..., Config], change: dict[str, Any]) -> None:
     loop = make_loop(config := make("numpy", {}))
     assert stop_at(loop, 8)
     content = saved(loop)
