@@ -19,7 +19,7 @@ FEATURES, CLASSES = 6, 4
 
 
 def random_arrays(architecture: Architecture) -> dict[str, NDArray[np.float64]]:
-    """Return reproducible parameters and statistics without zeros and ones."""
+    """Return random parameters and statistics, the same in every call."""
     rng = np.random.default_rng(1)
     arrays = {}
     for name, shape in (architecture.parameter_shapes() | architecture.statistic_shapes()).items():
@@ -31,7 +31,7 @@ def random_arrays(architecture: Architecture) -> dict[str, NDArray[np.float64]]:
 
 @pytest.fixture(scope="session")
 def make_network(make_config: Callable[..., Config]) -> Callable[..., Network]:
-    """Return a function that builds a network, in float64 by default.
+    """Return a function that builds a network with ``random_arrays``, in float64 by default.
 
     Example: ``make_network("torch", [{"dense": 8}, "relu", {"dense": "classes"}],
     optimizer="adam")``.

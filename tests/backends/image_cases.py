@@ -56,7 +56,11 @@ def gradient_like(y: Array, seed: int) -> Array:
 
 @dataclass(frozen=True)
 class Case:
-    """An operation on x (H, W, N, C) and parameters, and its PyTorch equivalent."""
+    """An operation on images x (H, W, N, C) and parameters.
+
+    ``reference`` is the same operation in PyTorch. ``values`` is the function that draws x.
+    ``threaded`` is true if the operation divides its work among threads.
+    """
 
     op: Op
     reference: Callable[..., Tensor]
@@ -247,7 +251,7 @@ def check_against_torch(case: Case, op: Op, inputs: list[Array] | None = None) -
 
 
 def check_against_differences(case: Case, op: Op) -> None:
-    """Compare every gradient of sum(g · y) with central differences."""
+    """Compare the gradients of Σ g y, for the output y and a random g, with central differences."""
     inputs, h = case.inputs(seed=3), 1e-5
     y = op.forward(*inputs, **case.options)[0]
     g = gradient_like(y, seed=4)

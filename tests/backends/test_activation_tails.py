@@ -49,7 +49,10 @@ def second_slope_term(record: type, x: mpf) -> mpf:
 
 @dataclass(frozen=True)
 class Reference:
-    """An activation and the two terms of its slope, which have opposite signs for x < 0."""
+    """An activation, and two terms whose sum is its slope.
+
+    For SiLU and GELU, the terms have opposite signs if x < 0.
+    """
 
     value: Real
     terms: Callable[[mpf], tuple[mpf, mpf]]
@@ -68,7 +71,7 @@ REFERENCES = {
 
 
 def grid(dtype: str) -> Array:
-    """Return zeros, denormal numbers, both tails and extreme values, with both signs."""
+    """Return inputs of both signs: zeros, denormal numbers, tails and extreme values."""
     info = np.finfo(dtype)
     small = [0, info.smallest_subnormal, info.tiny / 3, info.tiny, 1e-30, 1e-10, 1e-5]
     tails = [*np.geomspace(1e-4, 60, 150), *np.linspace(0.05, 40, 250)]
@@ -107,7 +110,7 @@ ACCURATE_TAILS = [
     for backend in ("numpy", "torch")
     if (record, backend) != (records.GELU, "torch")
 ]
-"""All activations and backends, except PyTorch's GELU with its large relative error."""
+"""All pairs of an activation and a backend, except PyTorch's GELU: its relative error is large."""
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -125,10 +128,10 @@ def test_activation_tail_has_small_relative_error(record: type, backend: str, dt
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_torch_gelu_has_small_absolute_error(dtype: str) -> None:
-    """docs/backends.md allows an error of Φ(x) of four times the rounding error of 1.
+    """GELU is x Φ(x). docs/backends.md allows Φ(x) an error of four machine epsilons.
 
-    PyTorch's kernels depend on the processor. The largest measured error is one rounding error on
-    an AMD EPYC and three on an Intel Xeon.
+    The error depends on the processor. The largest measured error is one epsilon on an AMD EPYC
+    and three on an Intel Xeon.
     """
     x = grid(dtype)
     x = x[np.abs(x) < 100]
@@ -208,7 +211,7 @@ def losses_from(network: Network, backend: str, bias: float) -> Array:
     ("activation", "bias"),
     [("sigmoid", -18), ("sigmoid", -14), ("silu", -20), ("tanh", 8), ("tanh", -10)],
 )
-def test_activation_of_saturated_units_gives_same_steps_in_backends(
+def test_training_with_saturated_units_has_equal_losses_in_backends(
     make_network: Callable[..., Network], activation: str, bias: float
 ) -> None:
     layers = [{"dense": 4}, activation, {"dense": "classes"}]

@@ -122,7 +122,7 @@ def test_component_result_does_not_depend_on_layout_of_inputs(component: Compone
 
 @ALL
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_component_keeps_number_type(component: Component, dtype: str) -> None:
+def test_component_keeps_dtype(component: Component, dtype: str) -> None:
     assert {array.dtype.name for array in step(component, component.inputs(dtype))} == {dtype}
 
 
@@ -154,7 +154,9 @@ def test_component_output_of_nan_is_nan(component: Component, dtype: str) -> Non
 
 @ALL
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_component_of_1e4_is_finite_without_warning(component: Component, dtype: str) -> None:
+def test_component_with_inputs_of_1e4_is_finite_without_warning(
+    component: Component, dtype: str
+) -> None:
     inputs = component.inputs(dtype)
     inputs[0] = np.where(inputs[0] > 0, 1e4, -1e4).astype(dtype)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
@@ -170,7 +172,7 @@ Update = Callable[[str, Array, Array], Array]
 
 @pytest.fixture
 def update(make_config: Callable[..., Config]) -> Update:
-    """Return a function that applies three updates of the named optimizer."""
+    """Return a function that updates w three times with the named optimizer, and returns w."""
 
     def three_updates(name: str, w: Array, g: Array) -> Array:
         optimizer = Optimizer(make_config(optimizer=name).optimizer, w, g, slice(0), 0.0)
@@ -183,7 +185,7 @@ def update(make_config: Callable[..., Config]) -> Update:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizer_keeps_gradient_and_number_type(update: Update, name: str, dtype: str) -> None:
+def test_optimizer_keeps_gradient_and_dtype(update: Update, name: str, dtype: str) -> None:
     g = np.random.default_rng(0).standard_normal(7).astype(dtype)
     before = g.copy()
     w = update(name, np.ones(7, dtype), g)

@@ -1,7 +1,8 @@
-"""Cross-entropy of confident predictions against references of 40 digits.
+"""Cross-entropy of confident predictions, compared with references of 60 digits.
 
-The loss and the gradient of the label are small differences of numbers near 1. Computing such a
-difference in float32 would lose digits below 1e-7, and Adam would stop or follow noise.
+The loss and the gradient of the label's logit are small differences between numbers near 1. A
+subtraction of these numbers in float32 would lose all digits below 1e-7, and Adam would stop or
+follow noise.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ LEADS = [0.0, 1.0, 3.0, 8.0, 15.0, 20.0, 40.0, 80.0]
 
 
 def logits_of(lead: float, dtype: str) -> Array:
-    """Return logits (1, 4). The logit of the label, the third, exceeds the others by ``lead``."""
+    """Return logits (1, 4). The third logit exceeds the largest other logit by ``lead``."""
     return np.array([[0.5, -1.0, 0.5 + lead, 0.25]], dtype)
 
 
 def exact(logits: Array, targets: list[float]) -> tuple[float, list[float]]:
-    """Return -Σ t log p and p - t of one sample."""
+    """Return the loss -Σ t log p of one sample, and its gradient p - t.
+
+    t are the targets, and p are the softmax probabilities.
+    """
     with mpmath.workdps(60):
         powers = [mpmath.exp(mpf(float(z))) for z in logits[0]]
         p = [x / mpmath.fsum(powers) for x in powers]
@@ -40,7 +44,7 @@ def exact(logits: Array, targets: list[float]) -> tuple[float, list[float]]:
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("lead", LEADS)
 @pytest.mark.parametrize("form", ["label", "one-hot row"])
-def test_cross_entropy_of_confident_label_equals_reference(
+def test_cross_entropy_of_confident_right_prediction_equals_reference(
     form: str, lead: float, dtype: str
 ) -> None:
     z, one_hot = logits_of(lead, dtype), [0.0, 0.0, 1.0, 0.0]
@@ -53,7 +57,7 @@ def test_cross_entropy_of_confident_label_equals_reference(
 
 
 @pytest.mark.parametrize("lead", LEADS)
-def test_cross_entropy_of_confident_error_equals_reference(lead: float) -> None:
+def test_cross_entropy_of_confident_wrong_prediction_equals_reference(lead: float) -> None:
     z = logits_of(lead, "float32")
     loss, saved = CROSS_ENTROPY.forward(z, labels=np.array([1]))
     (d_logits,) = CROSS_ENTROPY.backward(np.float32(1), saved)
@@ -64,7 +68,9 @@ def test_cross_entropy_of_confident_error_equals_reference(lead: float) -> None:
 
 @pytest.mark.parametrize("labels", [[0.75, 0.0, 0.25, 0.0], [0.0, 0.0, 0.25, 0.75]])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
-def test_cross_entropy_of_mixture_equals_reference(labels: list[float], smoothing: float) -> None:
+def test_cross_entropy_of_mixed_labels_equals_reference(
+    labels: list[float], smoothing: float
+) -> None:
     z = logits_of(8.0, "float32")
     loss, saved = CROSS_ENTROPY.forward(
         z, labels=np.array([labels], np.float32), label_smoothing=smoothing
@@ -80,7 +86,7 @@ def test_cross_entropy_of_mixture_equals_reference(labels: list[float], smoothin
 @pytest.mark.parametrize("place", [0, 2])
 @pytest.mark.parametrize("classes", [1, 4])
 @pytest.mark.parametrize("form", ["label", "mixture", "smoothing"])
-def test_cross_entropy_of_logit_not_finite_is_not_finite(
+def test_cross_entropy_with_nan_or_infinite_logit_is_not_finite(
     form: str, classes: int, place: int, bad: float
 ) -> None:
     z = np.zeros((3, classes), np.float32)
@@ -97,7 +103,7 @@ def test_cross_entropy_of_logit_not_finite_is_not_finite(
 
 
 @pytest.mark.parametrize("lead", LEADS)
-def test_metric_cross_entropy_of_confident_label_keeps_digits(lead: float) -> None:
+def test_metric_cross_entropy_of_confident_prediction_keeps_digits(lead: float) -> None:
     z = logits_of(lead, "float32")
     expected, _ = exact(z, [0.0, 0.0, 1.0, 0.0])
     assert metrics.cross_entropy(z, np.array([2])) == pytest.approx(expected, rel=1e-13)
@@ -109,5 +115,5 @@ def test_metric_accuracy_counts_nan_as_wrong() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_metric_hinge_of_logit_not_finite_is_nan(bad: float) -> None:
+def test_metric_hinge_with_nan_or_infinite_logit_is_nan(bad: float) -> None:
     assert np.isnan(metrics.hinge(np.array([[2.0, bad], [0.0, 2.0]]), np.array([0, 1])))

@@ -48,7 +48,7 @@ def batch(scale: float) -> Array:
 
 
 def one_step(make_network: MakeNetwork, backend: str, scale: float, **overrides: Any) -> Network:
-    """Return a linear network after one step on inputs of this scale in float32."""
+    """Return a linear network in float32 after one step on normal inputs times ``scale``."""
     overrides = {"backend.dtype": "float32", "optimizer": "sgd"} | overrides
     network = make_network(backend, LINEAR, **overrides)
     with np.errstate(all="ignore"):
@@ -93,7 +93,7 @@ def test_clipping_keeps_small_gradient(make_network: MakeNetwork, backend: str) 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_clipped_gradient_not_finite_gives_nan_weights(
+def test_clipping_of_nan_or_infinite_gradient_gives_nan_weights(
     make_network: MakeNetwork, backend: str, value: float
 ) -> None:
     network = make_network(
@@ -216,7 +216,10 @@ def test_max_norm_of_overflowing_weight_is_nan(make_network: MakeNetwork, backen
 
 
 def normalize(backend: str, make_network: MakeNetwork, layer: Any, x: Array, **options: Any) -> Any:
-    """Return the outputs of a norm layer in evaluation mode or after a training step."""
+    """Return a network with a norm layer after one training step with a learning rate of 0.
+
+    All entries of the network's arrays start as 1, except in the arrays given by ``options``.
+    """
     flatten = ["flatten"] if x.ndim == 4 else []
     layers = [layer, *flatten, {"dense": "classes"}]
     network = make_network(backend, layers, x.shape[1:], **{"backend.dtype": "float32"})
@@ -279,7 +282,7 @@ def test_batch_norm_with_infinite_running_variance_is_nan(
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, LAYER_NORM], ids=["batch norm", "layer norm"])
-def test_flat_norm_with_overflow_keeps_all_other_values(op: Any) -> None:
+def test_norm_of_flat_samples_keeps_values_without_overflow(op: Any) -> None:
     x = FLAT.astype(np.float32)
     scaled = x.copy()
     place = (slice(None), 1) if op is BATCH_NORM else (1, slice(None))
@@ -331,7 +334,9 @@ def hinge(backend: str, logits: list[float]) -> tuple[float, Array]:
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_hinge_of_logit_not_finite_is_not_finite(backend: str, place: int, wrong: float) -> None:
+def test_hinge_with_nan_or_infinite_logit_is_not_finite(
+    backend: str, place: int, wrong: float
+) -> None:
     logits = [0.5, 0.25, -3.0]
     logits[place] = wrong
     loss, slope = hinge(backend, logits)
@@ -361,7 +366,7 @@ def test_hinge_of_extreme_logits_is_correct(
 # the loop -----------------------------------------------------------------------------------------
 
 
-def test_loop_with_state_not_finite_reports_divergence(
+def test_loop_with_overflowing_optimizer_state_reports_divergence(
     make_network: MakeNetwork, make_config: Callable[..., Any]
 ) -> None:
     from nnopt.data.dataset import Dataset, Normalization, Part

@@ -50,21 +50,21 @@ def test_choose_threads_returns_requested_number(requested: int, flops: int) -> 
     [
         ((), MNIST_MLP),
         (("accumulation_steps=4",), MNIST_MLP // 4),
-        (("accumulation_steps=3",), 43 * 2 * 784 * 256),  # the largest part of 128 samples has 43
+        (("accumulation_steps=3",), 43 * 2 * 784 * 256),  # the largest part has 43 of 128 samples
         (("backend=torch",), MNIST_MLP),
         (("backend=torch", "backend.device=cuda"), 0),
     ],
 )
-def test_flops_on_processor_count_the_largest_layer_of_a_part(
+def test_flops_on_processor_equal_flops_of_largest_layer_for_part_of_batch(
     overrides: tuple[str, ...], flops: int
 ) -> None:
     config = compose_config(["experiment=mnist_mlp", *overrides])
     architecture = build(config.architecture, config.regularizer, (1, 28, 28), 10)
     found = flops_on_processor(architecture, config)
-    assert found == pytest.approx(flops, rel=0.01)  # biases count too
+    assert found == pytest.approx(flops, rel=0.01)  # the biases add a few FLOPs
 
 
-def test_flops_on_processor_of_residual_layer_are_of_inner_layers() -> None:
+def test_flops_on_processor_use_inner_layers_instead_of_residual_layers() -> None:
     config = compose_config(["dataset=cifar10", "architecture=resnet", "batch_size=1"])
     architecture = build(config.architecture, config.regularizer, (3, 32, 32), 10)
     residual = max(layer.flops for layer in architecture.walk() if layer.inner)

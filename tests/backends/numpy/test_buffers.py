@@ -1,4 +1,4 @@
-"""Buffers of an operation that several threads request at the same time."""
+"""Buffers that several threads request at the same time, and buffers of several sizes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ ALGORITHMS = ["naive", "im2col", "winograd", "auto"]
 
 @dataclass(frozen=True)
 class Case:
-    """A convolution of N images with C channels and H x W pixels to O channels."""
+    """A convolution of n images with c channels and h x w pixels; its output has o channels."""
 
     n: int
     c: int
@@ -65,7 +65,10 @@ CASES = {
 
 
 def arrays(case: Case, dtype: type = np.float64) -> tuple[np.ndarray, ...]:
-    """Return x (N, C, H, W), weight, bias, g, and PyTorch's y, d_x, d_weight, d_bias."""
+    """Return x (N, C, H, W), weight, bias and g, and then PyTorch's y, d_x, d_weight and d_bias.
+
+    g is a random gradient of the output y.
+    """
     rng = np.random.default_rng(0)
     kernel = (case.o, case.c // case.groups, case.kernel, case.kernel)
     x, weight, bias = (
@@ -118,7 +121,7 @@ LAYOUTS = {
     "backwards": lambda a: a[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1],
     "broadcast": lambda a: np.broadcast_to(a[:1, :1, :, :1], a.shape),
 }
-"""Views of images (H, W, N, C) with unusual memory layouts."""
+"""Functions that return a view of images (H, W, N, C) with an unusual memory layout."""
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -152,7 +155,7 @@ def test_winograd_float32_with_many_channels_is_near_float64():
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", ["tiles cut off", "stem", "groups", "wide padding"])
 def test_conv_gradients_equal_finite_differences(name, algorithm):
-    """L = Σ g y is linear in each array, so (L(p + h v) - L(p - h v)) / 2h is v·∇L."""
+    """L = Σ g y is linear in each array p, so (L(p + h v) - L(p - h v)) / 2h is v·∇L for any v."""
     case = CASES[name]
     data = arrays(case)
     gradients = compute(case, algorithm, data)[1:]
@@ -249,13 +252,14 @@ def test_conv_auto_algorithm_depends_on_shape():
     assert chosen(Case(1, 3, 8, 8, 64)) == "im2col"
     assert chosen(Case(1, 64, 8, 8, 64, stride=2)) == "im2col"
     assert chosen(Case(1, 64, 8, 8, 64, kernel=5)) == "im2col"
-    assert chosen(Case(1, 64, 8, 8, 16, groups=4)) == "im2col"  # a group has only four outputs
+    four_outputs_per_group = Case(1, 64, 8, 8, 16, groups=4)
+    assert chosen(four_outputs_per_group) == "im2col"
     assert chosen(Case(1, 64, 8, 8, 64), "naive") == "naive"
     assert chosen(Case(1, 64, 8, 8, 64, stride=2), "winograd") == "im2col"
 
 
 def test_winograd_transforms_are_exact_in_rational_numbers():
-    """Aᵀ [(G w) ⊙ (Bᵀ d)] is the correlation of six numbers with three numbers."""
+    """Aᵀ [(G w) ⊙ (Bᵀ d)] is the correlation of six numbers d with three numbers w."""
     rng = np.random.default_rng(2)
     fraction = np.vectorize(lambda v: Fraction(v).limit_denominator(24))
     bt, g, at = (fraction(m) for m in (winograd.BT, winograd.G, winograd.AT))

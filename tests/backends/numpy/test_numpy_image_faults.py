@@ -48,7 +48,7 @@ def padded_with_zeros(op: Op) -> Op:
 
 
 def without(term: int) -> Callable[..., Array]:
-    """Return a version of lanes.combine, a · g + b · x + c, that omits one factor."""
+    """Return a faulty version of lanes.combine, a · g + b · x + c, that sets a, b or c to 0."""
     right = lanes.combine
 
     def wrong(g: Array, x: Array, *rest: Any) -> Array:

@@ -39,7 +39,7 @@ THREADED = [name for name, case in CASES.items() if case.threaded]
 
 @pytest.fixture(params=["whole", "in chunks"])
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Process small images once as one chunk, and once as many chunks on all threads."""
+    """Run a test with images in one chunk, and again with many chunks. Return the case's name."""
     if request.param == "in chunks":
         cut_finely(monkeypatch)
     return str(request.param)
@@ -58,7 +58,7 @@ def test_image_op_outputs_and_gradients_equal_torch(name: str) -> None:
     check_against_torch(CASES[name], CASES[name].op)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "byte" not in name])  # slow and linear
+@pytest.mark.parametrize("name", [name for name in CASES if "byte" not in name])  # the fast cases
 def test_image_op_gradients_equal_central_differences(name: str) -> None:
     check_against_differences(CASES[name], CASES[name].op)
 
@@ -147,7 +147,7 @@ def test_max_pool_gradient_of_tie_goes_to_first_as_in_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "pool" in name])
-def test_pool_nan_output_equals_torch(name: str) -> None:
+def test_pool_output_with_nan_equals_torch(name: str) -> None:
     case = CASES[name]
     (x,) = case.inputs()
     x.reshape(-1)[np.random.default_rng(10).permutation(x.size)[: x.size // 9]] = np.nan
@@ -179,7 +179,7 @@ def test_max_pool_nan_gradient_goes_to_documented_position(
     assert_array_equal(tensor.grad.numpy().ravel(), np.eye(4)[naive])
 
 
-def test_channels_last_permutes_images_and_gradients_back() -> None:
+def test_channels_last_permutes_images_and_permutes_gradients_back() -> None:
     rng = np.random.default_rng(11)
     x = rng.standard_normal((N, C, 4, 5))
     y, saved = CHANNELS_LAST.forward(x)

@@ -161,7 +161,7 @@ def test_clipping_equals_clipping_of_torch(
     for ours, parameter in zip(clipped.values(), parameters, strict=True):
         assert parameter.grad is not None
         assert_allclose(ours, parameter.grad.numpy(), rtol=1e-9, atol=1e-14)
-    assert network.read_steps().gradient_norm == pytest.approx(norm, rel=1e-12)  # not clipped
+    assert network.read_steps().gradient_norm == pytest.approx(norm, rel=1e-12)  # before clipping
 
 
 def test_gradient_norm_includes_penalties(make_network: MakeNetwork, batches: Batches) -> None:

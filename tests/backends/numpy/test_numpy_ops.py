@@ -1,4 +1,4 @@
-"""Gradients of every NumPy operation against central differences, and unchanged inputs."""
+"""Every NumPy operation: gradients equal central differences, and inputs do not change."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def labelled(**options: float) -> Callable[[Rng, int, int], Mapping[str, Any]]:
 
 
 def mixed(**options: float) -> Callable[[Rng, int, int], Mapping[str, Any]]:
-    """Return labels that are mixtures of all classes."""
+    """Return a function that draws options whose labels are mixtures of all classes."""
     return lambda rng, n, d: {"labels": rng.dirichlet(np.ones(d), n), **options}
 
 
@@ -251,7 +251,7 @@ def test_dense_large_weight_gives_same_product_as_small_weights(bias) -> None:
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", [(3, 5), (256, 4096)], ids=["small", "large"])
-def test_dense_with_weight_view_as_weight_and_gradient_is_equal(
+def test_dense_with_views_for_weight_and_gradient_equals_formula(
     shape: tuple[int, int], relu: bool
 ) -> None:
     rng = np.random.default_rng(7)
@@ -329,7 +329,7 @@ def test_loss_of_extreme_logits_has_exact_value() -> None:
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_of_one_hot_mixtures_equals_that_of_labels(smoothing: float) -> None:
+def test_cross_entropy_of_one_hot_rows_equals_cross_entropy_of_labels(smoothing: float) -> None:
     rng = np.random.default_rng(7)
     z, labels, g = rng.standard_normal((9, 4)), rng.integers(0, 4, 9), np.float64(1.0)
     found = []
@@ -343,7 +343,7 @@ def test_cross_entropy_of_one_hot_mixtures_equals_that_of_labels(smoothing: floa
 @pytest.mark.parametrize(
     ("logits", "value"), [([3e38, -3e38, 0], 0), ([0, -np.inf, -80], math.exp(-80))]
 )
-def test_cross_entropy_with_excluded_class_equals_other_classes(logits: Any, value: float) -> None:
+def test_cross_entropy_with_very_low_logit_ignores_its_class(logits: Any, value: float) -> None:
     z, labels = np.array([logits], np.float32), np.zeros(1, np.int64)
     with np.errstate(over="ignore"):
         loss, saved = CROSS_ENTROPY.forward(z, labels=labels)

@@ -58,7 +58,10 @@ def test_every_optimizer_has_a_case() -> None:
 
 
 def curvature() -> np.ndarray:
-    """Return a positive definite A. Each gradient entry of ½ wᵀ A w depends on all entries of w."""
+    """Return a positive definite matrix A.
+
+    Each entry of the gradient of ½ wᵀ A w depends on all entries of w.
+    """
     root = np.random.default_rng(0).standard_normal((SIZE, SIZE)) / SIZE**0.5
     return np.asarray(root @ root.T + 0.1 * np.eye(SIZE))
 

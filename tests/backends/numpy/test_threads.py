@@ -72,10 +72,10 @@ def test_map_limits_blas_to_one_thread_and_restores_it():
         assert blas_threads() == {2}
 
 
-def test_map_does_not_wait_for_a_thread_that_has_not_started():
-    """The test keeps the other thread busy, as on a machine whose cores are all in use."""
+def test_map_does_not_wait_for_a_thread_without_a_chunk():
+    """The test keeps the pool's second thread busy, as on a machine whose cores are all in use."""
     workers, release = ThreadPool(2), threading.Event()
-    workers.map(lambda worker, chunk: None, range(2))  # this call starts the other thread
+    workers.map(lambda worker, chunk: None, range(2))  # this call starts the second thread
     workers._tasks.put(lambda: release.wait(30) and None)
     while not workers._tasks.empty():
         time.sleep(0.001)
@@ -95,7 +95,7 @@ def test_map_waits_for_a_chunk_that_another_thread_has_started():
 
     def task(worker: int, chunk: int) -> None:
         if worker == 0:
-            assert started.wait(30)  # wait at most 30 s until the other thread has a chunk
+            assert started.wait(30)  # wait at most 30 s until the second thread has a chunk
         else:
             started.set()
             time.sleep(0.1)
@@ -168,7 +168,7 @@ def test_cached_views_are_created_again_after_memory_has_grown() -> None:
 @pytest.mark.parametrize(
     ("count", "largest", "sizes"), [(10, 4, [3, 4, 3]), (8, 4, [4, 4]), (3, 9, [3]), (1, 1, [1])]
 )
-def test_chunk_slices_are_equal_and_within_the_limit(count, largest, sizes):
+def test_chunk_slices_have_similar_sizes_within_the_limit(count, largest, sizes):
     chunks = chunk_slices(count, largest)
     assert sorted(x.stop - x.start for x in chunks) == sorted(sizes)
     assert [i for x in chunks for i in range(x.start, x.stop)] == list(range(count))

@@ -1,4 +1,4 @@
-"""Averaged weights in both backends against recurrences over the weights of all steps."""
+"""Averaged weights in both backends, compared with recurrences over the weights of all steps."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ STEPS_PER_EPOCH = 4  # 64 training samples
 
 @dataclass
 class Recorded:
-    """A training, with weights and statistics (not averaged) at the start and after each step."""
+    """A training with the arrays of its steps.
+
+    ``weights`` contains the weights and statistics at the start and after each step, before
+    averaging. ``gradients`` contains the gradients of each step.
+    """
 
     training: TrainingState
     weights: list[Arrays]
@@ -88,7 +92,10 @@ def train(*overrides: str) -> Recorded:
 
 
 def exponential(weights: list[Arrays], decay: float) -> list[Arrays]:
-    """Return the averages a₀ = w₀, aₜ = dₜ aₜ₋₁ + (1 - dₜ) wₜ of all steps."""
+    """Return the averages a₀ = w₀, aₜ = dₜ aₜ₋₁ + (1 - dₜ) wₜ at the start and after each step.
+
+    wₜ are the weights after step t, and dₜ = min(decay, (1 + t) / (10 + t)).
+    """
     averages = [weights[0]]
     for t, w in enumerate(weights[1:], start=1):
         d = min(decay, (1 + t) / (10 + t))
@@ -140,7 +147,7 @@ def test_averages_agree_between_backends(key: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("key", ["ema_decay=0.9", "swa_start=0.5"])
 def test_averaging_does_not_change_training(backend: str, key: str) -> None:
-    """Weights and gradients have the same bits even if the epoch contains validations."""
+    """Weights and gradients have the same bits, even with validations within the epochs."""
     validation = "early_stopping.validate_every=2"
     plain = train(f"backend={backend}")
     averaged = train(f"backend={backend}", f"regularizer.{key}", validation)
@@ -209,7 +216,7 @@ def test_swa_equals_mean_of_weights_after_each_epoch(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_recomputed_statistics_use_the_same_parts_as_training(backend: str) -> None:
+def test_recomputed_statistics_use_the_same_parts_of_batches_as_training(backend: str) -> None:
     overrides = (
         f"backend={backend}",
         "regularizer.swa_start=0.5",
@@ -226,7 +233,7 @@ def test_recomputed_statistics_use_the_same_parts_as_training(backend: str) -> N
     assert gap(mean | whole, mean | statistics) > 1e-3
 
 
-def test_recomputed_statistics_need_the_memory_of_one_part(
+def test_recomputed_statistics_need_the_memory_of_one_part_of_a_batch(
     make_network: Callable[..., Network],
 ) -> None:
     """The test uses the NumPy backend, because tracemalloc tracks NumPy's arrays."""
@@ -336,7 +343,7 @@ def test_chunks_and_threads_do_not_change_an_average(workers: int) -> None:
     assert all((x == y + 1).all() for x, y in zip(arrays, first, strict=True))
 
 
-def test_averaging_keeps_no_memory_that_it_allocates() -> None:
+def test_averaging_allocates_almost_no_memory() -> None:
     arrays = [np.ones(200_000)]
     averages = Average(arrays)
     averages.move(1.0)
@@ -346,7 +353,7 @@ def test_averaging_keeps_no_memory_that_it_allocates() -> None:
         averages.swap()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 20_000  # bytes, 0.1 % of the memory of the arrays
+    assert peak < 20_000  # bytes, about 1 % of the memory of the array
 
 
 def test_torch_average_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def drawn(make_config: MakeConfig, dataset: Dataset, **chosen: Any) -> Augmentat
     ],
     ids=["numpy", "torch", "numpy-augmented", "torch-augmented", "torch-policy"],
 )
-def test_batches_from_a_later_batch_equal_those_of_the_whole_epoch(
+def test_epoch_that_starts_at_a_later_batch_has_the_same_batches(
     make_config: MakeConfig,
     monkeypatch: pytest.MonkeyPatch,
     backend: str,

@@ -69,7 +69,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def train(
     network: Network, backend: str, batches: Batches, steps: int, lr: float
 ) -> tuple[dict[str, np.ndarray], StepRecord, np.ndarray]:
-    """Train with varying lr. Return arrays, step record and logits of the first batch."""
+    """Train with a varying learning rate.
+
+    Return the network's arrays, the record of the steps, and the logits of the first batch.
+    """
     convert = torch.tensor if backend == "torch" else np.copy
     for step in range(steps):
         x, y = batches[step % len(batches)]
@@ -109,7 +112,7 @@ def test_layer_agrees_between_backends(
     assert_equal_after(make_network, batches, layers, 1, 2.0, TIGHT, optimizer="sgd")
 
 
-def test_image_agrees_between_backends(make_network: MakeNetwork) -> None:
+def test_network_of_images_agrees_between_backends(make_network: MakeNetwork) -> None:
     rng = np.random.default_rng(0)
     batches = [(rng.standard_normal((7, 3, 2, 4)), rng.integers(0, 4, 7))]
     layers = ["tanh", {"dropout": 0.2}, "flatten", {"dense": "classes"}]
@@ -130,7 +133,7 @@ def test_loss_penalty_and_clipping_agree_between_backends(
 def test_training_on_mixed_labels_agrees_between_backends(
     make_network: MakeNetwork, batches: Batches, smoothing: float
 ) -> None:
-    """For the accuracy, the label of a mixture is the class with the larger fraction."""
+    """For the accuracy, the label of a mixture is the class with the largest fraction."""
     rng = np.random.default_rng(0)
     mixed = [(x, rng.dirichlet(np.ones(4), len(x))) for x, _ in batches]
     layers = [{"dense": 8}, "tanh", {"dense": "classes"}]
@@ -167,10 +170,10 @@ def test_hundred_steps_agree_between_backends(
     assert_equal_after(make_network, batches, layers, 100, 0.1, tolerance, **options)
 
 
-def test_comparison_of_different_networks_fails(
+def test_comparison_of_networks_with_different_masks_fails(
     make_network: MakeNetwork, batches: Batches
 ) -> None:
-    """The comparisons above detect different masks and different seeds."""
+    """The comparisons above detect different dropout masks."""
     layers = [{"dense": 8}, {"dropout": 0.3}, {"dense": "classes"}]
     with pytest.raises(AssertionError, match="dense"):
         assert_equal_after(

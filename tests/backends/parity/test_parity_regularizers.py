@@ -164,7 +164,7 @@ def test_stochastic_depth_gradients_equal_central_differences(
         assert_allclose(computed[name], numeric, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
-def test_gradient_of_a_skipped_branch_is_detected(
+def test_nonzero_gradient_of_a_skipped_branch_is_detected(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = modules.DROPOUT._replace(backward=lambda g, mask, buffer: (g.copy(),))
@@ -187,7 +187,7 @@ def test_stochastic_depth_agrees_between_backends(
 
 
 def test_stochastic_depth_masks_on_device_skip_whole_samples(make_network: MakeNetwork) -> None:
-    """The last weight is an identity matrix, so each logit is x or x + 2 · branch."""
+    """The last weight is an identity matrix, so a sample's logits are x or x + 2 · branch."""
     layers = [{"residual": [{"dense": 4}, "tanh"]}, {"dense": {"units": "classes", "bias": False}}]
     network = make_network("torch", layers, (4,), **{"regularizer.stochastic_depth": 0.5})
     assert isinstance(network, TorchNetwork)

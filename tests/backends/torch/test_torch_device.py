@@ -41,7 +41,7 @@ def images(count: int = 16) -> tuple[Tensor, Tensor]:
 
 
 def formats_seen(network: TorchNetwork, x: Tensor) -> dict[str, torch.dtype]:
-    """Return the memory format of each layer's output in a training step."""
+    """Train for one step, and return the dtype of each layer's output."""
     seen: dict[str, torch.dtype] = {}
     for name, module in network.module.named_children():
         module.register_forward_hook(
@@ -118,13 +118,13 @@ def test_bf16_training_ends_near_float32(make_network: MakeNetwork) -> None:
 
 
 def scaled(make_config: MakeConfig) -> Precision:
-    """Return a configuration with loss scaling for fp16. Loss scaling works on any device."""
+    """Return a ``Precision`` that scales the loss for fp16. Loss scaling works on any device."""
     backend = make_config(backend="torch").backend
     assert isinstance(backend, TorchConfig)
     return Precision(replace(backend, precision="fp16"))
 
 
-def test_fp16_scales_the_loss_and_the_gradients_back(make_config: MakeConfig) -> None:
+def test_fp16_scales_the_loss_up_and_the_gradients_back(make_config: MakeConfig) -> None:
     precision, w = scaled(make_config), nn.Parameter(torch.tensor([3.0]))
     optimizer = torch.optim.SGD([w], 0.5)
     precision.backward((2 * w).sum())
@@ -155,7 +155,8 @@ def test_fp16_step_skipped_after_overflow_changes_no_state(
 ) -> None:
     """A skipped step keeps weights and optimizer state, even with weight decay and max-norm.
 
-    The scale starts at 2^120 and is reduced to 2^16.
+    The loss scale of the first network starts at 2^120, so one step overflows and is skipped. The
+    scale is then 2^16, as in the second network.
     """
     overrides = {
         "backend.precision": "fp16",
@@ -224,7 +225,7 @@ def test_compiled_step_equals_plain_step_and_is_compiled_once(make_network: Make
 
 
 @pytest.mark.slow
-def test_compiled_16_bit_parts_with_mixed_labels_equal_plain_step(
+def test_compiled_bf16_step_with_accumulation_equals_plain_step(
     make_network: MakeNetwork,
 ) -> None:
     """The configuration has dropout, accumulation, mixed labels and bf16, as is usual on a GPU."""
@@ -417,7 +418,7 @@ def test_device_errors_keeps_other_errors(make_network: MakeNetwork) -> None:
 
 
 @pytest.mark.parametrize("place", [(TorchNetwork, "_backward"), (TorchLoader, "_normalize")])
-def test_run_out_of_memory_ends_with_5_and_saves_weights(
+def test_run_without_enough_memory_exits_with_5_and_saves_weights(
     place: tuple[type, str],
     nnopt: Callable[..., int],
     workplace: Path,

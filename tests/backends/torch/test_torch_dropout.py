@@ -54,14 +54,17 @@ def test_dropout_masks_depend_only_on_seed_layer_and_step() -> None:
 
 
 def test_units_of_one_mask_are_independent() -> None:
-    """This includes units whose random numbers come from the same 64 random bits."""
+    """Even units whose random numbers come from the same 64 random bits are independent."""
     keep = DeviceMasks(0, "dropout1", 0.5, CPU).draw(0, torch.Size((100_000, 4)))
     correlation = np.corrcoef(keep.numpy().T.astype(float))
     assert np.abs(correlation - np.eye(4)).max() < 0.02
 
 
 def test_shared_masks_equal_those_of_numpy(make_network: Callable[..., TorchNetwork]) -> None:
-    """The gradient of the last layer, d_zᵀ (x · keep · scale), shows the masks."""
+    """The weight's gradient, d_zᵀ (x · keep · scale), shows the masks.
+
+    d_z is the gradient of the logits, and ``keep`` is the mask.
+    """
     changes = {"backend.shared_masks": True, "optimizer": "sgd", "seed": 11}
     network = make_network("torch", [{"dropout": 0.3}, {"dense": "classes"}], **changes)
     rng = np.random.default_rng(0)

@@ -166,7 +166,7 @@ def test_parameters_and_flops_equal_counts_of_pytorch(
 
 
 def forward(make_network: MakeNetwork, layer: Any, training: bool = True) -> tuple[Any, Any, Any]:
-    """Return the module, the arrays, the input and the output of a layer that precedes HEAD."""
+    """Return a layer's module, the arrays of its network, and the layer's input and output."""
     network = make_network("torch", [layer, *head_of(layer)], input_shape=IMAGE)
     x = images()
     arrays = {k: torch.tensor(v) for k, v in network.arrays().items()}

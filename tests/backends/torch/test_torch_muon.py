@@ -1,4 +1,4 @@
-"""Muon compared with the published formula in NumPy, and singular values after the iteration."""
+"""Muon compared with the published formula in NumPy, and the singular values of its updates."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ Array = np.ndarray
 
 
 def polynomial(x: Array) -> Array:
-    """Return the singular values after applying the polynomial of Muon's iteration."""
+    """Apply the polynomial of Muon's iteration five times to singular values."""
     for _ in range(5):
         x = 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
     return x
 
 
 def newton_schulz(matrix: Array) -> Array:
-    """Apply the published five steps, X (XᵀX) = (XXᵀ) X, without transposing tall matrices."""
+    """Apply the five published steps to a matrix, without transposing tall matrices.
+
+    Transposing would not change the result, because X (XᵀX) = (XXᵀ) X.
+    """
     x = matrix / (np.sqrt((matrix**2).sum()) + 1e-7)
     for _ in range(5):
         gram = x @ x.T
@@ -123,7 +126,7 @@ def test_twenty_steps_of_muon_equal_formula(
 def test_weight_decay_uses_the_learning_rate_of_the_group(
     make_network: Callable[..., TorchNetwork],
 ) -> None:
-    """The group of the output layer has the learning rate of Adam. All gradients are zero."""
+    """The group of the output layer has the learning rate of Adam. The weights' gradients are 0."""
     hidden = [{"dense": {"units": units, "bias": False}} for units in (5, 4)]
     overrides = {"regularizer.weight_decay": 2.0, "optimizer.adam_lr_ratio": 0.25}
     network = make_network("torch", [*hidden, {"dense": "classes"}], optimizer="muon", **overrides)

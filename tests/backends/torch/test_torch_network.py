@@ -1,4 +1,4 @@
-"""The PyTorch network against plain PyTorch and against hand-written arithmetic."""
+"""The PyTorch network, compared with plain PyTorch and with formulas in NumPy."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def test_penalties_act_only_on_weights(
 def test_weight_decay_is_decoupled(
     make_network: MakeNetwork, batches: Batches, optimizer: str
 ) -> None:
-    """A step with weight decay subtracts lr·λ·w more than a step without, from weights only."""
+    """Weight decay λ subtracts lr·λ·w from each weight in addition, and nothing from biases."""
     lr, decay = 0.05, 0.3
     plain, decayed = (
         make_network("torch", MLP, optimizer=optimizer, **{"regularizer.weight_decay": x})
@@ -299,7 +299,7 @@ def test_learning_rate_zero_changes_no_bit(make_network: MakeNetwork, batches: B
 
 
 def test_networks_share_no_state(make_network: MakeNetwork, batches: Batches) -> None:
-    """Steps of another network and draws from PyTorch's generator in between change no bit."""
+    """Training another network and seeding PyTorch's generator between steps changes no bit."""
     layers = [{"dense": 8}, "batch_norm", "relu", {"dropout": 0.4}, {"dense": "classes"}]
 
     def steps(between: Callable[[int], object]) -> dict[str, np.ndarray]:

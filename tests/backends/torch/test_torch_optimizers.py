@@ -17,7 +17,8 @@ from nnopt.schema import VARIANTS, Config
 
 Array = np.ndarray
 Rule = Callable[[Any], Iterator[Array]]
-"""Generator of an update rule: receives (g, lr), and yields the number to subtract from w."""
+"""Function that returns the generator of an update rule. The generator receives (g, lr), where g is
+the gradient of w, and yields the array to subtract from w."""
 
 
 def sgd(config: Any) -> Iterator[Array]:

@@ -1,4 +1,4 @@
-"""Augmentation policies against torchvision's classes: operations, magnitudes and frequencies."""
+"""Operations, magnitudes and frequencies of augmentation policies, compared with torchvision."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def levels_of(name: str) -> range:
 
 
 def by_torchvision(policy: str, image: Tensor, operation: int, level: int) -> Tensor:
-    """Return the result of torchvision's policy class for an image (C, H, W)."""
+    """Apply one operation to an image (C, H, W) with torchvision's policy class."""
     transform, name = CLASSES[policy], OPERATIONS[operation]
     strengths, _ = transform._AUGMENTATION_SPACE[name]
     table = strengths(LEVELS, *image.shape[1:])
@@ -169,10 +169,11 @@ def test_policy_is_repeatable_and_keeps_data_and_generators(
 def test_policy_frequencies_equal_frequencies_of_torchvision(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
-    """The counts of nnopt and torchvision are samples of one distribution.
+    """nnopt and torchvision draw operations and magnitudes from the same distribution.
 
-    A cell is an operation, a direction, and a weak or strong magnitude. Σ (a - b)² / (a + b) over
-    all cells is within five standard deviations of the number of cells.
+    A cell is an operation, a direction, and a weak or strong magnitude. nnopt draws a cell a times
+    and torchvision draws the cell b times. Σ (a - b)² / (a + b) over all cells is within five
+    standard deviations of the number of cells.
     """
     transform, count = CLASSES[policy], 2000
     seen: list[tuple[str, float]] = []

@@ -106,7 +106,7 @@ def test_schedule_free_network_equals_network_trained_with_library(
     assert_allclose(outputs, by_hand(inputs).detach(), **CLOSE)
     for array, p, y in zip(network.arrays().values(), by_hand.parameters(), training, strict=True):
         assert_allclose(array, p.detach(), **CLOSE)
-        assert np.abs(array - y.numpy()).max() > 1e-4  # training uses y
+        assert np.abs(array - y.numpy()).max() > 1e-4  # training uses the weights y, not x
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,10 +151,10 @@ def test_load_sets_weights_and_resets_state(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_recomputed_statistics_belong_to_the_average(
+def test_recomputed_statistics_belong_to_the_averaged_weights(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
-    """The statistics are computed with the averaged weights x; training continues from y."""
+    """The statistics belong to the averaged weights x. Training continues from the weights y."""
     layers = [{"dense": 5}, "batch_norm", "relu", {"dense": "classes"}]
     straight, renewed = (make_network("torch", layers, optimizer=name) for _ in "ab")
     found = renewed.arrays()

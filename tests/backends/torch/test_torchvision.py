@@ -77,7 +77,7 @@ def batch(shape: tuple[int, ...] = (3, 32, 32), count: int = 8) -> tuple[Tensor,
 def test_parameter_counts_equal_published_counts(
     vision: Callable[..., Config], model: str, parameters: int
 ) -> None:
-    """Torchvision counts a multiplication and addition as one operation, and nothing else."""
+    """Torchvision counts pairs of a multiplication and an addition, and no other operations."""
     architecture = described(vision(model), (3, 224, 224), 1000)
     assert architecture.parameter_count == parameters
     operations = models.get_model_weights(model).DEFAULT.meta["_ops"] * 2e9
@@ -123,9 +123,9 @@ def test_layer_outputs_have_the_described_shapes(vision: Callable[..., Config]) 
 
 
 def test_parameters_outside_of_layers_have_names(vision: Callable[..., Config]) -> None:
-    """The class token belongs to the network, and arrays of an attention to the block around it.
+    """The class token belongs to the network. Arrays of attention belong to the block around it.
 
-    The module of an attention returns two tensors. It is therefore not described as a layer.
+    A module for attention returns two tensors. It is therefore not described as a layer.
     """
     architecture = described(vision("vit_b_32"))
     shapes = architecture.parameter_shapes()
@@ -139,7 +139,9 @@ def test_parameters_outside_of_layers_have_names(vision: Callable[..., Config]) 
     assert shapes == {name: tuple(p.shape) for name, p in reference.named_parameters()}
 
 
-def test_initial_weights_equal_torchvision_for_same_seed(vision: Callable[..., Config]) -> None:
+def test_initial_weights_of_torchvision_model_depend_only_on_seed(
+    vision: Callable[..., Config],
+) -> None:
     """The weights depend only on the seed, and the global generator is unchanged.
 
     The replaced first convolution is initialized as in the model.
@@ -165,7 +167,7 @@ def test_initial_weights_equal_torchvision_for_same_seed(vision: Callable[..., C
 def test_small_and_grey_images_are_accepted(
     vision: Callable[..., Config], model: str, stem: str
 ) -> None:
-    """The first convolution has one input channel and keeps the size of small images."""
+    """The first convolution has one input channel. With ``small``, it keeps the image size."""
     sizes = {}
     for small in (False, True):
         layers = {x.name: x for x in described(vision(model, small), (1, 32, 32)).walk()}
@@ -176,7 +178,7 @@ def test_small_and_grey_images_are_accepted(
 
 
 def test_two_steps_lower_the_loss(vision: Callable[..., Config]) -> None:
-    """Repeated steps, including dropout, give the same bits. No step uses the global generator."""
+    """Repeating the training gives the same bits. No step uses the global random generator."""
     config = vision("mobilenet_v3_small", optimizer="sgd")
     architecture = described(config)
     before = torch.default_generator.get_state()
@@ -214,7 +216,7 @@ def test_muon_acts_only_on_matrices_and_kernels(
 
 
 def test_dropout_in_models_is_dropout_of_nnopt(vision: Callable[..., Config]) -> None:
-    """This includes stochastic depth, which drops whole samples of a branch."""
+    """nnopt also replaces stochastic depth, which skips a branch for whole samples."""
     config = vision("efficientnet_b0")
     network = built(config, described(config))
     module: nn.Module = network.module  # type: ignore[attr-defined]
