@@ -7,8 +7,8 @@ __version__ = "0.1.0"
 
 # OpenBLAS's worker threads wait for the next matrix product in a busy loop of up to 2^26 cycles.
 # Meanwhile, they take a core from NumPy's other computations. This setting shortens the loop to
-# 2^20 cycles (0.4 ms). In a small network, the next product follows sooner, so the threads do not
-# sleep: waking a thread may take 0.1 ms on a virtual machine, which is longer than the product.
+# 2^20 cycles (0.4 ms). In a small network, the next product follows within 0.4 ms, so the threads
+# stay awake. Waking a thread may take 0.1 ms on a virtual machine, longer than a small product.
 # OpenBLAS reads the setting once, when NumPy is first imported.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "20")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-MAX_LISTED_NAMES = 20  # a hint that has a nearest name omits a longer list of allowed names
+MAX_LISTED_NAMES = 20  # a hint with a nearest name omits the list of allowed names if it is longer
 
 
 def suggest(name: object, allowed: Iterable[str]) -> str:
@@ -110,7 +110,7 @@ class TrainingError(NnoptError):
 
 @contextmanager
 def memory_shortage(batch_size: int, accumulation_steps: int) -> Iterator[None]:
-    """Convert an exception raised because memory ran out to a ``TrainingError``."""
+    """Raise a ``TrainingError`` if memory runs out in the body of the ``with`` statement."""
     try:
         yield
     except Exception as error:
@@ -133,7 +133,7 @@ SHORTAGE_MESSAGES = (
     "can't start new thread",
     "error return without exception set",
 )
-"""Parts of error messages of the library loader, of threads and of Python if memory runs out."""
+"""Parts of the messages that the library loader, threads and Python give if memory runs out."""
 
 
 def is_memory_shortage(error: Exception) -> bool:
@@ -146,7 +146,7 @@ def is_memory_shortage(error: Exception) -> bool:
 
 
 class TimeLimitError(BaseException):
-    """A run exceeded its time limit, the value of the configuration key ``key`` in seconds.
+    """A run exceeded its time limit of ``seconds``, the value of the configuration key ``key``.
 
     A timer raises this exception at any line of the program. The class is a ``BaseException``, so
     that handlers for ``Exception`` do not catch it.

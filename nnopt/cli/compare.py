@@ -130,8 +130,8 @@ def _notes(found: RunIndex) -> list[str]:
     notes = {
         "left out: {} still running": running,
         "left out: {} interrupted": len(found.unfinished) - running,
-        "left out: {} points of sweeps without a folder": found.missing,
-        "left out: {} points of sweeps that have not started": found.pending,
+        "left out: {} points that have no folder": found.missing,
+        "left out: {} points that have not started": found.pending,
     }
     return [note.format(count) for note, count in notes.items() if count]
 

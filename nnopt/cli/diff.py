@@ -26,10 +26,10 @@ ENVIRONMENT_KEYS = ("data", "versions", "git", "machine", "threads")
 MAX_VALUE_CHARACTERS = 200
 MAX_FILE_NAME_CHARACTERS = 16
 MAX_NAMED_ARRAYS = 10
-"""Limits of the printed text. Arrays are named if the other run has no array to compare."""
+"""Limits of the printed text. An array is named if the other run has no array to compare it to."""
 
 NO_FURTHER_FILE = "no further file"
-"""The cell of a run if the other run has read all of its data files too."""
+"""The table cell of a run whose data files have all been read by the other run too."""
 
 Rows = list[tuple[str, ...]]
 
@@ -100,7 +100,7 @@ def _by_path_end(*runs: Mapping[str, str]) -> list[dict[str, str]]:
     """Return, for each run, a map from the end of a file's path to the digest of the file.
 
     The ends of the paths are compared, because the runs may have read the files from different
-    folders. The ends have as few path components as make all ends of a run distinct.
+    folders. The ends are as short as possible, but the ends of one run are distinct.
     """
     longest = max((len(PurePath(path).parts) for files in runs for path in files), default=1)
     by_end: list[dict[str, str]] = []

@@ -1,7 +1,7 @@
 """``nnopt gradcheck``: compares the NumPy backend's gradients with central differences.
 
-The gradients of the loss L with respect to each parameter array and to the input are checked in
-float64. (L(w + h v) - L(w - h v)) / 2h is compared with v·∇L for two kinds of unit vectors v:
+In float64, (L(w + h v) - L(w - h v)) / 2h with a small h is compared with v·∇L, for the loss L,
+each array w (a parameter or the input) and two kinds of unit vectors v:
 
 - single entries: all entries of a small array, and random entries of a large array;
 - random directions, which involve all entries and detect a wrong entry with probability one.
@@ -39,12 +39,12 @@ from nnopt.terminal.safe_stream import aligned
 from nnopt.training.finite_differences import TOLERANCE, Floats, relative_error
 
 BATCH_SAMPLES, BATCH_IMAGES = 16, 2
-"""Batch sizes. More images would bring more ReLUs and pooling windows close to a kink."""
+"""Batch sizes. With more images, more ReLUs and pooling windows would be close to a kink."""
 
 MAX_ENTRIES_PER_ARRAY = 200
 DIRECTIONS_PER_ARRAY = 5
 MAX_COMPARISONS = 1400
-"""Maximum number of entries and directions of a network. Each takes two or more forward passes."""
+"""Maximum number of checked entries and directions. Each takes two or more forward passes."""
 
 MASK_STEPS = 1000
 """Number of steps whose masks are drawn, to find the step that skips the fewest layers."""

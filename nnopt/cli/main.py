@@ -140,7 +140,7 @@ def _run_guarded(verb: str, arguments: list[str], debug: bool) -> int:
             for line in str(error).splitlines():
                 _print_error(f"error: {line}")
             return error.exit_code
-        if is_memory_shortage(error):  # training converts a shortage to a TrainingError
+        if is_memory_shortage(error):  # outside of training, which raises a TrainingError
             reason = f": {error}" if str(error) else ""
             _print_error(f"error: out of memory{reason}; try dataset.subset=N")
             return 5

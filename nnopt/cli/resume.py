@@ -94,7 +94,7 @@ def check_same_files(states: Mapping[str, PointState], to_run: Sequence[Point], 
 
 
 def _note_checkpoints(folders: Iterable[Path]) -> None:
-    """Print the number of points to run that have a checkpoint, from which they continue."""
+    """Print how many points continue from a checkpoint. ``folders`` are the points' folders."""
     count = sum(any((folder / name).is_file() for name in CHECKPOINTS) for folder in folders)
     if count:
         console.note(f"points that continue from a checkpoint: {count}")

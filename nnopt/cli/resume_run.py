@@ -57,7 +57,7 @@ def is_single_run(folder: Path) -> bool:
 def resume_run(folder: Path, options: Namespace) -> int:
     """Continue the run in a folder, and return the exit code.
 
-    A finished run is reported, unless the overrides make the training longer.
+    If the run is finished and the overrides do not make it longer, only a note is printed.
 
     Raises:
         ConfigError: An override cannot be applied to a run.
@@ -105,7 +105,7 @@ def resume_run(folder: Path, options: Namespace) -> int:
 
 
 def _stored_summary(folder: Path) -> Mapping[str, Any]:
-    """Return the summary of a run, or the one in its checkpoint if the file cannot be used."""
+    """Return the values of ``summary.json``, or those in the checkpoint if it cannot be used."""
     try:
         return read_summary(folder).values
     except UnusableSummaryError as error:
@@ -159,12 +159,12 @@ def _with_overrides(point: Point, overrides: Sequence[str]) -> Point:
 
 
 def _is_finished(stored: Mapping[str, Any], folder: Path, is_longer: bool) -> bool:
-    """Print a note if the run is finished and does not become longer, and return whether it is."""
+    """Return whether nothing is left to run, and print a note if so. Raises ResumeError."""
     status, name = stored["status"], console.short(folder)
     if status == "diverged":
         raise ResumeError(
-            f"{name}: {stored['error']}; a second attempt gives the same result, and --restart "
-            "makes one"
+            f"{name}: {stored['error']}; a second attempt would give the same result; --restart "
+            "starts over"
         )
     if status == "pruned" or (status == "done" and not is_longer):
         console.note(f"{name} is finished ({status}); nothing is left to run")

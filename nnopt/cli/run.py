@@ -101,7 +101,7 @@ def _run_single(point: Point, directory: Path) -> int:
 def run_and_report(point: Point, directory: Path, resumed: Checkpoint | None = None) -> int:
     """Run a point in a folder whose lock is held, print its results and return the exit code.
 
-    After an interruption or the time limit, the command that continues the run is printed, if any.
+    After an interruption or the time limit, the command that resumes an unfinished run is printed.
     """
     try:
         summary = run(point, directory, resumed=resumed)
@@ -139,7 +139,7 @@ def note_missing_plots(points: Iterable[Point], count: int) -> None:
 
 
 def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
-    """Load the data and build the network of every point. Return their choices of threads.
+    """Load the data and build the network of every point. Return a choice of threads for each one.
 
     Raises ConfigError with the problems of all points, or DataError.
     """
@@ -184,7 +184,7 @@ def _check_empty(directory: Path) -> None:
     if not is_empty:
         raise OutputError(
             f"the folder {shown(directory)} is not empty, and results are never overwritten; name "
-            "another"
+            "another folder"
         )
 
 

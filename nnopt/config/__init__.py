@@ -1,1 +1,1 @@
-"""From a command line to checked configurations."""
+"""The conversion of a command line to checked configurations."""

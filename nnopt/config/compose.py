@@ -1,4 +1,4 @@
-"""Composes the configurations of a command line: one for each point of a sweep.
+"""Composes the configurations of a command line. Each configuration to run is called a point.
 
 Hydra merges the YAML files. All points are checked before the first point starts.
 """
@@ -79,7 +79,7 @@ def make_plan(
 ) -> Plan:
     """Expand overrides into points, and check every point. Raises ConfigError.
 
-    The command line is a sweep if ``multirun`` is true, or if a YAML file sets ``hydra.mode``.
+    The command line is a sweep if ``multirun`` is true or the key ``hydra.mode`` is MULTIRUN.
     """
     with composing(config_dir):
         parsed = parse_overrides(overrides)
@@ -100,7 +100,7 @@ def make_plan(
 def _plan(
     parsed: Sequence[Override], multirun: bool, texts: tuple[str, ...], config_dir: str | None
 ) -> Plan:
-    """Merge the files, read the settings of the sweep, and expand the sweep into checked points."""
+    """Merge the files, read the sweep's settings, and expand ``parsed`` into checked points."""
     _warn_of_repetition(parsed)
     plugin_keys = [o for o in parsed if is_plugin_key(o)]
     parsed = [o for o in parsed if not is_plugin_key(o)]
@@ -158,7 +158,7 @@ def with_entries(
     """Return the settings of a sweeper or launcher, updated by overrides.
 
     ``hydra.sweeper.params.optimizer.lr=...`` sets the entry ``optimizer.lr`` of the map ``params``.
-    If an override sets an existing map to a map, the two are merged.
+    If the old and the new value of a setting are maps, they are merged.
     """
     settings = dict(container)
     for override in parsed:
@@ -208,7 +208,7 @@ def _check_single(
     if lists := [key for key in ("params", "grids") if getattr(sweeper, key, None)]:
         key = f"hydra.sweeper.{lists[0]}"
         raise ConfigError(
-            f"a file sets {key}, which lists the points of a sweep; run it with `nnopt run -m`, or "
+            f"a file sets {key}, the points of a sweep; run the sweep with `nnopt run -m`, or "
             f"add 'mode: MULTIRUN' below 'hydra:' in the file{location_of(key, lambda value: True)}"
         )
 
@@ -216,9 +216,9 @@ def _check_single(
 def _with_choices(
     points: Sequence[tuple[str, ...]], varied: Sequence[str], composed: DictConfig
 ) -> list[tuple[str, ...]]:
-    """Return the points with an override for every varied group.
+    """Return the points, each with an override for every varied group.
 
-    Points of a grid without a value for the group get the default choice of the group.
+    A point that does not set a varied group gets the choice of the group in ``composed``.
     """
     groups = [key for key in varied if key in config_groups()]
     if not groups or set(groups) & set(EXPERIMENTS):
@@ -240,7 +240,7 @@ def _warn_of_repetition(parsed: Sequence[Override]) -> None:
 
 
 def _resolve_all(resolver: ConfigResolver, points: Sequence[Sequence[str]]) -> tuple[Point, ...]:
-    """Return the points of the overrides, without repetitions of equal configurations."""
+    """Resolve the overrides of each point. Return one point for each distinct configuration."""
     by_id: dict[str, Point] = {}
     problems = Problems()
     for overrides in points:

@@ -25,10 +25,10 @@ from nnopt.errors import ConfigError, Problems
 from nnopt.io.safe_text import simplify_message
 
 PRIMARY = "config"
-"""Name of the file that chooses a file of each group. The user's file is merged with nnopt's."""
+"""Name of the file that chooses a file of each group. A user's ``config.yaml`` extends nnopt's."""
 
 EXPERIMENTS = ("experiment", "ablation", "debug")
-"""The groups whose files set keys of every group."""
+"""The groups whose files may set keys of all groups."""
 
 PLUGIN_GROUPS = ("hydra/sweeper", "hydra/launcher")
 """The groups of nnopt's sweepers and launchers, which replace Hydra's."""
@@ -44,11 +44,12 @@ COMMENT = re.compile(r"\s*(#|$|---(\s|$)|%)")
 def read_conf_file(
     path: Path, name: str, own_groups: Container[str] = ()
 ) -> tuple[DictConfig, str]:
-    """Return the keys and values of a file ``name``, such as ``experiment/mine``, and its package.
+    """Return the keys and values of a YAML file, and the package of the file.
 
     The package is the dotted key under which Hydra inserts the keys, or "" for the top level.
-    ``own_groups`` has the names of nnopt's groups. In a file of any other group, a comment
-    ``# @package`` may set the package. Raises ConfigError if an entry has no effect.
+    ``name`` consists of group and file, such as ``experiment/mine``. ``own_groups`` are nnopt's
+    groups. In a file of a group that nnopt lacks, a comment ``# @package`` may set the package.
+    Raises ConfigError if an entry has no effect.
     """
     text = text_of(path)
     node, loader = nodes_of(path, text)
@@ -80,10 +81,11 @@ def read_conf_file(
 
 
 def settings_of(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, Any]]:
-    """Yield line number and value for each line of a file that sets a key.
+    """Yield the line number and the value of each line in a file that sets a key.
 
-    For a list or a map, the yielded value is ``...``. A line that sets a parent key to a scalar is
-    included. Dots may join parts of a key, as in ``params``. Maps in a list are searched too.
+    ``keys`` are the parts of the dotted key. For a list or a map, the yielded value is ``...``. A
+    line that sets a parent key to a scalar is included. In the file, dots may join parts of the
+    key, as in ``params``. Maps in a list are searched too.
     """
     root, loader = nodes_of(path, text_of(path))
     for line, node in _settings(root, list(keys), None):
@@ -107,7 +109,7 @@ def _settings(
 
 
 def _package_of(path: Path, text: str, group: str, foreign: bool) -> str:
-    """Return the package of a file: see ``read_conf_file``. Raises ConfigError."""
+    """Return the package of a file. ``foreign`` means that nnopt does not have the group."""
     levels = group.split("/")
     default = ".".join(levels[:2] if levels[0] == "hydra" else levels[:1])
     allowed = {"_group_": default, default: default}
@@ -153,7 +155,6 @@ def _check_entries(
 
 
 def _unsupported_hydra_keys(node: Node) -> Iterator[tuple[str, int]]:
-    """Yield the unsupported settings of Hydra, and the lines that set them."""
     if not isinstance(node, MappingNode):
         yield kind_of(node), line_of(node)
         return
@@ -168,7 +169,7 @@ def _unsupported_hydra_keys(node: Node) -> Iterator[tuple[str, int]]:
 
 
 def _default_problems(path: Path, node: Node, own_groups: Container[str]) -> Iterator[str]:
-    """Yield the problems of a list of defaults. Choices of ``own_groups`` need ``override``."""
+    """Yield the problems of a list of defaults. Groups of ``own_groups`` need ``override``."""
     if not isinstance(node, SequenceNode):
         yield f"{shown_path(path)}, line {line_of(node)}: defaults must be a list, such as [none]"
         return
@@ -182,12 +183,12 @@ def _default_problems(path: Path, node: Node, own_groups: Container[str]) -> Ite
         ((key, value),) = item.value
         names = value.value if isinstance(value, SequenceNode) else [value]
         if not all(name.tag in (f"{YAML}str", f"{YAML}null") for name in names):
-            yield f"{start}{key.value!r} of defaults needs the name of a file; quote it if needed"
+            yield f"{start}{key.value!r} of defaults needs the name of a file; quote the name"
         *keywords, name = str(key.value).split(" ")
         group = name.partition("@")[0].lstrip("/")
         if group in own_groups and not ("override" in keywords and name.startswith("/")):
             entry = f"override /{group}: {value.value}"
-            yield f"{start}write '{entry}', because config.yaml chooses a file of the group"
+            yield f"{start}write '{entry}', because config.yaml already chooses a file of the group"
         if group.startswith("hydra/") and group not in PLUGIN_GROUPS:
             yield f"{start}unsupported file of Hydra; supported: {', '.join(PLUGIN_GROUPS)}"
         if "@" in str(key.value):
@@ -195,7 +196,7 @@ def _default_problems(path: Path, node: Node, own_groups: Container[str]) -> Ite
 
 
 def defaults_of(path: Path) -> Iterator[tuple[str, str, int]]:
-    """Yield the group, the file and the line of each entry of the list of defaults of a file."""
+    """Yield the group, the file and the line of each entry in a YAML file's list of defaults."""
     node, _ = nodes_of(path, text_of(path))
     for key, value in node.value if isinstance(node, MappingNode) else []:
         for item in value.value if key.value == "defaults" else []:

@@ -31,11 +31,11 @@ from nnopt.errors import ConfigError, Problem, suggest
 SCHEME = "nnopt-user"
 
 files_read: dict[Path, str] = {}
-"""User's file -> its package, for all files that Hydra has read since ``composing()`` began."""
+"""User's file that Hydra has read -> package: the dotted key under which Hydra inserts the keys."""
 
 
 class UserSource(ConfigSource):
-    """A folder of the user's YAML files. A group may have folders: ``experiment=paper/first``."""
+    """A folder of the user's YAML files. A group may have subfolders: ``experiment=paper/a``."""
 
     @staticmethod
     def scheme() -> str:
@@ -56,7 +56,7 @@ class UserSource(ConfigSource):
         return ConfigResult(self.provider, f"{SCHEME}://{self.path}", config, header)
 
     def file_of(self, config_path: str) -> Path | None:
-        """Return the file of a name such as ``experiment/mine``, or None. Raises ConfigError."""
+        """Return the path of a file such as ``experiment/mine``, or None. Raises ConfigError."""
         name = config_path.removesuffix(".yaml")
         paths = [path for suffix in SUFFIXES if (path := Path(self.path, name + suffix)).is_file()]
         if len(paths) > 1:
@@ -136,7 +136,7 @@ def _group(entry: Any) -> str:
 
 
 def location_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str:
-    """Return the location in the user's files that sets a dotted key: " (FILE, line N)", or "".
+    """Return where the user's files set a dotted key, as the text " (FILE, line N)", or "".
 
     ``accepts`` returns whether a value is the value to locate. It receives ``...`` for a list or a
     map. If ``name`` is given, such as ``experiment/mine``, only this file is searched.
@@ -214,7 +214,7 @@ def _values_of(key: str, swept: str) -> Any:
 
 
 def _flat(value: Any) -> Iterator[Any]:
-    """Yield a value. Yield the items of a list before the list. Quoted texts become plain texts."""
+    """Yield a value. For a list, yield the items first. Convert quoted texts to plain texts."""
     if isinstance(value, list):
         for item in value:
             yield from _flat(item)

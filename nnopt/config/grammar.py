@@ -93,7 +93,7 @@ def sort(*args: Any, sweep: Any = None, list: Any = None, reverse: bool = False)
 
 
 def _reordered(order: Callable[[Any], Any], args: Sequence[Any], *named: Any) -> Any:
-    """Return the values of a sweep, a list or several arguments in the order of ``order``."""
+    """Return the values of a sweep, a list or several arguments, reordered by ``order``."""
     given = [*args, *(value for value in named if value is not None)]
     if not given:
         raise ConfigError("needs values to reorder")
@@ -113,7 +113,7 @@ def _permuted(values: builtins.list[Any]) -> builtins.list[Any]:
 
 
 def _keeping(cast: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a version of a cast that preserves the tags and the type of a sweep."""
+    """Return a version of the function ``cast`` that keeps the tags and the type of a sweep."""
 
     def function(*args: Any, value: Any = None) -> Any:
         result = cast(*args, value=value)
@@ -126,7 +126,7 @@ def _keeping(cast: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cast_str(*args: Any, value: Any = None) -> Any:
-    """Convert values to quoted texts. Hydra then reads the overrides of a point as texts again."""
+    """Convert values to quoted texts, so that Hydra later reads them as texts, not as numbers."""
     return _quoted(_keeping(grammar_functions.cast_str)(*args, value=value))
 
 

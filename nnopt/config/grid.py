@@ -1,4 +1,4 @@
-"""Expands the values of swept keys into the points of a sweep."""
+"""Expands the values of swept keys into the points (configurations to run) of a sweep."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Grid:
 
     @cached_property
     def _rows(self) -> list[dict[str, str]]:
-        """The combinations of the varied keys other than the seed, unless the mode is ``grid``."""
+        """The combinations of all varied keys except the seed, if the mode is not ``grid``."""
         varied = {key: self.axes[key] for key in self.swept if key != "seed"}
         if self.mode == "one_at_a_time":
             base = {key: values[0] for key, values in varied.items()}
@@ -88,9 +88,9 @@ def expand(
 ) -> tuple[list[Overrides], tuple[str, ...]]:
     """Return the overrides of each point of a sweep, and the keys that vary, in order.
 
-    ``settings.grids`` takes precedence over ``parsed``, the overrides on the command line, which
-    take precedence over ``settings.params``. Raises ConfigError if a setting is wrong, or if the
-    sweep has no points or too many points.
+    ``parsed`` are the overrides on the command line. They take precedence over ``settings.params``,
+    and ``settings.grids`` takes precedence over both. Raises ConfigError if a setting is wrong, or
+    if the sweep has no points or too many points.
     """
     params = parse_params(settings.params, "hydra.sweeper.params")
     if not isinstance(settings.grids, tuple):
@@ -125,7 +125,7 @@ def expand(
 
 
 def parse_params(params: Any, where: str) -> list[Override]:
-    """Parse a map from keys to values into overrides. The messages of errors contain ``where``."""
+    """Parse a map from keys to values into overrides. ``where`` names the map in error messages."""
     if params is None:
         return []
     if not isinstance(params, Mapping):
@@ -152,7 +152,7 @@ def parse_params(params: Any, where: str) -> list[Override]:
 
 
 def _without_override(problem: str, text: str) -> str:
-    """Remove the text of the override from a problem, because the message already contains it."""
+    """Remove the override ``text`` from a problem. The new message names the setting instead."""
     for named in (repr(text), shown(text)):
         problem = problem.removeprefix(f"{named}: ").replace(f"read {named}: ", "read it: ", 1)
     return problem

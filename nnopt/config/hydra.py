@@ -107,7 +107,7 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
             continue
         if group == "ablation" and override.is_sweep_override():
             problems.append(
-                f"{override_text(override)!r}: an ablation is a sweep; run one at a time"
+                f"{override_text(override)!r}: an ablation is a sweep; run one ablation at a time"
             )
             continue
         options = _loader().get_group_options(group)
@@ -137,7 +137,7 @@ def _hidden_file(config: str) -> str | None:
     if not (first and last.provider == "command-line"):
         return None
     return (
-        f"{last.path}/{config}.yaml is not read, since {first[0].path} has that file too; rename it"
+        f"{last.path}/{config}.yaml is not read: its name also occurs in {first[0].path}; rename it"
     )
 
 
@@ -170,9 +170,9 @@ def check_hydra_keys(parsed: Sequence[Override]) -> None:
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """Parse overrides in Hydra's grammar, with ranges in decimal numbers.
 
-    The set of keys is fixed, so ``+key=value`` is read as ``key=value``. Only for a group of the
-    user, ``+group=file`` is kept and adds the group to the list of defaults. Raises ConfigError
-    with all overrides that cannot be parsed.
+    The set of keys is fixed, so ``+key=value`` is read as ``key=value``. For a group that only the
+    user has, ``+group=file`` is kept and adds the group to the list of defaults. Raises
+    ConfigError with all overrides that cannot be parsed.
     """
     loader = _loader()
     parser = OverridesParser(functions(), loader)
@@ -234,7 +234,7 @@ def is_hydra_setting(override: Override) -> bool:
 
 
 def is_plugin_key(override: Override) -> bool:
-    """Return whether an override sets a key of the sweeper or launcher: ``hydra.sweeper.mode``."""
+    """Return whether an override sets a key of sweeper or launcher, such as hydra.sweeper.mode."""
     return override.key_or_group.startswith(tuple(f"{plugin}." for plugin in PLUGINS))
 
 

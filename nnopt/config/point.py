@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig, with_first_keys
 
 MAX_POINTS_WITH_PLOTS = 25
-"""With more points, plots=auto draws no plots of single points, which take 0.5 s per point."""
+"""If a sweep has more points, plots=auto draws no plots of its points (0.5 s per point)."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Point:
 
 
 def with_plots_decided(point: Point, points: int) -> Point:
-    """Replace ``plots=auto`` in a point of a sweep with ``points`` points."""
+    """Replace ``plots=auto`` in a point. ``points`` is the number of points of the sweep."""
     if point.config.plots != "auto":
         return point
     plots: Any = True if points <= MAX_POINTS_WITH_PLOTS else "sweep"
@@ -48,10 +48,10 @@ def _entry_yaml(key: str, value: str) -> str:
 
 
 def point_id(config: Config) -> str:
-    """Return the names of the chosen files, and a hash of all values that can change a result.
+    """Return an id of four names, the seed and a hash: ``spiral-numpy-mlp-sgd-s0-0123456789``.
 
-    The hash does not depend on the location of a published dataset. Renamed keys are hashed under
-    their first names, so that older sweeps can be resumed.
+    The hash includes all values that can change a result, but not the location of a published
+    dataset. Keys are hashed under their oldest names, so that older sweeps can be resumed.
     """
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
     if isinstance(config.dataset, CsvConfig):  # paths of CSV files are relative to data.root

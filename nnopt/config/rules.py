@@ -1,4 +1,4 @@
-"""Rules for combinations of values that are allowed separately, but not together."""
+"""Rules for values that the schema cannot express, mostly for combinations of values."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def _averages(config: Config) -> Iterator[str]:
     if config.regularizer.ema_decay and config.regularizer.swa_start:
         yield (
             "{regularizer.ema_decay} and {regularizer.swa_start}: only one average of the weights "
-            "can be tested; set the other to 0"
+            "can be tested; set one of them to 0"
         )
     if not isinstance(config.optimizer, ScheduleFreeConfig):
         return

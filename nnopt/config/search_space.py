@@ -43,7 +43,7 @@ COLUMNS = {
 """Metric of a search -> column of ``metrics.csv`` that has the same metric for each epoch."""
 
 WIDE_INTERVAL_RATIO = 100
-"""Ratio of the ends of an interval from which on a message recommends tag(log, ...)."""
+"""If the ratio of an interval's ends is at least this number, nnopt recommends tag(log, ...)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Space:
     keys: tuple[str, ...]  # the varied keys, including the seed, in the order of the command line
     parameters: tuple[Parameter, ...]  # choices of files first, then the other keys
     fixed: tuple[str, ...]  # the overrides of every point
-    seeds: tuple[tuple[str, ...], ...]  # the override of each seed, or () if the seed is fixed
+    seeds: tuple[tuple[str, ...], ...]  # the override of each seed, or ((),) if the seed is fixed
     resolver: ConfigResolver
     config_dir: str | None  # the value of --config-dir
     working: str  # the folder in which the search was started
@@ -67,7 +67,7 @@ class Space:
             yield
 
     def draw(self, suggest: Callable[[Parameter], Drawn]) -> list[str]:
-        """Return the overrides of one trial. Keys that the chosen files lack are omitted."""
+        """Draw the overrides of a trial with ``suggest``. Omit keys that the chosen files lack."""
         return [to_override(parameter, value) for parameter, value in self._draw(suggest)]
 
     def points(self, overrides: Sequence[str]) -> list[Point]:
@@ -106,7 +106,7 @@ class Space:
             raise ConfigError([*(problems or refused)])
         if refused:
             more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-            effect = "such combinations are refused, and count as failed trials"
+            effect = "some combinations are refused, and count as failed trials"
             log.warning("%s: %s%s", effect, next(iter(refused)), more)
         return list(points.values())
 

@@ -41,7 +41,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class SetAside:
-    """Values that ``file`` sets for a choice of a group, although another choice was selected.
+    """Values that ``file`` sets for one choice of a group, although another choice is selected.
 
     ``Loader`` omits these values, except for a group in ``PRESETS``: there, they override the
     values of the selected file.
@@ -54,9 +54,9 @@ class SetAside:
     values: Mapping[str, Any]  # dotted key below the group -> value
 
     def message(self, section: Mapping[str, Any], given: Collection[str]) -> str | None:
-        """Return a note with the used and the omitted values, or None if they are equal.
+        """Return a note about the values, or None if none of them needs a note.
 
-        ``section`` contains the used values, ``given`` the dotted keys of the command line.
+        ``section`` contains the values in use, ``given`` the dotted keys on the command line.
         """
         values = {k: v for k, v in self.values.items() if f"{self.group}.{k}" not in given}
         if self.group in OWN_VALUES:
@@ -88,7 +88,7 @@ class Composed:
 def compose(config_name: str, overrides: Sequence[str], with_hydra: bool) -> Composed:
     """Merge the files that overrides choose, as ``hydra.compose`` does, but with ``Loader``.
 
-    The result lists values of a group in ``PRESETS`` only if an override selects a file of it.
+    ``Composed.set_aside`` omits a group in ``PRESETS`` if no override selects a file of the group.
     """
     loader = GlobalHydra.instance().config_loader()
     config = hydra_compose(config_name, list(overrides), with_hydra)
@@ -101,8 +101,8 @@ def compose(config_name: str, overrides: Sequence[str], with_hydra: bool) -> Com
 class Loader(ConfigLoaderImpl):
     """Hydra's loader of files, changed to omit values for choices that are not selected.
 
-    A file sets values for the choice in the file's list of defaults. If the list has no choice of
-    the group, the file sets values for the choice of the preceding files.
+    The values in a file are meant for the choice in the file's list of defaults. If the list does
+    not choose a file of the group, they are meant for the choice of the preceding files.
     """
 
     def _compose_config_from_defaults_list(
@@ -128,7 +128,7 @@ class Loader(ConfigLoaderImpl):
             raise
 
     def _refused(self, error: OmegaConfBaseException) -> ConfigError:
-        """Return the error about the last file, which cannot be merged with preceding files."""
+        """Return the error for the last loaded file, which cannot be merged with earlier files."""
         *before, (file, last) = self._loaded
         for _, container in before:
             if conflict := _conflict(container, last):
@@ -161,7 +161,7 @@ class Loader(ConfigLoaderImpl):
         return _without(loaded, left_out) if left_out else loaded
 
     def _set_aside(self, group: str, section: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of a file's section that are for a choice that is not selected."""
+        """Return the values of a section that are meant for a choice that is not selected."""
         own = self._own[group]
         if group in PRESETS:
             chosen = dict(flatten(own))
@@ -188,7 +188,7 @@ def _conflict(before: Any, after: Any, key: str = "") -> tuple[str, str] | None:
 
 
 def _choice(group: str, defaults: Sequence[ResultDefault]) -> str | None:
-    """Return the chosen file of a group. Files that a file of the group includes are ignored."""
+    """Return the chosen file of a group, ignoring files that a file of the same group includes."""
     inside = f"{group}/"
     for default in reversed(defaults):
         path = default.config_path or ""

@@ -88,7 +88,7 @@ def complete_words(command: str) -> None:
 
 @contextmanager
 def _printing(options: Namespace) -> Iterator[tuple[Hydra, list[str]]]:
-    """Yield Hydra and the overrides. Print the captured output at the end, except on errors."""
+    """Yield Hydra and the overrides, and capture the output. Print it unless an error occurs."""
     text = StringIO()
     with composing(options.config_dir), hydra_errors(), redirect_stdout(text):
         yield _hydra(), [override_text(override) for override in parse_overrides(options.overrides)]

@@ -1,4 +1,4 @@
-"""Parses a YAML file into nodes with lines, and refuses ambiguous and dangerous values."""
+"""Parses a YAML file into nodes with line numbers. Refuses ambiguous and dangerous values."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ class ValueChecker:
         self._sizes: dict[int, int] = {}
 
     def check(self, node: Node, dotted: bool, above: frozenset[int] = frozenset()) -> int:
-        """Check a node and all nodes in it. Return their number, with every use of an alias.
+        """Check a node and all nodes in it. Return their number, counting each use of an alias.
 
-        Keys may contain dots if ``dotted`` is true, as in the parameters of a sweep.
+        Keys may contain dots if ``dotted`` is true. ``above`` has the ids of the enclosing nodes.
         """
         if id(node) in self._sizes:
             return self._sizes[id(node)]

@@ -1,4 +1,4 @@
-"""The configuration of a point."""
+"""The configuration of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ class EarlyStoppingConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Checkpoints: the minimum seconds between two of them, and whether the last one is kept.
+    """Checkpoints, at least ``interval`` seconds apart. ``keep`` keeps the last one after training.
 
-    With an interval of 0, there is one after every epoch, and with None there are none.
+    With an ``interval`` of 0, every epoch ends with a checkpoint. With None, there are none.
     """
 
     interval: Annotated[float | None, Range(minimum=0)]
@@ -40,7 +40,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """The configuration of a point."""
+    """The configuration of a run, either a single run or a point of a sweep."""
 
     name: str
     seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
@@ -80,13 +80,13 @@ VARIANTS: Mapping[str, Mapping[str, type]] = {
     "optimizer": _by_name(OptimizerVariant),
     "schedule": _by_name(ScheduleVariant),
 }
-"""Group -> value of its ``name`` -> the dataclass of its keys."""
+"""Group -> value of the group's key ``name`` -> dataclass that contains the group's keys."""
 
 PLUGINS: Mapping[str, Mapping[str, type]] = {
     "hydra.sweeper": _by_name(SweeperConfig),
     "hydra.launcher": _by_name(LauncherConfig),
 }
-"""Group -> value of its ``name`` -> the dataclass of its keys, which are settings of a sweep."""
+"""The same as ``VARIANTS``, for the groups that contain settings of a sweep."""
 
 WITHOUT_EFFECT = (
     *("name", "max_time", "plots", "layer_statistics", "tensorboard", "progress", "data"),

@@ -73,11 +73,11 @@ class CsvConfig(DatasetConfig):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The folder of datasets, the folder of decoded arrays or None, and permission to download."""
+    """The folder ``root`` of the datasets, and the folder ``cache`` of decoded arrays, if any."""
 
     root: str
     cache: str | None
-    download: bool
+    download: bool  # whether missing files are downloaded
 
 
 DatasetVariant = SpiralConfig | TwoClassConfig | ImageConfig | CsvConfig

@@ -22,4 +22,4 @@ class InitializerConfig:
 
     hidden: Initializer
     output: Initializer
-    input: Literal["whitening"] | None  # for the first layer; None: as the hidden layers
+    input: Literal["whitening"] | None  # for the first layer; None: the same as ``hidden``

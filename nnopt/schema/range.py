@@ -25,7 +25,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Entries:
-    """The allowed keys of a map, with hyphens, and the pattern that values of type str match."""
+    """The allowed keys of a map, spelled with hyphens, and the pattern of values that are texts."""
 
     keys: frozenset[str]
     text: Text

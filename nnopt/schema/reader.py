@@ -84,7 +84,7 @@ class Reader:
         self.problems: list[str] = []
 
     def read_record(self, record: type, container: Any, where: str) -> Any:
-        """Return the value ``container`` of key ``where`` as a ``record``, or None if wrong."""
+        """Convert a map to the dataclass ``record``, or None. ``where`` is the map's dotted key."""
         prefix = f"{where}." if where else ""
         if not isinstance(container, Mapping):
             return self.refuse(
@@ -109,7 +109,7 @@ class Reader:
         return record(**values) if set(values) == set(known) else None
 
     def read_variant(self, group: str, container: Any) -> Any:
-        """Return the keys of a group as the dataclass that the key ``name`` selects."""
+        """Convert the keys of a group to the dataclass that the key ``name`` selects, or None."""
         variants = variants_of(group)
         name = container.get("name") if isinstance(container, Mapping) else container
         if not isinstance(name, str) or name not in variants:

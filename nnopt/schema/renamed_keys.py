@@ -54,7 +54,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "max_time": None,
     "checkpoint": {"interval": 30.0, "keep": False},
 }
-"""Keys that a stored configuration of an earlier version lacks -> their defaults."""
+"""Key that configurations stored by an earlier version lack -> default value of the key."""
 
 RENAMED_FLAGS: Mapping[str, str] = {"--mixed-data": "--allow-mixed-data"}
 """Old flag of a command line -> new flag."""
@@ -80,7 +80,7 @@ class _Renaming:
     values: Mapping[str, Mapping[Any, Any]]
 
     def container(self, container: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        """Return a configuration with the other names. Its dotted keys begin with ``prefix``."""
+        """Convert the names in a configuration. Its dotted keys begin with ``prefix``."""
         converted = {}
         for name, value in container.items():
             key = f"{prefix}{name}"
@@ -92,7 +92,7 @@ class _Renaming:
         return converted
 
     def override(self, override: str) -> str:
-        """Return an override with the other names, also in a value that is a map or a reference."""
+        """Convert the names in an override, also within a value that is a map or a reference."""
         key, equals, value = override.partition("=")
         sign = key[: len(key) - len(key.lstrip("+~"))]
         key = key[len(sign) :]
@@ -122,7 +122,7 @@ _TO_FIRST = _Renaming(
 )
 
 with_new_keys, with_first_keys = _TO_NEW.container, _TO_FIRST.container
-"""Functions that return a configuration with the new, or the old, names of its keys."""
+"""Functions that convert a configuration to the new names of its keys, or to the old names."""
 
 
 def with_added_keys(container: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,4 +131,4 @@ def with_added_keys(container: Mapping[str, Any]) -> dict[str, Any]:
 
 
 new_override, first_override = _TO_NEW.override, _TO_FIRST.override
-"""Functions that return an override with the new, or the old, names: ``accumulation=2``."""
+"""Functions that convert ``accumulation=2`` to ``accumulation_steps=2``, or the reverse."""

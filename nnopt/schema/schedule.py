@@ -66,7 +66,7 @@ class OneCycleConfig(ScheduleConfig):
 
 @dataclass(frozen=True)
 class PlateauConfig(ScheduleConfig):
-    """The learning rate is multiplied by ``gamma`` if the monitored metric does not improve."""
+    """The rate is multiplied by ``gamma`` after more than ``patience`` epochs without progress."""
 
     name: Literal["plateau"]
     patience: Annotated[int, Range(minimum=0)]

@@ -1,11 +1,10 @@
 """Interruption by Ctrl-C or a signal: the process writes its results and ends.
 
-Schedulers and ``kill`` send SIGTERM. A closed terminal or connection causes SIGHUP. SLURM sends
-SIGUSR1 before a time limit, if it is asked to. The exit code is 143 after these signals, and 130
-after Ctrl-C.
+Schedulers and ``kill`` send SIGTERM. A closed terminal or connection causes SIGHUP. SLURM can send
+SIGUSR1 before a time limit. The exit code is 143 after these signals, and 130 after Ctrl-C.
 
 A signal handler can run at any line, also within an update of the weights. Training therefore
-postpones interruptions to points at which its state is consistent.
+postpones interruptions until its state is consistent.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from types import FrameType
 from nnopt.errors import TimeLimitError
 
 Stop = KeyboardInterrupt | SystemExit | TimeLimitError
-"""The exceptions that end a run before its end, so that it can be resumed."""
+"""The exceptions that interrupt a run. The run can be resumed."""
 
 SIGINT_CODE, SIGTERM_CODE = 130, 143
 
@@ -43,9 +42,9 @@ class Postponed:
     """Interruptions that wait until ``raise_pending`` is called.
 
     Attributes:
-        pending: The interruption that has been requested first, or None. A signal or Ctrl-C
-            replaces a time limit, because it also ends a sweep.
-        raised: The one that ``raise_pending`` has raised at a consistent state, or None.
+        pending: The interruption that was requested first, or None. A signal or Ctrl-C replaces a
+            time limit, because a signal or Ctrl-C also ends a sweep.
+        raised: The interruption that ``raise_pending`` has raised, or None.
     """
 
     def __init__(self) -> None:
@@ -58,7 +57,7 @@ class Postponed:
         return self.raised is not None
 
     def request(self, error: BaseException) -> None:
-        """Request an interruption, unless another one than a time limit is pending."""
+        """Request an interruption. It replaces a pending time limit, but no other interruption."""
         if self.pending is None or isinstance(self.pending, TimeLimitError):
             self.pending = error
 
@@ -70,7 +69,7 @@ class Postponed:
 
 
 _active: list[Postponed] = []
-"""The active contexts of ``postpone_interruptions``, the latest one last, of all threads."""
+"""The active contexts of ``postpone_interruptions`` in all threads, in the order of entry."""
 
 
 @contextmanager
@@ -90,7 +89,7 @@ def postpone_interruptions() -> Iterator[Postponed]:
     try:
         yield own
     finally:
-        _active.remove(own)  # not always the last one: a thread can leave before a later one
+        _active.remove(own)  # not always the last item: another thread may have entered later
         if replaces_default:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         is_stopped = isinstance(sys.exception(), KeyboardInterrupt | SystemExit)

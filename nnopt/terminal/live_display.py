@@ -22,7 +22,7 @@ ProgressMode = Literal["bar", "curves", "none"]  # values of the configuration k
 REFRESH_SECONDS = 0.1  # minimum time between two refreshes
 REFRESH_FRACTION = 1 / 40  # maximum fraction of the total time that refreshes may take
 MIN_COLUMNS, MIN_LINES = 40, 12  # smallest terminal in which learning curves are drawn
-LINES_BELOW_CURVES = 3  # one for the bar (or the title), one for the text, one for the cursor
+LINES_BELOW_CURVES = 3  # lines for the bar (in a sweep, a title), the text and the cursor
 MAX_PLAIN_LINES = 20  # approximate number of epochs that a training prints if no bar can be drawn
 
 

@@ -112,7 +112,7 @@ def _thinned(x: Floats, y: Floats, max_points: int) -> tuple[Floats, Floats]:
 
 
 def _round_step(minimum: float) -> tuple[float, int]:
-    """Return the smallest step of 1, 2 or 5 times 10ⁿ ≥ ``minimum``, and its number of decimals."""
+    """Return the smallest of 1, 2 and 5 times 10ⁿ that is ≥ ``minimum``, and its decimals."""
     exponent = math.floor(math.log10(minimum))
     for factor, shift in ((1, 0), (2, 0), (5, 0), (1, 1)):
         step = factor * 10.0 ** (exponent + shift)
@@ -122,7 +122,7 @@ def _round_step(minimum: float) -> tuple[float, int]:
 
 
 def _linear_ticks(low: float, high: float, max_ticks: int) -> tuple[list[float], list[str]]:
-    """Return about ``max_ticks`` round numbers within the limits, but at least two."""
+    """Return round numbers within the limits, about ``max_ticks`` but at least 2, and labels."""
     for count in (max_ticks, 2 * max_ticks, 4 * max_ticks):
         step, decimals = _round_step((high - low) / count)
         numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)

@@ -334,7 +334,7 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (
         {"regularizer.ema_decay": 0.9, "regularizer.swa_start": 0.5},
-        ["regularizer.ema_decay = 0.9", "regularizer.swa_start = 0.5", "set the other to 0"],
+        ["regularizer.ema_decay = 0.9", "regularizer.swa_start = 0.5", "set one of them to 0"],
     ),
     *(
         (
