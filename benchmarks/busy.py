@@ -1,12 +1,12 @@
-"""Measure how the default threads slow training on a busy machine, relative to one thread.
+"""Compare training with the default number of threads and with one thread on a busy machine.
 
     NNOPT_DATA_DIR=... python benchmarks/busy.py [--rounds 3] [--load 3] [--backends numpy torch]
 
 Each command runs at the same time as three processes that compute without pause, all on the first
 two cores that this process may use. The command is ``nnopt run experiment=mnist_mlp epochs=1``
 (784-256-128-10, batches of 128). Commands with default threads and with one thread take turns. For
-each backend, the ratio of the median training times must be at most 1.6. Exits with 1 if it is
-larger.
+each backend, the ratio of their median training times must be at most 1.6. Exits with 1 if a ratio
+is larger.
 
 Training times are read from ``summary.json`` and exclude the start of Python and PyTorch. The
 column "command" contains the ratio of the times of whole commands.

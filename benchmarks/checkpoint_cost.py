@@ -1,4 +1,4 @@
-"""Measure the cost of checkpoints: the time that they take, and the time until a signal ends a run.
+"""Measure the time that checkpoints take, and the time from a signal to a complete checkpoint.
 
     NNOPT_DATA_DIR=... python benchmarks/checkpoint_cost.py
 

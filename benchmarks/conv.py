@@ -2,10 +2,11 @@
 
     python benchmarks/conv.py
 
-The first table has the time of a 3x3 layer, forward and both gradients, at five shapes, relative to
-the faster of PyTorch's two memory formats. A second table shows how the time grows with batch size
-and channels. Both sides use 2 threads and take turns; the ratio is the median over turns. Exits
-with 1 if a ratio exceeds 1.5 or the geometric mean of the ratios exceeds 1.1.
+The first table has the time of a 3x3 layer for five shapes. It includes the forward pass and the
+gradients of input and weight. The ratio compares NumPy with the faster of PyTorch's two memory
+formats. A second table shows how NumPy's time grows with the batch size and the channels. NumPy and
+PyTorch use 2 threads and take turns; the ratio is the median over turns. Exits with 1 if a ratio
+exceeds 1.5 or the geometric mean of the ratios exceeds 1.1.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ LARGEST_RATIO, LARGEST_MEAN = 1.5, 1.1
 
 @dataclass(frozen=True)
 class Shape:
-    """A convolution of N images with C channels and H x H pixels to O channels."""
+    """A 3x3 convolution of N images of H x H pixels, from C to O channels."""
 
     images: int
     channels: int
@@ -43,7 +44,7 @@ class Shape:
 
     @property
     def flops(self) -> float:
-        """FLOPs of the forward pass and both gradients, as counted for direct convolution."""
+        """FLOPs of the forward pass and both gradients, counted as in a direct convolution."""
         return 3 * 2 * 9 * self.images * self.side**2 * self.channels * self.outputs
 
     def __str__(self) -> str:
@@ -92,7 +93,7 @@ def main() -> int:
 
 
 def torch_layer(shape: Shape, memory_format: torch.memory_format) -> Callable[[], None]:
-    """Return a function that computes forward and both gradients in PyTorch."""
+    """Return a function that computes the forward pass and both gradients in PyTorch."""
 
     def tensor(*size: int) -> torch.Tensor:
         return torch.randn(size).to(memory_format=memory_format)
@@ -109,7 +110,10 @@ def torch_layer(shape: Shape, memory_format: torch.memory_format) -> Callable[[]
 
 
 def numpy_layer(shape: Shape) -> Callable[[], None]:
-    """Return a function that does the same in nnopt's NumPy backend, with reused buffers."""
+    """Return a function that computes the forward pass and both gradients in NumPy.
+
+    It uses nnopt's operations and the same buffers in every call.
+    """
     random = np.random.default_rng(0)
 
     def array(*size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Compare time and memory of training steps of convolutional networks in NumPy and PyTorch, CPU.
+"""Compare time and memory of training convolutional networks in NumPy and in PyTorch on the CPU.
 
     python benchmarks/conv_step.py
 
@@ -9,8 +9,9 @@ settings, in the faster of its two memory formats. Both take turns; the ratio is
 turns.
 
 Memory is the growth of a new process's peak memory from before the network is built to step 20.
-"growth" is the further growth of the NumPy side from step 20 to step 200. Exits with 1 if a ratio
-of times exceeds 1.5, a ratio of memory 2, or the growth 2 MB. Two of the networks have no targets.
+The row "growth to step 200" shows how much the peak memory of the NumPy side grows after step 20.
+Exits with 1 if a ratio of times exceeds 1.5, a ratio of memory exceeds 2, or the growth exceeds
+2 MB. Two of the networks have no targets.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def main() -> int:
 
 
 def batch() -> tuple[np.ndarray, np.ndarray]:
-    """Return random images and labels."""
+    """Return a batch of random images and labels."""
     random = np.random.default_rng(0)
     x = random.standard_normal(dtype=np.float32, out=empty((BATCH, *SHAPE), np.float32))
     return x, random.integers(0, CLASSES, BATCH)
@@ -131,13 +132,16 @@ STEPS: dict[str, Callable[[Case], Step]] = {
 
 
 def memory_of(side: str, number: int) -> tuple[float, float]:
-    """Return the growth of memory in MB in 20 steps and in 180 more steps, in a new process."""
+    """Return the growth of a new process's peak memory in MB, in 20 steps and in 180 more steps.
+
+    ``side`` is a key of ``STEPS``, and ``number`` is an index of ``CASES``.
+    """
     first, growth = run_command(sys.executable, __file__, side, number).output.split()[-2:]
     return float(first), float(growth)
 
 
 def measure_memory(side: str, number: int) -> None:
-    """Build and train a network and print its memory, in the child process."""
+    """Build and train a network in this child process, and print the growth of its peak memory."""
     torch.set_num_threads(THREADS)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory; imports raised it
     before = peak()

@@ -55,7 +55,10 @@ def main() -> int:
 
 
 def read_arguments(name: str) -> tuple[list[str], list[str], int]:
-    """Return the names, the overrides and the number of seeds of the command line."""
+    """Return the names, the overrides and the number of seeds given on the command line.
+
+    The usage message shows ``name`` for the names.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("arguments", nargs="*", metavar=f"{name} or KEY=VALUE")
     parser.add_argument("--seeds", type=int, default=5)

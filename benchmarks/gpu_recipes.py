@@ -7,7 +7,8 @@ has one row for each recipe, with the columns:
 
 accuracy  test accuracy, mean ± standard deviation (n - 1 in the denominator);
 first     training time of seed 0, including compilation, which later seeds reuse;
-warm      training time of all seeds if every epoch took the median time of the later epochs;
+warm      training time if every epoch took the median time of the epochs after the first, mean ±
+          standard deviation over all seeds;
 MFU       model FLOP utilization (Chowdhery et al. 2022, appendix B): the FLOPs of a forward pass,
           as in `nnopt describe`, times three for each training sample and times one for each
           validation sample, divided by the warm time and by the peak of the device's 16-bit matrix
@@ -91,7 +92,7 @@ def main() -> int:
 
 
 def peak_of(device: str) -> float | None:
-    """Return the peak in TFLOP/s, None for a device that is not in PEAKS."""
+    """Return the peak in TFLOP/s, or None for a device that is not in PEAKS."""
     return next((peak for name, peak in PEAKS.items() if re.search(rf"\b{name}\b", device)), None)
 
 
@@ -129,7 +130,7 @@ def model_flops(point: dict[str, Any]) -> int:
 
 
 def warm_seconds(metrics: Path) -> float:
-    """Return the number of epochs times the median epoch time, without the first epoch."""
+    """Return the number of epochs times the median time of the epochs after the first."""
     seconds = [float(row["seconds"]) for row in read_csv(metrics)]
     return len(seconds) * statistics.median(seconds[1:] or seconds)
 

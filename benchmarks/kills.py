@@ -1,19 +1,20 @@
-"""Check that runs which are killed and resumed have the same bits as uninterrupted ones.
+"""Check that killed and resumed runs give the same bits as uninterrupted runs.
 
     NNOPT_DATA_DIR=... python benchmarks/kills.py [--kills 200] [--seed 0] [--only TEXT]
 
-Each configuration runs once without interruption. Then it is killed with ``kill -9`` at random
-times and resumed with ``nnopt resume`` until it is done, again and again. Compared are all weights,
-``metrics.csv``, ``layers.csv``, ``summary.json``, ``results.csv`` and the trials of a search,
-without times, memory and the number of interruptions. A finished run must never change, and no
-temporary file may remain.
+Each configuration runs once without interruption. Then it runs repeatedly in new folders: each run
+is killed with ``kill -9`` at random times, resumed with ``nnopt resume`` until it is done, and
+compared with the uninterrupted run. The comparison includes all weights, ``metrics.csv``,
+``layers.csv``, ``summary.json``, ``results.csv`` and the trials of a search, but no times, memory
+or number of interruptions. A finished run must never change, and no temporary file may remain.
 
 The times of the kills are uniform over the rest of the run, but some kills wait for the next write
-of a checkpoint, and some follow within a second after a run is resumed. In a pool, the sweep, a
-worker, or all processes are killed. Two processes run at the same time.
+of a checkpoint, and some follow within a second after a run is resumed. In a pool, the main
+process is killed alone, after one worker, or after all workers. Two configurations run at the same
+time.
 
 Prints a row for each configuration. Exits with 1 if a result differs or a run cannot be resumed;
-its folders are then kept. The data are the first images of MNIST.
+the folders are then kept. The data are a subset of MNIST.
 """
 
 from __future__ import annotations
@@ -89,16 +90,16 @@ SEARCH += ["hydra.sweeper.pruner=median", "hydra.sweeper.warmup_epochs=2"]
 FILES = "*.npz", "metrics.csv", "layers.csv", "summary.json", "results.csv", "search.journal"
 UNEQUAL = {"train_seconds", "total_seconds", "checkpoint_seconds", "peak_memory_mb"}
 UNEQUAL |= {"started", "finished", "interruptions", "files", "sha256"}
-"""Keys and columns of times, memory and interruptions, and the checksums that depend on them."""
+"""Keys and columns that are not compared: times, memory, interruptions, and their checksums."""
 
 AT_WRITE, AGAIN = 0.3, 0.25
 """Fractions of kills: during a write, and within the first second of a resumed process."""
 
 MAX_KILLS, MAX_RESUMES = 4, 5
-"""Maximum number of kills of one run, and of attempts to resume it after the last one."""
+"""Maximum number of kills of one run, and of attempts to resume it after the last kill."""
 
 WRITE_SECONDS, HANGS_SECONDS = 0.003, 300.0
-"""Maximum time from the start of a write to the kill, and time after which a process hangs."""
+"""Maximum time from the start of a write to the kill, and maximum time of a process."""
 
 COUNTS = "kills", "at write", "resumes", "runs", "differing", "lost"
 
@@ -108,8 +109,11 @@ class Case:
     """A configuration, and the results so far.
 
     Attributes:
+        kind: ``run``, ``pool`` or ``search``.
         folder: Folder of the uninterrupted run and of the killed ones.
-        ready, seconds: Time from the start to the first ``summary.json``, and to the end of a run.
+        kills: Number of kills in all runs of the configuration.
+        ready: Seconds from the start of a run to its first ``summary.json``.
+        seconds: Seconds from the start of a run to its end.
     """
 
     title: str
@@ -149,7 +153,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="seed of the times of the kills")
-    parser.add_argument("--only", default="", help="text in the configurations to run")
+    parser.add_argument(
+        "--only", default="", help="text in the titles of the configurations to run"
+    )
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="kills-"))
     found = [x for x in configurations() if options.only in f"{x[0]}, {x[1]}"]
@@ -186,7 +192,7 @@ def print_row(table: Table, counts: Counter[str], *cells: str) -> None:
 
 
 def check(case: Case, rng: random.Random) -> Case:
-    """Run without interruption once, then with kills until there are enough of them."""
+    """Run a case once without interruption, then with kills until it has ``case.kills`` of them."""
     case.folder.mkdir()
     whole, started = case.folder / "whole", time.monotonic()
     process = case.start(whole)
@@ -213,7 +219,7 @@ def check(case: Case, rng: random.Random) -> Case:
 
 
 def kill_often(case: Case, folder: Path, rng: random.Random) -> list[str]:
-    """Start a run, kill and resume it a few times, and return the finished runs that changed."""
+    """Start a run, kill and resume it a few times, and report finished runs that changed."""
     left = min(case.kills - case.counts["kills"], MAX_KILLS)
     done, problems = 0.0, list[str]()
     while left:
@@ -234,7 +240,7 @@ def kill_often(case: Case, folder: Path, rng: random.Random) -> list[str]:
         done += max(time.monotonic() - started - case.ready, 0)
         now = finished(folder)
         problems += [f"{path} has changed" for path in ended if now.get(path) != ended[path]]
-        if not was_killed:  # the run has ended before: it is faster than the uninterrupted one
+        if not was_killed:  # it ended before the kill: it is faster than the uninterrupted run
             case.seconds = min(case.seconds, case.ready + done)
             break
         if case.has_started(folder):
@@ -273,7 +279,7 @@ def resume(case: Case, folder: Path) -> bool:
 
 
 def parts(folder: Path) -> set[Path]:
-    """Return the temporary files of trainings, which are the checkpoints that are being written."""
+    """Return the temporary files of unfinished trainings: checkpoints that are being written."""
     pattern = "*/.*.tmp" if (folder / "sweep.json").exists() else ".*.tmp"
     return {
         path
@@ -314,7 +320,7 @@ def content(path: Path) -> object:
 
 
 def trials(path: Path) -> list[object]:
-    """Return the draws, reports and values of the trials of a search."""
+    """Return state, values, parameters, reports and attributes of each trial of a search."""
     from optuna import load_study
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend

@@ -1,16 +1,16 @@
-"""Compare the time of a training step in NumPy with PyTorch eager on the CPU.
+"""Compare the time of a training step in NumPy and in eager PyTorch on the CPU.
 
     python benchmarks/numpy_step.py
 
-Both sides have the same net, initial weights and batch, SGD with momentum 0.9 and 2 threads; nnopt
-uses one thread for products of small batches. The NumPy side is nnopt's network and optimizer
-(``NumpyNetwork.train_step``), the PyTorch side a hand-written ``nn.Sequential`` with the default
-form of ``torch.optim``. They take turns; the ratio is computed from the medians. Exits with 1 if a
-ratio of the first table exceeds its target.
+Both sides have the same net, initial weights, batch and optimizer, which is SGD with momentum 0.9
+except in the last table. Both have 2 threads, but nnopt multiplies small matrices with one. The
+NumPy side is nnopt's network and optimizer (``NumpyNetwork.train_step``). The PyTorch side is a
+hand-written ``nn.Sequential``, and ``torch.optim`` with default settings. Both take turns; the
+ratio is computed from the medians. Exits with 1 if a ratio of the first table exceeds its target.
 
-The column "by hand" of the first table is a control: the same step as a short NumPy loop for this
-net alone, with preallocated arrays, relative to PyTorch. It depends only on the matrix libraries,
-OpenBLAS and MKL, and differs between processors.
+The column "by hand" of the first table is a control: the time of a short NumPy loop without nnopt,
+with preallocated arrays, relative to PyTorch. It depends only on the matrix libraries, OpenBLAS and
+MKL, and differs between processors.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from nnopt.schema import Config, MlpConfig
 THREADS = 2
 SECONDS_PER_CASE = 8.0
 TURN_SECONDS = 0.5
-"""A turn is long, because the worker threads of either side spin for some ten milliseconds after
-their last task and slow the other side: only the first steps of a turn are affected."""
+"""After their last task, the worker threads of one side spin for some ten milliseconds and slow the
+other side. Turns are so long that this affects only their first steps."""
 
 LR = 1e-5  # all steps use the same batch: a larger rate would reach denormal gradients
 
@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def measure(case: Case, overrides: list[str], with_control: bool) -> list[float]:
-    """Return the median seconds of a step of PyTorch, of nnopt and of the control."""
+    """Return the median seconds of a step in PyTorch, in nnopt and, if wanted, in the control."""
     fixed = [f"optimizer.lr={LR}", f"backend.threads={THREADS}", "regularizer.grad_clip=0"]
     config = compose_config([*overrides, *fixed])
     config = replace(config, architecture=MlpConfig("mlp", case.sizes[1:-1], "relu"))
@@ -116,7 +116,7 @@ def measure(case: Case, overrides: list[str], with_control: bool) -> list[float]
 def loop_by_hand(
     case: Case, config: Config, architecture: Architecture, x: np.ndarray, y: np.ndarray
 ) -> Callable[[], None]:
-    """Return a step for this net and optimizer only; weights are (in, out), for x @ w."""
+    """Return a step of the control: ReLU layers, and SGD with momentum. Weights are (in, out)."""
     initial = initial_arrays(architecture, config.initializer, config.seed)
     parameters = [aligned(a.T) for a in initial.values()]  # w, b, w, b, ...
     velocities, updates = [[aligned(0 * p) for p in parameters] for _ in range(2)]

@@ -1,13 +1,13 @@
-"""Measure the speed-up of a sweep by two worker processes.
+"""Measure how much faster a sweep is with two worker processes than in one process.
 
     python benchmarks/pool.py [--rounds 3]
 
-A sweep of eight points that need only the processor runs in one process with one thread, and with
+A sweep of eight runs, which draw no plots, is timed in one process with one thread, and with
 ``hydra/launcher=pool`` and two workers with one thread each. Whole commands are timed and take
 turns. Exits with 1 if the ratio of the medians is below 1.8.
 
 The benchmark needs two free cores. The row "two by hand" shows the limit of the machine: two
-commands that run half of the sweep each at the same time. Cores that share caches, power or a
+commands run at the same time, each with half of the sweep. Cores that share caches, power or a
 hypervisor run slower together than alone.
 """
 
@@ -45,7 +45,7 @@ COMMANDS = {
     "two workers": [["seed=0,1", *POOL]],
     "two by hand": [["seed=0"], ["seed=1"]],
 }
-"""Variant -> the last overrides of each command; a variant's commands run at the same time."""
+"""Variant -> its commands, which run at the same time. A command is its overrides after SWEEP."""
 
 
 def main() -> int:
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def seconds(commands: list[list[str]]) -> float:
-    """Return the seconds until the last of the commands has ended."""
+    """Run commands at the same time, and return the seconds until the last one has ended."""
     with tempfile.TemporaryDirectory() as folder:
         options = {"cwd": folder, "env": {**os.environ, **thread_limits(1)}}
         started = time.perf_counter()

@@ -2,10 +2,10 @@
 
     python benchmarks/report.py
 
-The report has 200 runs, 40 settings with 5 seeds each, and their plots. It must be at most 5 MB,
+The report has 200 runs (40 settings with 5 seeds each) and their plots. It must be at most 5 MB,
 and a new headless Chromium must paint its tables and chart within 2 s (median of five). The runs
-are copies of one run of 60 epochs with other keys and curves. Exits with 1 if a target is missed,
-and with 2 without Chromium.
+are copies of one run of 60 epochs, with other settings and curves. Exits with 1 if a target is
+missed, and with 2 if Chromium is missing.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def write_sweep(run: Path, sweep: Path) -> None:
 
 
 def write_point(run: Path, folder: Path, optimizer: str, rate: float, seed: int) -> None:
-    """Copy the run with other keys and slightly shifted curves; the plots are hard links."""
+    """Copy the run with other settings and shifted curves. The copied plots are hard links."""
     draw = random.Random(f"{optimizer} {rate} {seed}")
     shutil.copytree(run, folder, copy_function=os.link)
     summary: dict[str, Any] = json.loads((run / "summary.json").read_text("utf-8"))

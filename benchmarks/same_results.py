@@ -5,7 +5,7 @@
 Each argument is an executable ``nnopt``. Twelve configurations are trained with both executables,
 in both backends. The script compares all weights, ``metrics.csv`` without the times, and
 ``layers.csv``, and it exits with 1 if a result differs. Use it before and after a change that
-must not change any result. The data are the first images of MNIST.
+must not change any result. The data are a subset of MNIST.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ TIMES = {"seconds"}
 """Columns of ``metrics.csv`` that differ from run to run."""
 
 NEW_COLUMNS = {"dead_share": "dead_fraction"}
-"""Columns of ``layers.csv`` that have a new name."""
+"""Old name -> new name of a column of ``layers.csv``."""
 
 
 def main() -> int:
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def train(executable: Path, folder: Path, overrides: list[str], backend: str) -> None:
-    """Train a configuration with one executable into a new folder."""
+    """Train a configuration with one executable; write the results to a new folder."""
     overrides = [
         f"{override},{','.join(TORCH_ONLY)}" if "," in override and backend == "torch" else override
         for override in overrides
@@ -96,14 +96,14 @@ def train(executable: Path, folder: Path, overrides: list[str], backend: str) ->
 
 @cache
 def wants_first_keys(executable: Path) -> bool:
-    """Return whether an executable is so old that it needs the first names of the keys."""
+    """Return whether an executable is so old that it knows only the original names of keys."""
     command = [str(executable.absolute()), "run", "--cfg", "job"]
     config = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return "accumulation_steps:" not in config
 
 
 def with_first_key(override: str) -> str:
-    """Return an override with the oldest name of its key."""
+    """Return an override with the original name of its key."""
     key, equals, value = override.partition("=")
     return FIRST_KEYS.get(key, key) + equals + value
 
@@ -119,7 +119,7 @@ def compare(old: Path, new: Path) -> list[str]:
 
 
 def content(path: Path) -> object:
-    """Return the contents of a file that must be equal; None if it does not exist."""
+    """Return what must be equal in two copies of a file; None if the file does not exist."""
     if not path.exists():
         return None
     if path.suffix == ".npz":

@@ -3,7 +3,7 @@
     NNOPT_DATA_DIR=... python benchmarks/sweep_over_scripts.py [--loop 16] [--epochs 10]
 
 Both train a 784-128-64-10 net with 16 settings (4 learning rates, 4 strengths of L2) and 5 seeds,
-for the same epochs with the same batch size and optimizer:
+with the same number of epochs, batch size and optimizer:
 
     nnopt run -m hydra/launcher=pool dataset=mnist ... 'seed=range(5)'
     for ...; do python benchmarks/plain_mnist.py --lr ... --l2 ... --seed ...; done
@@ -81,7 +81,7 @@ def decode() -> None:
 
 
 def loop_seconds(points: list[tuple[str, str, int]], epochs: int, data: str, root: Path) -> float:
-    """Return the seconds of a shell loop over ``points``: (learning rate, L2, seed)."""
+    """Return the seconds of a shell loop over points (learning rate, L2, seed)."""
     lines = []
     for lr, l2, seed in points:
         options = f"--lr {lr} --l2 {l2} --seed {seed} --epochs {epochs} --data {shlex.quote(data)}"

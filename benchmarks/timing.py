@@ -1,4 +1,4 @@
-"""Code that benchmarks share: processes, turns, ratios, tables with targets, the machine."""
+"""Functions shared by the benchmarks: processes, turns, ratios, and tables with targets."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def read_summaries(sweep: Path) -> dict[Path, dict[str, Any]]:
-    """Return the summaries of the runs below a folder, by their folders, sorted by seed."""
+    """Return a map from the folder of each run of a sweep to its summary, sorted by seed."""
     paths = sweep.glob("*/summary.json")
     summaries = {path.parent: json.loads(path.read_text("utf-8")) for path in paths}
     return dict(sorted(summaries.items(), key=lambda item: item[1]["seed"]))
@@ -87,7 +87,7 @@ def take_turns(
         turn_seconds: Seconds of a turn. A function is called at least twice in each turn.
 
     Returns:
-        Seconds of each call, by function and turn.
+        Seconds of each call, indexed by function, turn and call.
     """
     seconds: list[list[list[float]]] = [[] for _ in functions]
     for _ in range(turns):
@@ -110,8 +110,9 @@ def compare_with_fastest(
     """Let a function and its references take turns.
 
     Returns:
-        Seconds of the reference with the smallest median, seconds of the function, and the median
-        over turns of the ratio of both. The time of a turn is the median of its calls.
+        Median seconds of the fastest reference, median seconds of the function, and the median over
+        turns of the function's time divided by the reference's. The time of a turn is the median of
+        its calls.
     """
     measured = take_turns(*references, function, turns=turns, turn_seconds=turn_seconds)
     *others, own = [[statistics.median(turn) for turn in each] for each in measured]
@@ -131,7 +132,7 @@ def alternate(
 
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Compute the ratio within each turn, and return the median over turns."""
+    """Return the median over turns of a turn's numerator divided by its denominator."""
     return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
@@ -154,7 +155,7 @@ class Table:
         """Print a row.
 
         Args:
-            cells: Texts of the first columns; later ones are empty. The last shows the target.
+            cells: Texts of the first columns. Other columns are empty; the last shows the target.
             value: The number to compare with the target.
             target: ``at_most=`` or ``at_least=`` and a number; none if the row has no target.
         """
@@ -184,6 +185,6 @@ def machine_line() -> str:
 
 
 def mean_and_std(values: Sequence[float], decimals: int) -> str:
-    """Return ``98.31 ± 0.06``; for a single value, which has no deviation, ``98.31``."""
+    """Return a text such as ``98.31 ± 0.06``, or ``98.31`` for a single value."""
     mean = f"{statistics.mean(values):.{decimals}f}"
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{decimals}f}"

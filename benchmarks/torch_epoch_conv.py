@@ -8,10 +8,10 @@ best:     a highly efficient loop: images resident on the device, augmentation a
 tutorial: the loop of most tutorials: torchvision's transforms on one image at a time, a DataLoader
           with 2 workers, the default layout and optimizer, loss.item() at each step.
 
-All three train the same net on CIFAR-10, with random crops and flips, in batches of 64. They take
-turns; each turn is one epoch of ``--images`` images. The ratio is the median over rounds. Exits
-with 1 if the backend takes more than 1.03 times best's time or 0.8 times tutorial's. The images are
-noise if NNOPT_DATA_DIR does not contain CIFAR-10.
+The backend and both loops train the same net on CIFAR-10, with random crops and flips, in batches
+of 64. They take turns; each turn is one epoch of ``--images`` images. The ratio is the median over
+rounds. Exits with 1 if the backend takes more than 1.03 times best's time or 0.8 times tutorial's.
+The images are noise if NNOPT_DATA_DIR does not contain CIFAR-10.
 
 KEY=VALUE are overrides for the backend, such as backend.compile=default. With backend.device=cuda
 the other loops use the GPU too, but they are never compiled and always use float32.
@@ -64,7 +64,7 @@ def main() -> int:
             "tutorial": tutorial(name, x, y, device),
         }
         races = {key: partial(race, epoch) for key, epoch in epochs.items()}
-        measured = alternate(races, options.rounds, warmup=1)  # warm-up: memory, workers
+        measured = alternate(races, options.rounds, warmup=1)  # warm-up: starts the workers
         seconds = {key: [taken for (taken,) in results] for key, results in measured.items()}
         for key, target in LARGEST_RATIOS.items():
             ratio = paired_ratio(seconds["backend"], seconds[key])

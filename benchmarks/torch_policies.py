@@ -1,10 +1,10 @@
-"""Compare the time of augmentation policies per batch with torchvision's classes per image.
+"""Compare nnopt's augmentation policies, which process batches, with torchvision's classes.
 
     NNOPT_DATA_DIR=... python benchmarks/torch_policies.py [--rounds 25] [--threads 2]
 
-Batches of 128 images of CIFAR-10, cropped and flipped, come from nnopt's loader without a policy
-and with each policy. torchvision's class processes 128 single images. Both take turns. The script
-prints medians and minima.
+nnopt's loader crops and flips batches of 128 images of CIFAR-10, without a policy and with each
+policy. torchvision's class of each policy processes 128 images one by one, without crop and flip.
+All cases take turns. The script prints the median and the minimum time of a batch.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def batch_of_nnopt(config: Config, samples: Dataset, loader: Loader) -> Callable[[], float]:
-    """Return a function that measures the mean seconds of ten batches and their random draws."""
+    """Return a function that measures the mean seconds of a batch, including its random draws."""
     size, turns = BATCH * BATCHES, count()
 
     def seconds() -> float:
@@ -75,7 +75,7 @@ def batch_of_nnopt(config: Config, samples: Dataset, loader: Loader) -> Callable
 def image_by_image(
     images: torch.Tensor, transform: Callable[[torch.Tensor], torch.Tensor]
 ) -> Callable[[], float]:
-    """Return a function that measures the seconds of a transform of single images."""
+    """Return a function that measures the seconds to transform all images one by one."""
     turns = count()
 
     def seconds() -> float:

@@ -24,7 +24,7 @@ from nnopt.schema import Config
 Step = Callable[[], None]
 
 Epoch = Callable[[], Iterator[float]]
-"""One epoch. Yields the mean loss at its end, and may yield NaN at the end of a turn."""
+"""One epoch. It may yield NaN at the end of each turn, and yields the mean loss at its own end."""
 
 TURN_STEPS = 50
 
@@ -33,7 +33,7 @@ READ_EVERY = 100
 
 
 def build_architecture(config: Config, shape: tuple[int, ...], classes: int = 10) -> Architecture:
-    """Return the configured architecture for inputs of this shape, without the batch axis."""
+    """Return the configured architecture. ``shape`` is that of one sample, without a batch axis."""
     return build(config.architecture, config.regularizer, shape, classes)
 
 
@@ -67,14 +67,17 @@ def torch_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y:
 
 
 def make_dataset(x: np.ndarray, y: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Dataset:
-    """Return images (N, C, H, W) uint8 with ten classes; mean and std of the channels in 0..255."""
+    """Return a dataset of images ``x`` (N, C, H, W) uint8 with ten classes.
+
+    ``mean`` and ``std`` are those of the channels, for pixels in 0..255.
+    """
     part = Part(x, y, np.arange(len(x)))
     scale = Normalization(1 / std, -mean / std)
     return Dataset("images", tuple("0123456789"), part, None, part, scale, {})
 
 
 def backend_epoch(config: Config, dataset: Dataset, lr: float) -> Epoch:
-    """Return an epoch of the configured backend, which uses only its loader and its network."""
+    """Return an epoch of the configured backend. It uses only the backend's loader and network."""
     architecture = build_architecture(config, dataset.input_shape)
     backend = load_backend(config.backend.name)
     network = backend.build_network(architecture, config)
