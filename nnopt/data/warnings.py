@@ -22,7 +22,7 @@ MAX_LISTED_FEATURES = 20
 CHUNK_CELLS = 2**20
 MAX_COMPARED_ROWS = 4_096  # rows that ``warn_of_merged_values`` reads
 FIRST_CHUNK_ROWS = 64  # a small first chunk rules out nearly all columns
-MIN_REPEATS = 20  # minimum of training samples minus classes; below, a match may be chance
+MIN_REPEATS = 20  # training samples minus classes; with fewer, a match may be chance
 MIN_CLASS_SAMPLES = 5  # in a smaller class, a feature may have a single value by chance
 
 
@@ -67,7 +67,7 @@ def warn_of_repeats(decoded: Decoded, train: Part, others: Mapping[str, Part | N
 
 
 def warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
-    """Warn of features that have one value per class, like a copy of the label."""
+    """Warn of features that are constant within each class and differ between classes."""
     labels = train.labels[train.rows]
     counts = np.bincount(labels)
     present = np.flatnonzero(counts)
@@ -75,7 +75,7 @@ def warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
         return
     if len(labels) - len(present) < MIN_REPEATS:
         return
-    first = np.empty(len(counts), dtype=np.int64)  # sample of each class
+    first = np.empty(len(counts), dtype=np.int64)  # first sample of each class
     first[labels[::-1]] = np.arange(len(labels))[::-1]
     columns = np.arange(train.inputs.shape[1])
 
@@ -93,13 +93,13 @@ def warn_of_label_among_features(names: tuple[str, ...], train: Part) -> None:
     if len(columns):
         texts = [quoted(names[column]) if names else f"number {column}" for column in columns]
         others = len(texts) - 1
-        more = f" and {others:,} other{'s' * (others > 1)} have" if others else " has"
+        more = f" and {others:,} other{'s' * (others > 1)} are" if others else " is"
         listed = (
             f"=[{','.join(texts[:MAX_LISTED_FEATURES])}]{_more(len(texts), MAX_LISTED_FEATURES)}"
         )
         LOG.warning(
-            "feature %s%s one value for each of the %s classes in all %s training samples; if %s "
-            "the label, leave %s out with dataset.drop_columns%s",
+            "feature %s%s constant within each of the %s classes and different between them, in "
+            "all %s training samples; if %s the label, leave %s out with dataset.drop_columns%s",
             *(texts[0], more, f"{len(present):,}", f"{len(labels):,}"),
             *(("they repeat", "them") if others else ("it repeats", "it")),
             listed if names else "",
@@ -113,7 +113,7 @@ def warn_of_merged_values(
     """Warn of features whose different values become equal by normalization and rounding.
 
     At most ``MAX_COMPARED_ROWS`` rows are compared. Of n evenly spread values, about n² / 2²⁴
-    become equal by chance.
+    become equal in float32 by chance. So a warning needs more than n² / 2²² equal values.
     """
     if train.inputs.dtype != np.float64:
         return

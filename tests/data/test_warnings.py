@@ -18,7 +18,7 @@ from nnopt.errors import DataError
 from nnopt.schema import Validation
 
 
-def test_load_absent_classes_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_load_absent_classes_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "train.csv").write_text("label,x\n" + "a,1\n" * 10 + "b,2\n" * 10 + "c,3\n")
     (tmp_path / "test.csv").write_text("label,x\na,1\n")
     config = csv_config("train.csv", test="test.csv", validation=Validation("train", 0.2))
@@ -51,9 +51,9 @@ def labels_among(
     count: int,
     labels: list[int] | None = None,
 ) -> list[str]:
-    """Return the warnings about labels among the features.
+    """Load a table with these features; return its warnings about labels among the features.
 
-    ``labels`` are the classes of the rows, by default k % count for row k.
+    ``labels`` are the classes of the rows. By default, row k has the class k % count.
     """
     rows = list(zip(*features.values(), strict=True))
     labels = labels or [k % count for k in range(len(rows))]
@@ -64,7 +64,7 @@ def labels_among(
     (root / "test.csv").write_text(f"label,{','.join(features)}\nant{',0' * len(features)}\n")
     with caplog.at_level(logging.WARNING, "nnopt"):
         load(csv_config("train.csv", test="test.csv"), data_config(root), seed=0)
-    return [message for message in caplog.messages if "one value for each" in message]
+    return [message for message in caplog.messages if "constant within each" in message]
 
 
 def noise(count: int) -> list[float]:
@@ -83,22 +83,23 @@ def test_load_feature_equal_to_the_label_is_reported_once(
     features = {"x": noise(rows), "target": target}
     (message,) = labels_among(tmp_path, caplog, features, classes)
     assert message == (
-        f"feature 'target' has one value for each of the {classes} classes in all {rows} training "
-        "samples; if it repeats the label, leave it out with dataset.drop_columns=['target']"
+        f"feature 'target' is constant within each of the {classes} classes and different between "
+        f"them, in all {rows} training samples; if it repeats the label, leave it out with "
+        "dataset.drop_columns=['target']"
     )
 
 
 @pytest.mark.parametrize(
     ("copies", "subject", "rest"),
     [
-        (2, "feature 'd0' and 1 other have", ""),
-        (7, "feature 'd0' and 6 others have", ""),
-        (20, "feature 'd0' and 19 others have", ""),
-        (21, "feature 'd0' and 20 others have", " and 1 more"),
-        (1_100, "feature 'd0' and 1,099 others have", " and 1,080 more"),
+        (2, "feature 'd0' and 1 other are", ""),
+        (7, "feature 'd0' and 6 others are", ""),
+        (20, "feature 'd0' and 19 others are", ""),
+        (21, "feature 'd0' and 20 others are", " and 1 more"),
+        (1_100, "feature 'd0' and 1,099 others are", " and 1,080 more"),
     ],
 )
-def test_load_features_that_repeat_the_label_are_all_named(
+def test_load_features_that_repeat_the_label_are_reported_with_at_most_20_names(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, copies: int, subject: str, rest: str
 ) -> None:
     features = {"x": noise(60)}
@@ -106,8 +107,9 @@ def test_load_features_that_repeat_the_label_are_all_named(
     (message,) = labels_among(tmp_path, caplog, features, 3)
     names = ",".join(f"'d{k}'" for k in range(min(copies, 20)))
     assert message == (
-        f"{subject} one value for each of the 3 classes in all 60 training samples; if they repeat "
-        f"the label, leave them out with dataset.drop_columns=[{names}]{rest}"
+        f"{subject} constant within each of the 3 classes and different between them, in all 60 "
+        "training samples; if they repeat the label, leave them out with "
+        f"dataset.drop_columns=[{names}]{rest}"
     )
 
 
@@ -118,7 +120,7 @@ def test_load_features_without_stored_names_are_reported_by_number(
     monkeypatch.setattr(csv_file, "MAX_NAMES_LENGTH", 3)
     features = {"x": noise(60), "target": [float(k % 3) for k in range(60)]}
     (message,) = labels_among(tmp_path, caplog, features, 3)
-    assert message.startswith("feature number 1 has one value for each of the 3 classes")
+    assert message.startswith("feature number 1 is constant within each of the 3 classes")
     assert message.endswith("leave it out with dataset.drop_columns")
 
 
@@ -132,7 +134,7 @@ NO_LABELS: dict[str, tuple[list[float], int]] = {
     "few repeats of a class": ([k % 3 for k in range(22)], 3),
     "one class": ([1.0] * 60, 1),
 }
-# Samples per class, and whether a feature with one value per class is reported.
+# Samples of each class, and whether a feature that is constant within each class is reported.
 RARE = {
     "1 of 200": ([199, 1], False),
     "2 of 200": ([198, 2], False),
@@ -152,7 +154,7 @@ def test_load_feature_unlike_the_label_is_not_reported(
 
 
 @pytest.mark.parametrize(("counts", "is_reported"), RARE.values(), ids=RARE)
-def test_load_feature_of_a_rare_class_is_reported_from_five_samples(
+def test_load_copy_of_the_label_is_reported_if_each_class_has_five_samples(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, counts: list[int], is_reported: bool
 ) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -182,7 +184,7 @@ class CheckedArray(np.ndarray):
         return np.asarray(self)[key]
 
 
-def test_label_among_features_checks_mapped_file_before_every_read(
+def test_warn_of_label_among_features_checks_mapped_file_before_every_read(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = np.arange(200) % 2
@@ -198,4 +200,4 @@ def test_label_among_features_checks_mapped_file_before_every_read(
         else:
             break
     assert CheckedArray.reads == left > 2
-    assert "feature 'x' has one value for each of the 2 classes" in caplog.text
+    assert "feature 'x' is constant within each of the 2 classes" in caplog.text
