@@ -17,7 +17,7 @@ from nnopt.io.safe_text import quoted
 from nnopt.schema import CsvConfig
 
 MAX_COLUMNS = 2**20
-MAX_COMPARED_NAMES = 2_000  # for suggestions
+MAX_COMPARED_NAMES = 2_000  # names searched for suggestions
 
 PIXEL = re.compile(r"(pixel|px)[ _.-]?(\d{1,9})", re.IGNORECASE | re.ASCII)
 GRID_PIXEL = re.compile(r"(\d{1,5})x(\d{1,5})", re.IGNORECASE | re.ASCII)
@@ -50,7 +50,7 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
     label = _label(names, config, path)
     if label in dropped:
         raise ConfigError(
-            f"dataset.drop_columns={list(config.drop_columns)} has the column of labels of "
+            f"dataset.drop_columns={list(config.drop_columns)} contains the column of labels of "
             f"{shown(path)}, {quoted(names[label])}; take it out of the list"
         )
     if unnamed := [index for index in kept if UNNAMED.fullmatch(names[index])]:
@@ -85,7 +85,7 @@ def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Pat
         hint = (
             "; test files without labels cannot be used: leave dataset.test out"
             if missing == required[:1]
-            else "; leave columns out of both with dataset.drop_columns=[...]"
+            else "; leave columns out of both files with dataset.drop_columns=[...]"
         )
         raise DataError(
             f"{shown(path)} has other columns than the training file: {' and '.join(lines)}{hint}"
@@ -226,7 +226,7 @@ def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
 
 
 def _pixel_order(names: list[str], path: Path) -> Sequence[int]:
-    """Return the columns in the order of the numbers in their names; without numbers, as is."""
+    """Return the columns sorted by the numbers in their names; without numbers, unsorted."""
     for pattern in (GRID_PIXEL, PIXEL, NUMBERED):
         found = [match for name in names if (match := pattern.fullmatch(name))]
         if len(found) == len(names):

@@ -26,7 +26,7 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.safe_text import quoted
 from nnopt.schema import CsvConfig, Validation
 
-MAX_NAMES_LENGTH = 2**20  # characters of all names of features
+MAX_NAMES_LENGTH = 2**20  # characters in the names of all features together
 MIN_COUNTED_ROWS = 10  # in fewer rows, a feature may equal the row number by chance
 
 
@@ -37,7 +37,7 @@ class Table:
     inputs: np.ndarray  # (M, C, H, W) uint8 or (M, D) float64
     labels: Labels
     columns: Columns
-    note: str  # on merged numbers; see ``RowReader``
+    note: str  # on different numbers that are equal in float64, or empty
 
 
 def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:
@@ -137,13 +137,13 @@ def _check_pixels(values: NDArray[np.float64], columns: Columns, before: int, pa
         raise DataError(
             f"{shown(path)}: row {before + row + 1:,} (counted after the header), column "
             f"{quoted(columns.feature_names[column])} holds {values[row, column]:g}; pixels are "
-            "whole numbers from 0 to 255; other numbers are features, with "
+            "whole numbers from 0 to 255; to read the columns as features, set "
             f"dataset.shape=[{values.shape[1]}]"
         )
 
 
 def _first_line(table: Table, config: CsvConfig) -> str:
-    """Return a note if the first line is 0, 1, 2, ..., which may be names or values."""
+    """Return a note if the first line may be names or values, such as 0, 1, 2."""
     names = table.columns.names
     if config.header and all(name.isdecimal() for name in names):
         return (

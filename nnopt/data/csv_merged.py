@@ -22,8 +22,7 @@ def merged_note(name: str, pair: tuple[str, str]) -> str:
     if all(number == number.to_integral_value() for number in map(_exact, pair)):
         above = " above 2^53"  # float64 represents all smaller whole numbers exactly
         remedy = (
-            "subtract a constant from all of them in all files, or leave the column out with "
-            f"{drop}"
+            f"subtract a constant from the column in all files, or leave the column out with {drop}"
         )
     elif abs(float(pair[0])) < SMALLEST_NORMAL:
         remedy = (
@@ -84,7 +83,7 @@ def _exact(text: str) -> Decimal:
 
 
 def _is_float64(text: str) -> bool:
-    """Return whether the nearest float64 number, rounded to the text's digits, gives the text."""
+    """Return whether the nearest float64, rounded to the digits of the text, equals its number."""
     number = _exact(text)
     digits = len(bytes(number.as_tuple().digits).rstrip(b"\0"))
     return Context(prec=max(digits, 1)).create_decimal(Decimal(float(text))) == number

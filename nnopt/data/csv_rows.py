@@ -37,7 +37,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 DIGITS = bytes.maketrans(b"123456789.E", b"0000000000e")
 LONG, TINY = b"0" * 16, b"e-000"
-"""Numbers may be inexact in float64 if their text, translated by ``DIGITS``, contains these."""
+"""A number may be inexact in float64 if its text, translated by ``DIGITS``, has one of these."""
 
 SWAP = str.maketrans(",.", ".,")  # exchanges commas and points, for decimal commas
 
@@ -85,7 +85,7 @@ class RowReader:
         return LONG in text or (b"e" in text and TINY in text)
 
     def _merged(self, values: NDArray[np.float64]) -> str:
-        """Return a note on two different numbers in one column of this chunk, equal in float64."""
+        """Return a note on two different numbers of a column that are equal in float64, if any."""
         counts = different_values(values)
         repeating = np.flatnonzero(counts < len(values)).tolist()
         records = list(self._records()) if repeating else []
@@ -111,7 +111,7 @@ class RowReader:
         self._lines_taken = []
         try:
             with warnings.catch_warnings():
-                # NumPy would read 1.5 as the whole number 1, with this warning.
+                # By default, NumPy only warns and reads 1.5 as the whole number 1.
                 warnings.simplefilter("error", DeprecationWarning)
                 return np.loadtxt(self._feed(self.lines), dtype=kind, **options)
         except (ValueError, DeprecationWarning) as error:
@@ -123,7 +123,7 @@ class RowReader:
 
     @cached_property
     def _input_order(self) -> NDArray[np.int64] | None:
-        """Return the position of each input among a row's numbers; None if they have its order."""
+        """Return the position of each input among a row's numbers; None if the orders are equal."""
         order = np.argsort(np.argsort(self.columns.features))
         return None if np.array_equal(order, np.arange(len(order))) else order
 
@@ -159,9 +159,9 @@ class RowReader:
             characters += len(line)
             if characters > MAX_CHUNK_LENGTH or count > 2 * CHUNK_ROWS:
                 raise DataError(
-                    f"{shown(self.path)}: a quotation mark is never closed in row "
-                    f"{self.done + 1:,} (counted after the header) or one of the next "
-                    f"{CHUNK_ROWS:,}, or a cell is too long"
+                    f"{shown(self.path)}: a quotation mark is never closed, or a cell is "
+                    f"too long, in row {self.done + 1:,} (counted after the header) or one of "
+                    f"the next {CHUNK_ROWS:,} rows"
                 )
             yield self._swapped(line)
 
@@ -214,4 +214,4 @@ class RowReader:
                 "; if the comma is a decimal comma, set dataset.decimal=comma; if it separates "
                 "thousands, delete it"
             )
-        return f"; leave a column out with dataset.drop_columns=[{quoted(name)}]"
+        return f"; leave the column out with dataset.drop_columns=[{quoted(name)}]"

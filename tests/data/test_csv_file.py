@@ -225,7 +225,7 @@ MERGED = {
     "zeros that are digits": ("0.33333333333333330000", "0.33333333333333333333"),
 }
 REMEDIES = {
-    "subtract a constant from all of them in all files, or leave the column out with ": [
+    "subtract a constant from the column in all files, or leave the column out with ": [
         ("12345678901234567890", "12345678901234567891"),
         ("9007199254740993", "9007199254740992"),
         ("1e21", "1000000000000000000001.0"),
@@ -268,7 +268,7 @@ def test_decode_remedy_for_numbers_equal_in_float64_depends_on_the_numbers(
 
 
 def test_decode_ambiguous_short_text_reports_both_numbers(tmp_path: Path) -> None:
-    """The short text can stand for either of two numbers that are equal in float64."""
+    """The short text can stand for either of the two long numbers, which are equal in float64."""
     texts = ("0.3333333333333333", "0.33333333333333333333", "0.33333333333333333334")
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate(texts))
     (note,) = decode(tmp_path, "label,x\n" + text).notes
@@ -300,14 +300,14 @@ EQUAL = {
 
 
 @pytest.mark.parametrize("texts", EQUAL.values(), ids=EQUAL)
-def test_decode_numbers_distinct_in_float64_are_not_reported(
+def test_decode_equal_numbers_and_different_float64_are_not_reported(
     tmp_path: Path, texts: tuple[str, str]
 ) -> None:
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))
     assert decode(tmp_path, "label,x\n" + text).notes == ()
 
 
-def test_decode_decimal_commas_equal_in_float64_are_reported(tmp_path: Path) -> None:
+def test_decode_numbers_with_decimal_commas_equal_in_float64_are_reported(tmp_path: Path) -> None:
     text = "label;x\n0;0,12345678901234567890\n1;0,12345678901234567891\n0;1\n"
     (note,) = decode(tmp_path, text, decimal="comma").notes
     assert "column 'x' has different numbers" in note
