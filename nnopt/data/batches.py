@@ -25,7 +25,7 @@ Indices = NDArray[np.int64]
 class Crops:
     """Random crops of an epoch's padded training images, and horizontal flips.
 
-    Entry i belongs to the i-th sample in the order of the epoch.
+    Entry i of a field belongs to the i-th sample in the order of the epoch.
     """
 
     top: Indices  # (N,), offsets from 0 to twice the padding
@@ -49,7 +49,7 @@ Box = tuple[slice, slice]  # rows and columns of an image
 class Mixing:
     """Mixup or cutmix of the samples of each batch.
 
-    Inputs x and labels t, as one-hot rows, are replaced:
+    Inputs x and one-hot labels t are replaced:
 
         x ← λ x + (1 - λ) x[partner]           mixup (Zhang et al. 2018), or
         x[box] ← x[partner][box]               cutmix (Yun et al. 2019, equation 1), then
@@ -59,7 +59,7 @@ class Mixing:
     λ and 1 - λ are exact in float32.
     """
 
-    weight: NDArray[np.float64]  # (batches,), λ of each batch in 0..1
+    weight: NDArray[np.float64]  # (batches,), λ of each batch, from 0 to 1
     boxes: tuple[Box | None, ...]  # one box per batch, shared by its samples; None for mixup
     partner: Indices  # (N,), position of each sample's partner within the batch
     classes: int  # K, the length of a row of t
@@ -69,7 +69,7 @@ class Mixing:
 class Augmentation:
     """The augmentation of an epoch's training samples.
 
-    The fields are applied in their order; a field that is None is off. Samples are normalized after
+    The fields are applied in the order below; None turns a field off. Samples are normalized after
     ``policy``. Entry i of a field belongs to the i-th sample in the order of the epoch.
     """
 
@@ -83,7 +83,7 @@ PLAIN = Augmentation()  # no augmentation
 
 
 def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) -> Augmentation:
-    """Draw the configured augmentation for ``count`` samples in the order of this epoch."""
+    """Draw the configured augmentation of the ``count`` training samples in an epoch."""
     chosen, classes = config.regularizer.augmentation, len(dataset.classes)
     size = dataset.input_shape[1:]  # height and width
     drawn = config.seed, epoch, count
@@ -106,8 +106,8 @@ def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) 
 def batch_parts(count: int, batch_size: int, accumulation_steps: int) -> list[slice]:
     """Split a batch of ``count`` samples into micro-batches, whose gradients are added.
 
-    A micro-batch has at most ⌈batch_size / accumulation_steps⌉ rows. There are as few micro-batches
-    as possible, so a smaller last batch has fewer, and their sizes differ by at most one.
+    A micro-batch has at most ⌈batch_size / accumulation_steps⌉ rows. A batch is split into as few
+    micro-batches as possible. The sizes of its micro-batches differ by at most one.
     """
     parts = -(-count // -(-batch_size // accumulation_steps))
     return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
@@ -151,7 +151,7 @@ def crop_indices(top: Any, left: Any, flip: Any, down: Any, across: Any) -> tupl
     top, left, flip: (n,), entries of ``Crops``. down, across: 0..H-1 and 0..W-1. All arguments
     are NumPy arrays, or all are PyTorch tensors on one device.
     """
-    mirrored = flip[:, None] * (len(across) - 1 - 2 * across)  # W-1-c in place of c
+    mirrored = flip[:, None] * (len(across) - 1 - 2 * across)  # column W-1-k in place of k
     columns = left[:, None] + across + mirrored
     rows = top[:, None] + down
     return rows[:, :, None], columns[:, None, :]

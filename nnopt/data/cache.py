@@ -1,9 +1,9 @@
 """The cache of decoded datasets: folders ``<data.cache>/<dataset>-<hash>``, see ``cache_entry``.
 
 The hash covers everything that decoding depends on: ``FORMAT``, the settings of the source and the
-SHA-256 of its files. ``<data.cache>/index/<dataset>-<hash>.json`` contains the name of the
-folder and a fingerprint: the sizes and times of the files. While the fingerprint is unchanged, the
-files are not read again.
+SHA-256 of its files. A file ``<data.cache>/index/<dataset>-<hash of paths and settings>.json``
+contains the name of the folder and a fingerprint: the sizes and times of the files. While the
+fingerprint is unchanged, the files are not read again.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ INDEX_NAME = re.compile(r"[a-z0-9_]+-[0-9a-f]{16}\.json")
 def cached(source: Source[Any], cache: Path, root: Path | None = None) -> Decoded:
     """Return the arrays of a source from ``cache``; decode and store them if they are absent.
 
-    If the cache cannot be written, the arrays stay in memory, with a warning. Links below
-    ``cache``, and between ``cache`` and the folder of the datasets, ``root``, are not followed.
+    If the cache cannot be written, the arrays stay in memory, with a warning. ``root`` is the
+    folder of the datasets. No link in ``cache``, or on the path from ``root`` to it, is followed.
     """
     paths = {role: str(path) for role, path in source.files.items()}
     identity = _hash_of(source.name, paths, source.settings)
@@ -66,7 +66,7 @@ def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
     # For a CSV source, the settings contain the file name of each part.
     contents = source.settings, sorted(decoded.sources.items()), parts, decoded.classes
     entry = f"{source.name}-{_hash_of(source.name, *contents)}"
-    temporary = cache / f".{index.stem}.tmp"  # this process holds the lock
+    temporary = cache / f".{index.stem}.tmp"  # for one process: the caller holds the lock
     try:
         remove(temporary)
         temporary.mkdir()
@@ -86,7 +86,7 @@ def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
 def _publish(temporary: Path, folder: Path, contents: Mapping[str, Any]) -> None:
     """Rename ``temporary`` to ``folder`` unless an equal entry exists. Raises OSError.
 
-    The files of a damaged entry are deleted and never overwritten, because other processes may have
+    The files of a damaged entry are deleted, not overwritten, because other processes may have
     mapped them into memory. If the entry is a link, only the link is deleted.
     """
     try:

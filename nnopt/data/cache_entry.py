@@ -23,12 +23,12 @@ from nnopt.io.received_files import open_received, parse_json, read_received
 
 CONTENTS = "contents.json"
 MAX_CONTENTS_BYTES = 2**24
-# Larger arrays are memory-mapped, not copied. Reading a truncated mapping ends the process with
-# SIGBUS. So ``Part.check_file`` checks the size of the file before each read.
+# The inputs of a larger entry are memory-mapped, not copied. Reading a truncated mapping ends the
+# process with SIGBUS. So ``Part.check_file`` checks the size of the file before each read.
 MAX_COPIED_BYTES = 256 * 2**20
 INPUT_TYPES = {4: ("uint8",), 2: ("float32", "float64")}  # number of axes -> allowed types
 KINDS = ("inputs", "labels", "repeated_rows", "repeated_groups")  # the arrays of each part
-SEQUENCES = ("classes", "mean", "std", "notes", "features")  # stored as lists
+SEQUENCES = ("classes", "mean", "std", "notes", "features")  # fields that are stored as lists
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError)
 """The errors that reading a damaged or hostile cache entry raises."""
 
@@ -105,7 +105,7 @@ def changed_files(folder: Path) -> list[Path]:
 
 
 def is_equal(folder: Path, contents: Mapping[str, Any]) -> bool:
-    """Return whether a cache folder has exactly these contents and arrays."""
+    """Return whether a cache folder has these ``contents`` and undamaged arrays."""
     try:
         return _contents(folder) == contents and not changed_files(folder)
     except UNREADABLE:
@@ -120,7 +120,7 @@ def _contents(folder: Path) -> Any:
 
 
 class _ArraySpec:
-    """Allowed shape and type of an array. Raises an exception in ``UNREADABLE`` for others."""
+    """The shape and type of an array. Raises an exception in ``UNREADABLE`` if not allowed."""
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         self.shape = tuple(found["shape"])

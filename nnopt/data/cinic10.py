@@ -29,12 +29,12 @@ from nnopt.io.safe_text import visible
 
 LOG = logging.getLogger("nnopt")
 
-HIDDEN = {"Thumbs.db", "desktop.ini", "Icon\r"}  # and all names that begin with a dot
+HIDDEN = {"Thumbs.db", "desktop.ini", "Icon\r"}  # skipped, as are all names that begin with a dot
 SIDE = 32
 CRITICAL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-PALETTE = 3  # colour type of a PNG
+PALETTE = 3  # colour type of a PNG with a palette
 MAX_FILE_BYTES = 2**20  # an image has 3 KB of pixels, and metadata
-STATS_PER_CLASS = 100  # files of a class folder whose times and sizes are in the fingerprint
+STATS_PER_CLASS = 100  # maximum number of files whose sizes and times are in the fingerprint
 IMAGES_PER_TASK = 500
 MIN_POOL_IMAGES = 20_000  # with fewer images, two processes take longer than one
 PROGRESS_SECONDS = 5.0  # between two lines of progress
@@ -50,7 +50,7 @@ def locate(published: Published, root: Path) -> Source[Published]:
 def candidates(published: Published, root: Path) -> list[Location]:
     """Return the folders that can contain the tree, and the paths of the parts in them.
 
-    In ``root`` itself, a part such as "train" counts only if it contains a class folder.
+    A part such as "train" directly in ``root`` must contain the folder of the first class.
     """
     folders = [root / published.folder, *similar_folders(root, published.folder)]
     checks = {**dict.fromkeys(folders, "."), root: published.classes[0]}
@@ -66,8 +66,8 @@ def candidates(published: Published, root: Path) -> list[Location]:
 def _fingerprint(folders: Iterable[Path]) -> str:
     """Return a hash of all names, and of sizes and times of some files of each class folder.
 
-    Reading 270,000 names takes 0.1 s, reading their sizes and times 2 s. So not every image that is
-    changed in place is detected; ``nnopt data verify`` reads all images.
+    Reading 270,000 names takes 0.1 s; reading their sizes and times takes 2 s. So the change of an
+    image in place may not be detected. ``nnopt data verify`` reads all images.
     """
     (folder,) = folders
     digest = hashlib.sha256()
@@ -164,7 +164,7 @@ Images = tuple[NDArray[np.uint8], list[bytes]]  # pixels (n, 3, 32, 32), SHA-256
 def _decode_all(folders: list[list[Path]]) -> Iterator[tuple[list[Path], Images]]:
     """Yield the files and their images in order, in groups of at most ``IMAGES_PER_TASK``.
 
-    Two processes decode large trees, because Pillow holds the global interpreter lock.
+    A large tree is decoded by two processes, not threads: Pillow holds the global interpreter lock.
     """
     tasks = [
         paths[first : first + IMAGES_PER_TASK]

@@ -29,7 +29,7 @@ class Labels:
     path: Path
     has_decimal_commas: bool = False
     first_rows: dict[str, int] = field(default_factory=dict)  # text -> first row with this text
-    codes: list[np.ndarray] = field(default_factory=list)  # for each row, index in ``first_rows``
+    codes: list[np.ndarray] = field(default_factory=list)  # per chunk: indices in ``first_rows``
     rows: int = 0
     _numbers: dict[str, int] = field(default_factory=dict)
 
@@ -69,13 +69,13 @@ class Labels:
         return f"{shown(self.path)}: label {quoted(text)} at index {row:,} (row {row + 1:,})"
 
     def whole(self, text: str) -> str | None:
-        """Return a whole number in its shortest form; None for other labels."""
+        """Return the whole number that a label represents, such as 7 for 007; None for others."""
         if number := WHOLE.fullmatch(self._with_points(text)):
             return ("-" if number[1] == "-" and number[2] != "0" else "") + number[2]
         return None
 
     def classes(self) -> tuple[tuple[str, ...], list[str]]:
-        """Return the classes, and notes. Raises DataError for numbers that are not whole."""
+        """Return the classes, and notes. Raises DataError for numeric labels such as 1.5."""
         whole = {text: self.whole(text) for text in self.first_rows}
         others = [text for text, number in whole.items() if number is None]
         if others and all(is_number(self._with_points(text)) for text in whole):

@@ -47,14 +47,14 @@ def is_number(text: str) -> bool:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names for a message, and the number of the others."""
+    """Return a text with the first ``most`` names, and the number of the others."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(quoted, names[:most])) + more
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a CSV file: plain, gzip or the only CSV file of a ZIP. Reading raises DataError."""
+    """Open a plain or gzipped CSV file, or the only one in a ZIP. Reading may raise DataError."""
     check_regular(path)
     try:
         with ExitStack() as stack:

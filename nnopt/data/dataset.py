@@ -17,14 +17,14 @@ class Part:
     """Training, validation or test samples: rows of shared, possibly memory-mapped arrays."""
 
     inputs: np.ndarray  # (M, C, H, W) uint8, (M, D) float64 or (M, 2) float32 points; read-only
-    labels: NDArray[np.int64]  # (M,) in 0..K-1; -1 marks rows of classes that are not selected
+    labels: NDArray[np.int64]  # (M,) classes 0..K-1; -1 in rows of classes that are not selected
     rows: NDArray[np.int64]  # (N,), ascending indices of the samples of this part
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, rows: NDArray[np.int64]) -> np.ndarray:
-        """Return a copy of these rows of the inputs. Raises DataError; see ``check_file``."""
+        """Return a copy of ``self.inputs[rows]``. Raises DataError; see ``check_file``."""
         self.check_file()
         taken: np.ndarray = self.inputs[rows]
         return taken
@@ -47,11 +47,11 @@ class Part:
 class Normalization:
     """The normalization ``(x - origin) * scale + shift`` of an input x.
 
-    ``origin`` is subtracted first, so that values such as times, which differ only in their last
-    digits, stay exact.
+    ``origin`` is subtracted first, so that values that differ only in their last digits, such as
+    times, stay different.
     """
 
-    scale: NDArray[np.float64]  # (C,), one number per channel of images, or (D,), per feature
+    scale: NDArray[np.float64]  # (C,) for images, one per channel, or (D,) for features
     shift: NDArray[np.float64]  # same shape as ``scale``
     origin: NDArray[np.float64] | None = None  # (D,) for float64 features; None means 0
 

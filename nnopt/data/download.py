@@ -37,7 +37,7 @@ def locate_published(name: str, root: Path) -> Source[Published]:
 
 
 def presence(published: Published, root: Path) -> tuple[bool, str]:
-    """Return whether a dataset is complete, and its folder or its missing files. Reads no file."""
+    """Return whether a dataset is complete, and its folder or the error. Reads no image."""
     try:
         return True, locate_published(published.name, root).location
     except DataError as error:
@@ -47,8 +47,8 @@ def presence(published: Published, root: Path) -> tuple[bool, str]:
 def verify(published: Published, root: Path, cache: Path) -> list[str]:
     """Read all files of a dataset and its cache, and return the problems found.
 
-    The images of CINIC-10 have no published SHA-256. They are verified by their number and by the
-    CRC of each chunk of each file. Raises DataError for a file that is missing, damaged or part of
+    The images of CINIC-10 have no published SHA-256. Their number, and the CRC of each chunk of
+    each file, are checked instead. Raises DataError for a file that is missing, damaged or part of
     another dataset.
     """
     decoded = locate_published(published.name, root).decode()
@@ -59,7 +59,7 @@ def verify(published: Published, root: Path, cache: Path) -> list[str]:
 def fetch(published: Published, root: Path, report: Report) -> None:
     """Download the missing files of a dataset to ``root``.
 
-    Existing files are never overwritten. If two processes call this at once, one waits. Raises
+    Existing files are never overwritten. If two processes fetch a dataset, one waits. Raises
     DataError if no address has the published file, and OutputError if a file cannot be written.
     """
     try:
@@ -102,7 +102,7 @@ def _fetch_archive(published: Published, root: Path, report: Report) -> None:
         raise DataError(f"{shown(folder)} is incomplete ({where}); move it away and fetch again")
     archive = _download(published.downloads[0], root, report)
     report(f"unpacking {shown(archive)}")
-    temporary = root / f".{published.folder}.tmp"  # the caller holds the lock
+    temporary = root / f".{published.folder}.tmp"  # for one process: the caller holds the lock
     try:
         remove(temporary)
         temporary.mkdir(parents=True)
@@ -154,7 +154,7 @@ def _download(download: Download, root: Path, report: Report) -> Path:
                 ),
             )
             return target
-        except (RequestException, ValueError) as error:  # pooch: ValueError for a wrong checksum
+        except (RequestException, ValueError) as error:  # ValueError: a wrong checksum
             problems.append(f"{address}: {' '.join(str(_cause(error)).split())}")
     raise DataError(
         f"cannot fetch {target.name} to {shown(target.parent)} (checksum {download.checksum}): "
@@ -171,7 +171,7 @@ def _cause(error: Exception) -> Exception:
 
 
 class _Progress:
-    """The progress bar interface of pooch; reports one line per 10 %."""
+    """A progress bar for pooch. It reports a line for each 10 % of a file above 10 MB."""
 
     def __init__(self, name: str, report: Report) -> None:
         self.name, self.report = name, report

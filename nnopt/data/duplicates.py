@@ -17,8 +17,8 @@ NONE_REPEATED = np.empty((2, 0), dtype=np.int64)
 def row_hashes(inputs: np.ndarray) -> NDArray[np.int64]:
     """Return the hashes (M,) of the rows of ``inputs`` (M, ...).
 
-    A hash is Python's 64-bit hash of the row's bytes. Among 10⁶ different rows, two have
-    the same hash with probability 3·10⁻⁸. -0.0 equals 0.0.
+    A hash is Python's 64-bit hash of the row's bytes. The probability that any two of 10⁶ different
+    rows have the same hash is 3·10⁻⁸. -0.0 and 0.0 have the same hash.
     """
     hashes = np.empty(len(inputs), dtype=np.int64)
     row_bytes = math.prod(inputs.shape[1:]) * inputs.dtype.itemsize
@@ -35,7 +35,7 @@ def repeated_rows(parts: Mapping[str, tuple[np.ndarray, Any]]) -> dict[str, NDAr
     """Find the rows whose inputs equal those of another row in any part.
 
     Equal rows form a group. The result contains an array (2, k) for each part: the k indices of its
-    repeated rows, ascending, and the group of each. Groups are numbered by their first rows.
+    repeated rows, ascending, and the group of each. Groups are numbered in the order of first rows.
     """
     hashes = {name: row_hashes(inputs) for name, (inputs, _) in parts.items()}
     ordered = np.concatenate(list(hashes.values()))
@@ -55,7 +55,7 @@ def repeated_rows(parts: Mapping[str, tuple[np.ndarray, Any]]) -> dict[str, NDAr
 def groups_among(repeated: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the group of each repeated row in ``rows``.
 
-    ``repeated``, (2, k), contains the repeated rows of a part, and their groups.
+    ``repeated`` (2, k) is the array of one part in the result of ``repeated_rows``.
     """
     groups: NDArray[np.int64] = repeated[1][np.isin(repeated[0], rows)]
     return groups

@@ -52,14 +52,14 @@ def candidates(published: Published, root: Path) -> list[Location]:
 
 
 def spellings(file: str) -> list[str]:
-    """Return the accepted paths of a file: "-idx" or ".idx", optionally with ".gz" and a folder."""
+    """Return the accepted paths of a file: "-idx" or ".idx", with or without ".gz" and a folder."""
     dotted = file.replace("-idx", ".idx")
     names = [file, f"{file}.gz", dotted, f"{dotted}.gz"]
     return [*names, *(f"{folder}/{name}" for folder in (file, dotted) for name in names)]
 
 
 def _other_dataset(published: Published, location: Location) -> tuple[Path, Published, str] | None:
-    """Return the label file, its dataset and its official name if it is another dataset's file."""
+    """Return the label file, its dataset and its official name if it belongs to another dataset."""
     path = location.paths[FILES["train"][1]]
     try:
         other = owner(sha256(read(path, MAX_LABELS_BYTES, size_in_header)))

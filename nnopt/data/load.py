@@ -1,6 +1,6 @@
 """Loads a configured dataset: finds, decodes, splits and normalizes it.
 
-A part holds row numbers of shared arrays, so no image is copied.
+Each part, such as the training samples, is a list of row numbers, so no image is copied.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from nnopt.schema import CsvConfig, DataConfig, DatasetVariant, SpiralConfig, Tw
 LOG = logging.getLogger("nnopt")
 
 CHUNK_CELLS = 2**20
-MIN_LENGTH = 1e-300  # smallest range or standard deviation; its inverse is finite
+MIN_LENGTH = 1e-300  # a feature with a smaller range or standard deviation is not scaled
 
 
 def load(dataset: DatasetVariant, data: DataConfig, seed: int, dtype: str = "float32") -> Dataset:
     """Load and split a dataset. The same arguments give the same rows.
 
     The arrays of the last few datasets stay in memory, because the runs of a sweep share them.
-    Later changes of the files are not detected. All arrays are read-only. ``dtype`` is the number
+    Later changes of their files are not detected. All arrays are read-only. ``dtype`` is the number
     type of the backend: features whose values become equal in this type cause a warning.
 
     Raises DataError for a missing or damaged file, and ConfigError for data that do not fit the
@@ -141,8 +141,8 @@ def _cut(part: Part, fraction: float, key: str, random: np.random.Generator) -> 
 def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
     """Return scale and shift per channel or feature.
 
-    For images, mean and variance are computed from the whole published training part, so they do
-    not depend on split, subset or classes. For features, they are computed from the training rows.
+    For published images, mean and standard deviation are computed from the whole training part, so
+    they do not depend on split, subset or classes. For features, only the training rows are used.
     Constant channels and features are shifted but not scaled.
     """
     width = train.inputs.shape[1]
@@ -160,7 +160,7 @@ def _scaled_features(train: Part, rule: str) -> Normalization:
     step = max(1, CHUNK_CELLS // train.inputs.shape[1])
     starts = range(0, len(train), step)
 
-    @lru_cache(maxsize=1)  # a single chunk is read once
+    @lru_cache(maxsize=1)  # if all rows fit into one chunk, they are read once
     def chunk(start: int) -> NDArray[np.float64]:
         return train.take(train.rows[start : start + step]).astype(np.float64, copy=False)
 

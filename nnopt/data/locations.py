@@ -1,4 +1,4 @@
-"""Finds a published dataset: in its official folder, one of similar name, or data.root itself."""
+"""Finds a published dataset in its official folder, a folder of similar name, or data.root."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_LISTED_FOLDERS = 3
 
 @dataclass(frozen=True)
 class Location:
-    """A folder, and the path of each file of a dataset in it; None if the file is absent."""
+    """A folder, and the path in it of each file of a dataset, or None for an absent file."""
 
     folder: Path
     files: Mapping[str, Path | None]
@@ -38,7 +38,7 @@ class Location:
 def location_in(folder: Path, spellings: Mapping[str, Sequence[str]]) -> Location:
     """Search ``folder`` for files. spellings: file -> the names that the file can have.
 
-    Of several existing paths, the first regular file is used, or else the first path.
+    If several of them exist, the first regular file is used, or else the first path.
     """
     files: dict[str, Path | None] = {}
     for file, names in spellings.items():
@@ -50,7 +50,7 @@ def location_in(folder: Path, spellings: Mapping[str, Sequence[str]]) -> Locatio
 def complete_locations(
     published: Published, root: Path, candidates: list[Location]
 ) -> list[Location]:
-    """Return the candidates that have all files, in order. Raises DataError if there are none."""
+    """Return the candidates that have all files. Raises DataError if there are none."""
     if complete := [location for location in candidates if not location.absent]:
         return complete
     raise _missing(published, root, candidates)

@@ -38,7 +38,7 @@ class Policy:
 
 
 def draw_policy(seed: int, epoch: int, count: int, chosen: AugmentationConfig) -> Policy | None:
-    """Draw an epoch's operations and levels for ``count`` images; None without a policy.
+    """Draw an epoch's operations and levels for ``count`` images; None if no policy is chosen.
 
     The drawn operations do not depend on the magnitude or on the number of operations.
     """

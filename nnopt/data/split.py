@@ -14,11 +14,11 @@ Rows = NDArray[np.int64]
 
 
 def stratified(labels: Rows, rows: Rows, count: int, random: np.random.Generator) -> Rows:
-    """Draw ``count`` of ``rows`` (N,), ascending, with each class in proportion to its size.
+    """Draw ``count`` of the ``rows`` (N,), each class in proportion to its size, and sort them.
 
     ``labels`` (M,) are the classes of all rows of the arrays. From a class with n_k rows,
-    count * n_k / N rows are drawn, rounded down. The rest is drawn from the classes with the
-    largest remainders that have rows left.
+    count * n_k / N rows are drawn, rounded down. The rows that are still lacking are drawn
+    from the classes with the largest remainders, one from each.
     """
     classes, sizes = np.unique(labels[rows], return_counts=True)
     exact = sizes * count
@@ -57,7 +57,7 @@ def subset(labels: Rows, rows: Rows, count: int | None, random: np.random.Genera
 
 
 def _subset_size(count: int | None, available: int) -> int:
-    """Return the size of dataset.subset. Raises ConfigError if there are fewer samples."""
+    """Return ``count``, or ``available`` for None. Raises ConfigError if ``count`` is larger."""
     if count is not None and count > available:
         raise ConfigError(
             f"dataset.subset={count}: the training part has {available:,} samples; allowed are 1 "
@@ -67,7 +67,7 @@ def _subset_size(count: int | None, available: int) -> int:
 
 
 def check_own_part(name: str, parts: Container[str]) -> None:
-    """Raise ConfigError unless there is a validation part, for dataset.validation.source=own."""
+    """Raise ConfigError if a dataset has no validation part of its own."""
     if "valid" not in parts:
         raise ConfigError(
             f"dataset.validation.source=own: {name} has no validation part of its own "
@@ -78,7 +78,7 @@ def check_own_part(name: str, parts: Container[str]) -> None:
 def training_samples(dataset: ImageConfig, parts: Mapping[str, int]) -> int | None:
     """Return the number of training samples; None if it depends on the selected classes.
 
-    ``parts`` contains the published sizes. Raises ConfigError if a part is missing or too small.
+    ``parts`` maps each part to its size. Raises ConfigError if a part is missing or too small.
     """
     rule = dataset.validation
     if rule.source == "own":

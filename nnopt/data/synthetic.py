@@ -1,6 +1,6 @@
 """Generated points in the plane: spiral arms, two half moons, two circles.
 
-The training and test parts have the same shape, and noise from different random streams.
+The training and test points lie on the same curves, with noise from different random streams.
 """
 
 from __future__ import annotations
