@@ -31,7 +31,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8. Bytes of file names that are not UTF-8 are kept."""
+    """Write ``text`` as UTF-8. A surrogate escape of ``os.fsdecode`` becomes its original byte."""
     write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
 
 

@@ -1,4 +1,4 @@
-"""Locks on folders and files, which the system releases when their process ends.
+"""Locks on folders and files. The system releases a lock when the process that holds it ends.
 
 So there are no stale locks. On Windows, which has no flock, the package filelock acquires the
 locks. Links are not followed, because a folder may be a download.
@@ -26,7 +26,7 @@ except ImportError:  # Windows
 
 LOCK = "lock"
 LOCK_ATTEMPTS = 20
-RETRY_SECONDS = 0.01  # pause; ``is_held`` in another process may lock for some microseconds
+RETRY_SECONDS = 0.01  # pause after a failed attempt; ``is_held`` locks for microseconds
 
 NO_LOCK_ERRORS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 """The errors of a file system without locks, such as Lustre and NFS with some mount options."""
@@ -65,7 +65,7 @@ def locked(path: Path, wait: bool, attempt: Callable[[int, bool], bool] = take) 
     """Hold the lock file ``path`` in the context. Yield False if another process holds it.
 
     With ``wait``, wait for the lock. attempt: function that locks the open file. Raises
-    OutputError, also if ``attempt`` raises OSError.
+    OutputError if the file cannot be opened or locked.
     """
     with ExitStack() as stack:
         try:
@@ -80,7 +80,7 @@ def hold(folder: Path, wait: bool = False) -> AbstractContextManager[bool]:
     """Hold the lock of a folder in the context. Yield False if another process holds it.
 
     The folder must exist. With ``wait``, wait for the lock. On a file system without locks, yield
-    True. Raises OutputError, also if the lock file is a link, a pipe or a device.
+    True. Raises OutputError, for instance if the lock file is a link, a pipe or a device.
     """
     return locked(folder / LOCK, wait, _take_if_there_are_locks)
 

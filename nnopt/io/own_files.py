@@ -40,7 +40,7 @@ SWEEP_FILES = frozenset(
 
 PLOTS, SUBMITIT = "plots", "submitit"  # names of folders
 PLOT_SUFFIXES = (".png", ".svg")
-TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")  # by atomic_files; has the process id
+TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")  # of ``atomic_files``; contains the process id
 
 
 def open_to_append(path: Path) -> int:
@@ -151,7 +151,7 @@ def remove_run(folder: Path) -> None:
 
 
 def remove_files(folder: Path, names: Iterable[str]) -> None:
-    """Remove those of these files that exist. Raises OutputError."""
+    """Remove files from a folder; absent files are ignored. Raises OutputError."""
     try:
         _remove_files(folder, list(names))
     except OSError as error:

@@ -44,7 +44,7 @@ def kind_of(mode: int) -> str:
 def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
     """Open a regular file of at most ``limit`` bytes that belongs to ``folder``.
 
-    ``folder`` itself may be a link. A link inside ``folder`` may only lead to a file inside it.
+    ``folder`` itself may be a link. A link in ``folder`` may only lead to a file in ``folder``.
     The call never blocks. Raises OSError, whose ``strerror`` is the reason.
     """
     status, real = os.lstat(path), str(path)

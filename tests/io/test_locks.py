@@ -76,7 +76,7 @@ def test_hold_file_system_without_locks_always_succeeds(
     assert not is_held(tmp_path)
 
 
-def test_hold_other_errors_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hold_input_output_error_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(file: int, operation: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -87,7 +87,7 @@ def test_hold_other_errors_are_raised(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @contextmanager
 def holding_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that holds the folder until it is killed."""
+    """Start and yield a process that holds the lock of ``folder`` until the process is killed."""
     code = (
         "import os, sys, time; from pathlib import Path; from nnopt.io.locks import hold\n"
         "with hold(Path(sys.argv[1])):\n print('held', flush=True); time.sleep(600)"
@@ -149,7 +149,7 @@ def test_lock_file_that_is_not_regular_is_refused(tmp_path: Path, kind: str, why
     assert outside.exists() == (kind in {"link", "hard link"})
 
 
-def test_lock_named_pipe_with_a_reader_is_refused(tmp_path: Path) -> None:
+def test_lock_file_that_is_a_pipe_with_a_reader_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lock")
     reader = os.open(tmp_path / "lock", os.O_RDONLY | os.O_NONBLOCK)
     try:
@@ -179,7 +179,7 @@ def test_exclusive_waits_for_the_holder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_exclusive_on_file_system_without_locks_raises(
+def test_exclusive_on_file_system_without_locks_raises_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(file: int, operation: int) -> None:
@@ -191,7 +191,7 @@ def test_exclusive_on_file_system_without_locks_raises(
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EIO])
-def test_lock_refused_by_the_system_raises(
+def test_lock_refused_by_the_system_raises_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     calls = list[int]()
@@ -211,8 +211,8 @@ def test_lock_refused_by_the_system_raises(
     assert not is_held(tmp_path)
 
 
-def test_exclusive_waiting_processes_get_the_lock_in_order(tmp_path: Path) -> None:
-    """The kernel queues processes that wait in flock, and lists them in /proc/locks."""
+def test_exclusive_waiting_threads_get_the_lock_in_order(tmp_path: Path) -> None:
+    """The kernel queues the callers that wait in flock, and lists them in /proc/locks."""
     if not Path("/proc/locks").exists():
         pytest.skip("/proc/locks is not there: the number of waiting threads is not known")
     path, order = tmp_path / "a.lock", list[int]()
