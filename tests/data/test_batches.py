@@ -61,7 +61,7 @@ def test_batch_parts_cover_the_batch(count: int, batch_size: int, accumulation_s
 def cut_out_by_loops(
     images: np.ndarray, crop: int, top: np.ndarray, left: np.ndarray, flip: np.ndarray
 ) -> np.ndarray:
-    """Return a crop of the zero-padded image, mirrored if ``flip``, pixel by pixel."""
+    """Return a crop of each zero-padded image, mirrored if its ``flip`` is True, pixel by pixel."""
     n, channels, height, width = images.shape
     result = np.zeros_like(images)
     for i in range(n):
@@ -85,7 +85,7 @@ def cut_out_by_loops(
     flip=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_crop_indices_equal_loops(
+def test_crop_indices_give_the_same_crops_as_loops(
     n: int, channels: int, height: int, width: int, crop: int, flip: bool, seed: int
 ) -> None:
     images = np.random.default_rng(seed).integers(1, 256, (n, channels, height, width), np.uint8)
@@ -135,7 +135,7 @@ def test_draw_crops_without_crop_and_flip_returns_none() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 7])
-def test_draw_crops_without_padding_changes_nothing(count: int) -> None:
+def test_draw_crops_without_padding_have_zero_offsets(count: int) -> None:
     crops = draw_crops(0, 0, count, crop=0, flip=True)
     assert crops is not None
     assert not crops.top.any()
@@ -148,7 +148,9 @@ def test_draw_crops_without_padding_changes_nothing(count: int) -> None:
     side=st.integers(1, 9),
     seed=st.integers(0, 1000),
 )
-def test_hidden_pixels_equal_loops(height: int, width: int, side: int, seed: int) -> None:
+def test_hidden_pixels_are_the_same_as_with_loops(
+    height: int, width: int, side: int, seed: int
+) -> None:
     squares = draw_squares(seed, 0, 5, side, height, width)
     hidden = hidden_pixels(squares.row, squares.column, side, np.arange(height), np.arange(width))
     assert hidden.shape == (5, 1, height, width)
@@ -176,7 +178,7 @@ def test_draw_squares_centre_is_any_pixel() -> None:
     alpha=st.sampled_from([1e-300, 1e-3, 0.2, 1.0, 8.0, 1000.0]),
     seed=st.integers(0, 1000),
 )
-def test_draw_mixup_permutes_batches_and_weights_sum_to_one(
+def test_draw_mixup_permutes_each_batch_and_its_weights_sum_to_one(
     count: int, batch_size: int, alpha: float, seed: int
 ) -> None:
     mixing = draw_mixup(seed, 3, count, batch_size, alpha, classes=4)
@@ -237,10 +239,11 @@ def test_draw_cutmix_weight_is_the_area_outside_of_the_box(
 
 @pytest.mark.parametrize(("alpha", "side"), [(1.0, 2 / 3), (1000.0, 0.5**0.5)])
 def test_draw_cutmix_boxes_have_the_distribution_of_the_paper(alpha: float, side: float) -> None:
-    """Compare with expected values; ``side`` is the mean of the side s = √(1 - λ).
+    """Compare with expected values. The image has the side 1, and a box the side s = √(1 - λ).
 
-    The centre c of a box is uniform in 0..1. The box touches an edge if c < s / 2, with the mean
-    probability side / 2. On average it begins at E[max(c - s / 2, 0)] = E[(1 - s / 2)²] / 2.
+    ``side`` is the mean of s. The centre c of a box is uniform in 0..1. The box touches the edge at
+    0 if c < s / 2, which has the probability side / 2. It begins at max(c - s / 2, 0), which has
+    the mean E[(1 - s / 2)²] / 2.
     """
     mixing = draw_cutmix(0, 0, 20_000, 1, alpha, 2, 1000, 500)
     edges = np.array([(b[0].start, b[0].stop, b[1].start, b[1].stop) for b in mixing.boxes if b])
@@ -264,7 +267,7 @@ def test_draw_cutmix_partners_and_centres_do_not_depend_on_alpha() -> None:
 
 
 def test_draw_either_gives_each_batch_mixup_or_cutmix() -> None:
-    """10,000 draws with probability ½ are within four standard deviations of 5,000."""
+    """Of 10,000 batches, 5,000 have mixup, with a tolerance of four standard deviations."""
     mixup = draw_mixup(0, 0, 29_999, 3, 1.0, 2)
     cutmix = draw_cutmix(0, 0, 29_999, 3, 1.0, 2, 6, 5)
     both = draw_either(0, 0, 29_999, 3, mixup, cutmix)
@@ -284,7 +287,7 @@ def images() -> Dataset:
     return Dataset("test", ("a", "b", "c"), part, None, part, Normalization(*np.ones((2, 1))), {})
 
 
-def test_draw_augmentation_none_is_plain(
+def test_draw_augmentation_without_settings_is_empty(
     make_config: Callable[..., Config],
 ) -> None:
     assert draw_augmentation(make_config(), images(), 1, 30) == Augmentation()

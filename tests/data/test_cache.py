@@ -123,7 +123,9 @@ def test_cached_damaged_index_is_rewritten(tmp_path: Path, content: str) -> None
     assert json.loads(index.read_text())["entry"] == entry(tmp_path / "cache").name
 
 
-def test_cached_other_format_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_entry_of_another_format_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
     monkeypatch.setattr(cache, "FORMAT", cache.FORMAT + 1)
@@ -198,7 +200,7 @@ def test_cached_sources_with_equal_content_share_an_entry(
 def test_cached_entry_with_other_labels_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The entry has the expected name and valid checksums, but arrays of a different source."""
+    """The entry has the expected name and valid checksums, but other labels than the source."""
     one, other = Counted(tmp_path / "one"), Counted(tmp_path / "other")
     expected = np.array(cached(one.source, tmp_path / "cache").parts["train"][1])
     folder = entry(tmp_path / "cache")
@@ -352,7 +354,7 @@ def test_csv_files_with_swapped_contents_are_decoded_again(tmp_path: Path) -> No
 
 
 def test_cached_key_depends_on_the_settings(tmp_path: Path) -> None:
-    """Only the settings differ, as with a future option of a decoder."""
+    """The sources differ only in their settings, as if a decoder had a new option."""
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
     other = replace(counted.source, settings=replace(MNIST, shape=(1, 4, 4)))
@@ -364,7 +366,7 @@ def test_cached_key_depends_on_the_settings(tmp_path: Path) -> None:
 def test_cached_damaged_entry_is_replaced_while_mapped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files that another process has mapped are deleted and never overwritten."""
+    """Mapped files are deleted, not overwritten, so their mappings keep the old contents."""
     monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
     counted = Counted(tmp_path)
     inputs, _ = cached(counted.source, tmp_path / "cache").parts["train"]

@@ -37,7 +37,7 @@ def write_binary(root: Path) -> None:
 
 
 def batch(index: int) -> dict[Any, Any]:
-    """Return a batch file of the Python version, with the keys that Python 2 wrote."""
+    """Return the contents of a batch file of the Python version. Its keys are bytes."""
     values = records(index)
     return {
         b"batch_label": b"training batch 1 of 5",
@@ -106,7 +106,7 @@ def test_decode_label_out_of_range_is_located(tmp_path: Path) -> None:
 
 
 class Hostile:
-    """Unpickling an instance runs a command that creates a file."""
+    """An object whose unpickling calls ``open``, which creates the file ``marker``."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker

@@ -139,7 +139,7 @@ def test_decode_bad_image_is_named(tmp_path: Path, content: bytes, message: str)
         decode(tmp_path)
 
 
-def test_png_problem_finds_every_truncation_and_flipped_byte() -> None:
+def test_png_problem_finds_truncations_and_flipped_bits() -> None:
     content = png_bytes(PIXELS)
     for end in range(len(content)):
         assert cinic10.png_problem(content[:end]), end

@@ -67,7 +67,7 @@ def test_decode_table_of_pandas_equals_pandas(
 
 
 @given(data=st.data())
-def test_decode_test_columns_in_any_order_are_found(
+def test_decode_columns_of_the_test_file_in_any_order_are_found(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     names = [*data.draw(st.lists(NAMES, min_size=1, max_size=5, unique=True)), "label"]

@@ -110,7 +110,9 @@ def test_load_downloads_only_if_allowed(
     assert len(dataset.train) == 32
 
 
-def test_fetch_failed_address_tries_the_next(tmp_path: Path, served: tuple[Path, str]) -> None:
+def test_fetch_after_a_failed_address_tries_the_next(
+    tmp_path: Path, served: tuple[Path, str]
+) -> None:
     mnist = small_mnist(*served, tmp_path)
     first = replace(
         mnist.downloads[0], addresses=(served[1] + "nothing.gz", *mnist.downloads[0].addresses)
@@ -150,7 +152,7 @@ def test_fetch_failed_download_leaves_no_file(
     assert not list((tmp_path / "root/MNIST").rglob("*.*"))
 
 
-def test_fetch_without_answer_is_refused(tmp_path: Path) -> None:
+def test_fetch_from_unreachable_server_is_reported(tmp_path: Path) -> None:
     nobody = Download(f"MNIST/raw/{FILE}.gz", ("http://127.0.0.1:9/x.gz",), f"sha256:{'0' * 64}")
     with pytest.raises(DataError, match=r"cannot fetch train-images.*127\.0\.0\.1:9.*refused"):
         fetch_dataset(replace(MNIST, downloads=(nobody,)), tmp_path, lambda _: None)
@@ -172,7 +174,9 @@ def test_fetch_unwritable_root_is_refused(tmp_path: Path) -> None:
         fetch_dataset(MNIST, tmp_path / "file/root", lambda _: None)
 
 
-def test_fetch_two_processes_download_once(tmp_path: Path, served: tuple[Path, str]) -> None:
+def test_fetch_three_threads_download_each_file_once(
+    tmp_path: Path, served: tuple[Path, str]
+) -> None:
     mnist = small_mnist(*served, tmp_path)
     reports: list[str] = []
     threads = [

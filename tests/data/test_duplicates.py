@@ -22,7 +22,7 @@ def test_row_hashes_are_equal_only_for_equal_rows(dtype: str, width: int) -> Non
     assert np.array_equal(row_hashes(rows[::-1])[::-1], row_hashes(rows))
 
 
-def test_row_hashes_depend_on_the_column() -> None:
+def test_row_hashes_depend_on_the_order_of_the_columns() -> None:
     assert len(set(row_hashes(np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])))) == 3
 
 

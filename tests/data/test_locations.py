@@ -39,7 +39,7 @@ def test_locate_fashion_mnist_folder_is_found(tmp_path: Path, folder: str) -> No
 
 
 @pytest.mark.parametrize("name", ["{dotted}", "{dotted}.gz", "{file}/{file}", "{file}/{dotted}"])
-def test_locate_mnist_name_is_found(tmp_path: Path, name: str) -> None:
+def test_locate_mnist_file_name_is_found(tmp_path: Path, name: str) -> None:
     write_idx(tmp_path)
     for file in IDX_FILES:
         path = tmp_path / "MNIST/raw" / file
@@ -63,7 +63,7 @@ def test_locate_file_next_to_a_folder_with_its_name_is_found(tmp_path: Path) -> 
 def test_locate_folder_of_another_dataset_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both datasets use the same file names in one folder: the checksums distinguish them."""
+    """Both datasets have the same file names, so only the checksums distinguish them."""
     write_idx(tmp_path, ".")
     write_idx(tmp_path, "mnist")
     labels = (tmp_path / IDX_FILES[1]).read_bytes()

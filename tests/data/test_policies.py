@@ -1,4 +1,4 @@
-"""The distribution of a policy's operations, and the independence of the draws of other keys."""
+"""The distribution of a policy's operations, and their independence of other settings."""
 
 from __future__ import annotations
 

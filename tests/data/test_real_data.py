@@ -54,7 +54,7 @@ def test_published_datasets_have_the_published_contents(
     )
     assert 1 / dataset.normalization.scale / 255 == pytest.approx(std, abs=1e-4)
     counts = np.bincount(dataset.test.labels)
-    if name != "mnist":  # MNIST has different numbers of each digit.
+    if name != "mnist":  # In MNIST, some digits are more frequent than others.
         assert counts.tolist() == [1000] * 10
     else:
         assert counts.tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
