@@ -25,7 +25,8 @@ def run_sweep(
     """Run every point of the sweep that is unfinished and not running in another process.
 
     With ``retry_failed``, failed points run again. With ``fail_fast``, no point starts after a
-    failure. Return 5 if a point failed or is interrupted, 130 after Ctrl-C, 143 after SIGTERM.
+    failure. Return the exit code: 5 if a point failed or was interrupted, 130 after Ctrl-C, 143
+    after SIGTERM, else 0.
     """
     started = time.monotonic()
     table = ResultsTable(sweep)
@@ -52,7 +53,7 @@ def run_tasks(
     on_result: Callable[[TaskResult], None],
     fail_fast: bool,
 ) -> int | None:
-    """Run tasks and report each result. Return an exit code if Ctrl-C or a signal stops this."""
+    """Run tasks and report each result. Return an exit code after Ctrl-C or a signal, else None."""
     try:
         with closing(launcher(tasks)) as results:
             for result in results:
@@ -92,7 +93,7 @@ def _tasks(sweep: Sweep, finished: set[str], progress: SweepProgress) -> Iterato
 
 
 def print_summary(sweep: Sweep, rows: Sequence[TableRow], seconds: float) -> int:
-    """Print the number of points with each status and the failed points; return the exit code."""
+    """Print how many points are done, the errors, and how to continue; return the exit code."""
     counts = Counter(row.status for row in rows)
     done = f"{counts['done']} of {len(rows)}"
     done += f", {counts['pruned']} pruned" if counts["pruned"] else ""

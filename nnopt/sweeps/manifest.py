@@ -58,9 +58,9 @@ class Move:
     def path(self, path: str) -> str:
         """Return the current path of a file or folder, given its stored path.
 
-        A stored path that exists is returned unchanged. Otherwise the same position relative to the
-        sweep's current folder is returned if the file exists there. A file that exists nowhere,
-        such as a cache that is not written yet, is looked up by its parent folder instead.
+        A stored path that exists is returned unchanged. Otherwise the path at the same position
+        relative to the sweep's current folder is returned if it exists. If neither path exists, as
+        for a cache that is not written yet, the path whose parent folder exists is returned.
         """
         if self.before == self.after or not os.path.isabs(path) or os.path.lexists(path):
             return path
@@ -117,9 +117,9 @@ def extend_sweep(sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = 
 def add_points(
     sweep: Sweep, points: Iterable[Point], varied: Iterable[str] = (), planned: int = 0
 ) -> Sweep:
-    """Return the sweep with additional points, and write ``sweep.json``. Known points are skipped.
+    """Add the points that the sweep does not have yet, write ``sweep.json``, and return the sweep.
 
-    ``planned`` is the final number of points, if it is known. Raises OutputError.
+    ``planned`` is the final number of points, or 0 if it is unknown. Raises OutputError.
     """
     known = {point.id for point in sweep.points}
     new = [with_absolute_paths(point) for point in points if point.id not in known]
@@ -212,8 +212,8 @@ def _read_json(folder: Path) -> dict[str, Any]:
         raise damaged from None
     if type(number) is int and number > FORMAT:
         raise ResumeError(
-            f"{shown(path)} was made by nnopt {version}, which is newer than this one, "
-            f"{nnopt.__version__}; resume the sweep with that version"
+            f"{shown(path)} was made by nnopt {version}, and this is nnopt {nnopt.__version__}; "
+            "resume the sweep with the newer version"
         )
     if type(number) is not int or head != f'{{"sha256": "{digest}"'.encode():
         raise damaged

@@ -16,11 +16,11 @@ from nnopt.results.summary import check_tree
 from nnopt.schema import CsvConfig
 
 ID = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3}-s[0-9]{1,20}-[0-9a-f]{10}")
-"""Pattern of the id of a point and of its folder: see ``nnopt.config.point.point_id``."""
+"""Pattern of a point's id, which is also its folder's name: see ``nnopt.config.point.point_id``."""
 
 
 def check_head(found: Mapping[str, Any]) -> None:
-    """Raise ValueError if an entry of ``sweep.json`` has a wrong type. Points are not checked."""
+    """Raise ValueError if an entry of ``sweep.json``, apart from its points, is invalid."""
     for key in ("working", "folder", "config_dir"):  # older versions of nnopt wrote no folder
         if key == "working" or found.get(key) is not None:
             _check_path(found.get(key), key)
@@ -44,7 +44,7 @@ def check_entries(entries: list[Any]) -> None:
             raise ValueError(f"{where} has the number {_short(entry.get('number'))}")
         identity = entry.get("id")
         if not (isinstance(identity, str) and ID.fullmatch(identity)):
-            raise ValueError(f"{where} has the id {_short(identity)}, which names no point")
+            raise ValueError(f"{where} has the id {_short(identity)}, which is not valid")
         if identity in ids:
             raise ValueError(f"{where} has the id of another point, {identity}")
         ids.add(identity)

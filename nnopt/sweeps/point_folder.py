@@ -17,7 +17,7 @@ from nnopt.results.summary import UnusableSummaryError, read_summary
 log = logging.getLogger("nnopt")
 
 FAILED = ("failed", "diverged", "timeout")
-"""Failure statuses. Such points run again only with --retry-failed."""
+"""Statuses of failed points, which run again only with --retry-failed."""
 
 ENDED = ("done", "pruned", *FAILED)
 """Statuses of finished points. The other statuses are pending, running and interrupted."""
@@ -67,7 +67,7 @@ def _end(folder: Path) -> PointState | None:
 
 
 def note_unusable_summary(folder: Path) -> None:
-    """Log why an existing summary cannot be used, so that the point runs again."""
+    """Log why a point's summary, if it exists, cannot be used. The point then runs again."""
     try:
         read_summary(folder)
     except UnusableSummaryError as error:

@@ -91,7 +91,7 @@ class SweepProgress(PointsProgress):
         self._refresh()
 
     def skip(self, identity: str) -> None:
-        """Count a point that another process runs or has finished as finished."""
+        """Remove a point from those to run, because another process runs it or has finished it."""
         self._to_run.discard(identity)
 
     def finish(self, identity: str, rows: Sequence[TableRow]) -> None:

@@ -42,7 +42,7 @@ class ResultsTable:
     """The table of the results of a sweep. It is rewritten after each result.
 
     Only summaries that have changed are read again. Several processes may write the same table:
-    each one holds the sweep's lock and writes the rows of all points, including added points. The
+    each holds the sweep's lock while it writes the rows of all points, including added points. The
     columns are number, id, status, error, the varied keys with their full names, seed, and the
     metrics. Numbers have full precision. A missing value is an empty cell.
     """
@@ -51,7 +51,7 @@ class ResultsTable:
         self.folder = sweep.folder
         self.rows: list[TableRow] = []  # a row for each point of the sweep, in the same order
         self._varied: list[str] = []
-        self._cache: dict[str, tuple[int | None, int, TableRow]] = {}  # by id: mtime, size, row
+        self._cache: dict[str, tuple[int | None, int, TableRow]] = {}  # id -> mtime, size, row
         self._reported: dict[str, PointState] = {}
         self.use(sweep)
 
@@ -88,7 +88,7 @@ class ResultsTable:
         try:
             return read_sweep(self.folder, self._sweep)
         except ResumeError as error:
-            log.warning("%s; it is written again from memory", error)
+            log.warning("%s; %s is written again from memory", error, MANIFEST)
             write_sweep(self._sweep)
             return self._sweep
 

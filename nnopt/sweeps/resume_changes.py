@@ -108,7 +108,7 @@ def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
 
 
 def _check_base(before: Plan, after: Plan, keys: set[str]) -> None:
-    """Raise ConfigError if the first value of a key changes. Points that vary other keys use it."""
+    """Raise ConfigError if a key's first value changes: points that vary other keys have it."""
     first, base = after.points[0].overrides, before.points[0].overrides
     for key in sorted(keys):
         (old,) = (text for text in base if text.lstrip("+").startswith(f"{key}="))
@@ -120,7 +120,7 @@ def _check_base(before: Plan, after: Plan, keys: set[str]) -> None:
 
 
 def _differing(point: Point, others: Sequence[Point]) -> str:
-    """Return the keys whose values differ between a point and that with the same overrides."""
+    """Return how a point differs from the one in ``others`` that has the same overrides."""
     twin = next((p for p in others if p.overrides == point.overrides), None)
     if twin is None:
         return f"there is no point {' '.join(point.overrides)}"

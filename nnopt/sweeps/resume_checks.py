@@ -80,7 +80,7 @@ def remove_leftovers(sweep: Sweep) -> None:
 
 
 def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder: Path) -> None:
-    """Raise ResumeError if a stored setting would contact a cluster or write to another folder.
+    """Raise ResumeError if a stored setting names a cluster or a folder outside ``sweep_folder``.
 
     The values of the keys in ``given`` are trusted, because they are from the command line.
     """
@@ -99,11 +99,11 @@ def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder
 
 
 def with_safe_data(point: Point, given: frozenset[str], sweep_folder: Path) -> Point:
-    """Return the point with downloads disabled and without a cache that nnopt must not write to.
+    """Return the point without downloads, and without a cache, unless they are trusted.
 
-    A cache is kept if data.cache or data.root is on the command line, or if its folder is already
-    a cache of nnopt outside the sweep. Without a cache, decoded data stay in memory. Downloads
-    need data.download on the command line.
+    Downloads need data.download on the command line. If data.cache or data.root is on the command
+    line, it determines the cache. Otherwise the stored cache is trusted if it is already a cache of
+    nnopt outside the sweep. Without a cache, decoded data stay in memory.
     """
     data = point.config.data
     cache, download = data.cache, data.download and "data.download" in given

@@ -55,8 +55,8 @@ class Launcher(Protocol):
 def run_task(task: Task) -> TaskResult:
     """Run a task in this process while holding the lock of its folder.
 
-    An interrupted point, or one that failed or exceeded its time, continues from its checkpoint.
-    Only KeyboardInterrupt and SystemExit are raised. The result reports every other error.
+    Unless its training diverged, the point continues from its checkpoint, if it has one. Only
+    KeyboardInterrupt and SystemExit are raised. The result reports every other error.
     """
     try:
         make_folder(task.folder)
@@ -65,7 +65,7 @@ def run_task(task: Task) -> TaskResult:
                 return TaskResult(task, "running")
             state = read_state(task.folder, held=True)
             if state.status in ENDED and state.stamp != task.replaces:
-                return TaskResult(task, state.status, state.error)  # of another process
+                return TaskResult(task, state.status, state.error)  # another process ended it
             resumed = None
             if state.status != "diverged":  # the training would diverge at the same step
                 resumed = usable_checkpoint(task.point, task.folder)

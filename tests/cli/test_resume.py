@@ -177,7 +177,7 @@ def test_resume_with_wrong_sweep_json_is_refused(nnopt: Run, sweep: Path, capsys
         (text[: len(text) // 2], "is damaged"),
         ("", "is damaged"),
         (text.replace('"batch_size": 32', '"batch_size": 33', 1), "is damaged"),
-        (text.replace('"format": 1', '"format": 2'), "newer than this one"),
+        (text.replace('"format": 1', '"format": 2'), "resume the sweep with the newer version"),
         (None, "is not a sweep: it has no sweep.json"),
     ):
         path.unlink() if damaged is None else path.write_text(damaged)

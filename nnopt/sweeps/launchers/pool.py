@@ -71,7 +71,7 @@ class Worker:
 
 
 class _Pool:
-    """The workers of one sweep. Each worker has a thread here that receives its messages."""
+    """The workers of one sweep. A thread of this process receives the messages of a worker."""
 
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
@@ -152,7 +152,7 @@ class _Pool:
                 yield self._messages.get_nowait()
 
     def _release(self, worker: Worker) -> tuple[Task | None, str]:
-        """Mark the worker as idle, and copy the end of its stderr to the log of its point."""
+        """Mark the worker as idle, and log the end of its stderr. Return its task and this text."""
         task, worker.task, worker.deadline = worker.task, None, math.inf
         descriptor = worker.stderr.fileno()
         size = os.fstat(descriptor).st_size

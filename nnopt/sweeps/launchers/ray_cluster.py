@@ -47,13 +47,13 @@ def connect(config: RayConfig) -> None:
                 "one with `ray start --head`, or set hydra.launcher.address=null to use only this "
                 "machine; a cluster that requires a token needs RAY_AUTH_MODE=token"
             ) from error
-    stop_on_signals()  # Ray has replaced the handlers
+    stop_on_signals()  # again, because Ray has replaced the signal handlers
     nodes = ray.nodes()  # type: ignore[no-untyped-call]
     if not any(_points_on(node["Resources"], config) for node in nodes if node["Alive"]):
         ray.shutdown()
         raise ConfigError(
             f"hydra.launcher.threads = {config.threads}, hydra.launcher.gpus = {config.gpus:g}: no "
-            "node of the Ray cluster has this many cores and GPUs; lower them"
+            "node of the Ray cluster has this many cores and GPUs; set lower values"
         )
 
 

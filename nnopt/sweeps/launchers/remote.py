@@ -77,8 +77,8 @@ def run_task_within(task: Task, seconds: float | None, directory: str) -> TaskRe
     """Run a task in a process of a cluster, in the working directory of the sweep.
 
     After SIGTERM, or SIGINT from Ray, the point writes its results and a checkpoint. After the time
-    limit ``seconds``, it does so with the status "timeout". If it does not end within further
-    GRACE_SECONDS, the process is killed.
+    limit ``seconds``, the point does the same, with the status "timeout". If it still runs
+    GRACE_SECONDS after the time limit, its process is killed.
     """
 
     def stop(number: int, frame: object) -> None:

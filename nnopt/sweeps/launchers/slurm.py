@@ -38,7 +38,7 @@ POLL_SECONDS = {"local": 0.1, "slurm": 2.0}
 """Pause between two checks of the files of jobs. submitit queries SLURM at growing intervals."""
 
 SIGNAL_SECONDS = 30
-"""Time between submitit's signal and the limit of a job. SLURM may send it 60 s earlier."""
+"""Time between submitit's signal and the limit of a job. SLURM may send the signal 60 s earlier."""
 
 MARGIN_SECONDS = 60.0 + 60.0 + SIGNAL_SECONDS
 """Time between the limits of a point and of its job, for the start of Python and the signal."""
@@ -93,7 +93,7 @@ def run_as_jobs(tasks: Iterable[Task], config: SubmititConfig) -> Generator[Task
 
 
 def _job_folder(config: SubmititConfig, task: Task) -> Path:
-    """Make a new folder for the files of the jobs; submitit would unpickle files of an old one."""
+    """Make a new folder for job files. In an old one, submitit might unpickle a downloaded file."""
     path = (task.folder.parent / SUBMITIT).absolute()
     if config.folder is not None:
         path = Path(absolute_folder(config.folder, "hydra.launcher.folder"))
@@ -134,10 +134,10 @@ class _Work:
     """The function of a job. submitit requeues jobs whose function has a method ``checkpoint``."""
 
     def __call__(self, task: Task, seconds: float, directory: str) -> TaskResult:
-        """Run a task in a job. After SIGTERM, its results and a checkpoint are written.
+        """Run a task in a job. After SIGTERM, the point writes its results and a checkpoint.
 
-        After submitit's signal of preemption, submitit then requeues the job, which continues from
-        the checkpoint. SLURM may send SIGTERM before this signal.
+        submitit's signal of preemption has the same effect. submitit then requeues the job, which
+        continues from the checkpoint. SLURM may send SIGTERM before the signal of preemption.
         """
         from submitit import JobEnvironment
 
@@ -193,7 +193,7 @@ def _cancel(jobs: list[Job[TaskResult]], config: SubmititConfig) -> None:
     if config.cluster == "local":  # submitit would kill them after a second
         for job in jobs:
             if not job.done():
-                os.kill(int(job.job_id), signal.SIGTERM)  # its process forwards the signal
+                os.kill(int(job.job_id), signal.SIGTERM)  # the job's process forwards the signal
         _wait(jobs)
     for job in jobs:
         job.cancel(check=False)
@@ -202,7 +202,7 @@ def _cancel(jobs: list[Job[TaskResult]], config: SubmititConfig) -> None:
 
 
 def _wait(jobs: list[Job[TaskResult]]) -> None:
-    """Wait at most GRACE_SECONDS until the jobs have ended."""
+    """Wait until the jobs have ended, at most for GRACE_SECONDS."""
     deadline = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < deadline and not all(job.done() for job in jobs):
         time.sleep(POLL_SECONDS["local"])

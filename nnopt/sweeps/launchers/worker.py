@@ -25,7 +25,7 @@ READY = "ready"  # the message that a worker sends after it has imported its mod
 
 
 def main() -> None:
-    """Run tasks until the pipe is closed, or until SIGTERM; the point then writes its results."""
+    """Run tasks until the pipe closes, or until SIGTERM, after which a point writes its results."""
     faulthandler.enable()
     stop_on_signals()
     tasks_pipe, results_pipe = _take_pipe(0, "rb"), _take_pipe(1, "wb")

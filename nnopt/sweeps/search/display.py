@@ -141,7 +141,7 @@ def print_best_trials(run: SearchRun) -> None:
 
 
 def count_trials(run: SearchRun) -> str:
-    """Count the trials: ``30 trials: 25 done, 3 pruned, 2 failed; repeated draws: 4``."""
+    """Return counts as text: ``30 trials: 25 done, 3 pruned, 2 failed; repeated draws: 4``."""
     trials = run.study.get_trials(deepcopy=False)
     states = Counter(trial.state for trial in trials)
     names = {

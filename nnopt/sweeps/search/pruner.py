@@ -29,8 +29,8 @@ class PrunerCallback:
         """Report an epoch. Raise PrunedError if the pruner stops the trial."""
         value = getattr(row, COLUMNS[self.settings.metric])
         if value is None or row.epoch < self._reported:
-            return  # the epoch was not validated, or an earlier process has trained after it
-        if row.epoch == self._reported:  # an earlier process may not have stopped the trial
+            return  # the epoch was not validated, or an earlier process reported a later one
+        if row.epoch == self._reported:  # the process may have died before stopping the trial
             self._forget_rung(value)
         else:
             self._trial.report(value, row.epoch)
@@ -57,7 +57,7 @@ class PrunerCallback:
         return self._frozen_trial.last_step or 0
 
     def _forget_rung(self, value: float) -> None:
-        """Forget, in memory, that Hyperband has judged this value: it judges a rung only once."""
+        """Let Hyperband judge ``value`` again: delete its mark, in memory only."""
         attributes = self._frozen_trial.system_attrs
         rungs = [key for key in attributes if key.startswith("completed_rung_")]
         if rungs and attributes[rungs[-1]] == value:

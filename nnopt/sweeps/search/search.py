@@ -185,7 +185,7 @@ class SearchRun:
             self._results[point.id] = state
 
     def _lost_points(self) -> list[tuple[Point, FrozenTrial]]:
-        """Return the points of complete trials that have no result, each with the first such trial.
+        """Return each point that has a complete trial but no result, with its first complete trial.
 
         Damaged summaries are logged, except for points whose trials are all pruned or failed.
         """
@@ -265,7 +265,7 @@ class SearchRun:
                 opened.trial.report(value, epoch)
 
     def _pruner_callbacks(self, trial: Trial, index: int) -> Sequence[AfterEpoch]:
-        """Return the callback of the pruner for the first seed of a trial, and none for others."""
+        """Return the pruner's callback for the first seed of a trial, and none for other seeds."""
         if self.settings.pruner == "none" or index > 0:
             return ()
         return (PrunerCallback(self._journal, trial.number, self.settings, self._epochs),)

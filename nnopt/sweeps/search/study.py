@@ -222,7 +222,7 @@ def _load_or_create(journal: Path, settings: OptunaConfig, epochs: int) -> Study
 
 
 def load_trial(study: Study, journal: Path, number: int) -> Trial:
-    """Return the unfinished trial with a number, even if another process has started the trial."""
+    """Return the unfinished trial with this number, even if another process has started it."""
     storage = open_journal(journal)
     identity = storage.get_study_id_from_name(STUDY)
     return Trial(study, storage.get_trial_id_from_study_id_trial_number(identity, number))
