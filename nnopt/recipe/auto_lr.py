@@ -27,11 +27,11 @@ def with_suggested_rate(
 ) -> Config:
     """Return the configuration with the suggested learning rate as its ``optimizer.lr``.
 
-    If the run continues from a checkpoint, ``suggested`` is the rate found before. Otherwise the
+    ``suggested`` is the rate that was found before the run was interrupted. If it is None, the
     finder runs.
 
     The finder trains a separate network, so the run gives the same results as a run whose
-    configuration has this learning rate. It writes ``lr_find.csv`` and, if plots are drawn,
+    configuration has this learning rate. The finder writes ``lr_find.csv`` and, if plots are drawn,
     ``plots/lr_find.png``.
 
     Raises TrainingError if the finder suggests no rate, ConfigError if the rate conflicts with

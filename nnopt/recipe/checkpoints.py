@@ -32,13 +32,13 @@ from nnopt.training.state import Length
 log = logging.getLogger("nnopt")
 
 MAX_COST = 0.01
-"""Largest fraction of the time that checkpoints may take. A slow disk makes them less frequent."""
+"""Largest fraction of a run's time for checkpoints. A slow disk makes them less frequent."""
 
 DATA_FILES = ("dataset.train", "dataset.test")
-"""Keys of paths, which may differ when a run is resumed: the contents of the files are compared."""
+"""Keys of paths to data. On resume, the contents of the files are compared instead of the paths."""
 
 LENGTH_KEYS = ("epochs", "max_steps")
-"""Keys that may differ when a run is resumed: the training becomes longer."""
+"""Keys that may differ when a run is resumed, to make the training longer."""
 
 
 class CheckpointWriter:
@@ -48,7 +48,7 @@ class CheckpointWriter:
         config: The configuration of the run.
         recorder: The recorder of the run, whose results are part of each checkpoint.
         started: The value of ``time.monotonic()`` at the start of the run, for ``max_time``.
-        resumed: The checkpoint from which the run continues, whose file is overwritten last.
+        resumed: The checkpoint from which the run continues. The next one goes to the other file.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class CheckpointWriter:
 
     @contextmanager
     def during(self, loop: Loop) -> Iterator[None]:
-        """Write checkpoints while a loop runs, and the last one when an interruption ends it.
+        """Write checkpoints while a loop runs, and one more if an interruption ends the loop.
 
         Within the context, an interruption waits until the current step, or the current batch of an
         evaluation, is complete.
@@ -85,11 +85,11 @@ class CheckpointWriter:
                 self._final = loop.save()
             if self._config.checkpoint.keep:
                 self._write(self._final)
-                remove_files(self._recorder.directory, [self._paths[0].name])  # the previous one
+                remove_files(self._recorder.directory, [self._paths[0].name])  # the older file
 
     @contextmanager
     def after(self) -> Iterator[None]:
-        """Write a checkpoint if an interruption ends the context after the end of the training."""
+        """Write a checkpoint if the training is complete and an interruption ends the context."""
         try:
             yield
         except (KeyboardInterrupt, SystemExit, TimeLimitError):
@@ -103,7 +103,7 @@ class CheckpointWriter:
             return
         training = self._loop.training
         is_new_epoch = not training.epoch.sizes and training.step > self._saved_step
-        if self._config.checkpoint.interval or is_new_epoch:  # 0: only between two epochs
+        if self._config.checkpoint.interval or is_new_epoch:  # interval 0: only between epochs
             self._write(None)
 
     def _raise_pending(self) -> None:
@@ -125,7 +125,7 @@ class CheckpointWriter:
             self._due = ended + max(interval, (ended - started) / MAX_COST)
 
     def _try_to_write(self, content: Content | None) -> None:
-        """Write a checkpoint unless they are turned off. Report a failure as a warning."""
+        """Write a checkpoint, unless checkpoints are turned off. Report a failure as a warning."""
         if self._config.checkpoint.interval is None:
             return
         try:
@@ -135,7 +135,7 @@ class CheckpointWriter:
 
 
 def latest_checkpoint(directory: Path) -> Checkpoint | None:
-    """Return the checkpoint of a run after the most steps, or None if there is no file.
+    """Return a run's checkpoint with the most steps, or None if there is no file.
 
     Damaged files are logged. Raises ResumeError if no file is valid.
     """
@@ -169,9 +169,9 @@ def usable_checkpoint(point: Point, directory: Path) -> Checkpoint | None:
 
 
 def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
-    """Raise ResumeError if a checkpoint does not belong to a run, or the run has changed.
+    """Raise ResumeError if a checkpoint is not from the run of a point, or the run has changed.
 
-    The training may be longer than before if this changes none of the steps so far.
+    A longer training is allowed if its length changes none of the steps so far.
     """
     where, summary = shown(checkpoint.path), checkpoint.summary
     rate = summary.get("suggested_lr")
@@ -193,12 +193,12 @@ def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
     if list(dataset.sources.values()) != digests:
         changed = [x for x, digest in dataset.sources.items() if digest not in digests]
         files = ", ".join(changed or dataset.sources)
-        raise ResumeError(f"{files}: changed since the run read it; restore the file")
+        raise ResumeError(f"the data have changed since the run read them: {files}; restore them")
     lengths = [Length.of(x, len(dataset.train)) for x in (old, point.config)]
     if lengths[0] != lengths[1]:
         for problem in _length_problems(checkpoint, point.config, *lengths):
             raise ResumeError(
-                f"the length of the training cannot change: {problem}; start a new run"
+                f"the length of the training cannot change, because {problem}; start a new run"
             )
 
 
@@ -218,14 +218,14 @@ def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
 def _length_problems(
     checkpoint: Checkpoint, config: Config, old: Length, new: Length
 ) -> Iterator[str]:
-    """Yield the reasons why the steps so far would have been different with the new length."""
+    """Yield the reasons why a training with an old length cannot continue with a new length."""
     done, training = checkpoint.step, checkpoint.training.values
     if new.steps < done:
-        yield f"{done} steps are already done"
+        yield f"{done} steps are already done, more than the {new.steps} of the new length"
     if training["numbers"].get("stopped_early"):
         yield "early stopping has ended the training"
     if old.steps == done and done % old.steps_per_epoch:
-        yield f"max_steps = {old.steps} has ended the last epoch before its end"
+        yield f"max_steps = {old.steps} has ended the last epoch early"
     rate = checkpoint.summary.get("suggested_lr") or learning_rate(config)
     before, after = (
         build_schedule(config.schedule, rate, x.steps_per_epoch, x.steps) for x in (old, new)
@@ -233,9 +233,9 @@ def _length_problems(
     for step in range(done):
         if before(step) != after(step):
             yield (
-                f"schedule.name = {config.schedule.name!r} depends on it. With {new.steps} steps, "
-                f"the learning rate of step {step + 1} would have been {after(step):g} instead of "
-                f"{before(step):g}"
+                f"schedule.name = {config.schedule.name!r} depends on it: the learning rate of "
+                f"step {step + 1} is {before(step):g} with {old.steps} steps in all, but "
+                f"{after(step):g} with {new.steps}"
             )
             return
     if swa := config.regularizer.swa_start:
@@ -243,6 +243,6 @@ def _length_problems(
         has_average = training["averaging"].get("epochs") != 0
         if starts[0] != starts[1] and (has_average or min(starts) <= len(training["history"])):
             yield (
-                f"regularizer.swa_start = {swa:g} depends on it. With {new.epochs} epochs, the "
-                f"average would have begun with epoch {starts[1]} instead of {starts[0]}"
+                f"regularizer.swa_start = {swa:g} depends on it: the average begins with epoch "
+                f"{starts[0]} of {old.epochs} epochs, but with epoch {starts[1]} of {new.epochs}"
             )

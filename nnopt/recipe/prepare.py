@@ -70,7 +70,7 @@ def prepare(config: Config, trains: bool = True) -> Prepared:
 def prepare_published(config: Config, dataset: ImageConfig) -> Architecture:
     """Infer the shapes of the layers for a published dataset without reading its files.
 
-    Raises ConfigError with those problems that ``prepare`` would report without the files.
+    Raises ConfigError with those problems of ``prepare`` that do not depend on the files.
     """
     _check_backend(config)
     published = PUBLISHED[dataset.name]
@@ -175,7 +175,7 @@ def _batch_problems(
 
 
 def _cut_to_one(config: Config, counts: tuple[int, ...]) -> int | None:
-    """Return the first batch size that is split so that one part has a single sample."""
+    """Return the first batch size that is split so that one part has a single sample, or None."""
     for count in filter(None, counts):
         parts = batch_parts(count, config.batch_size, config.accumulation_steps)
         if any(part.stop - part.start == 1 for part in parts):
@@ -198,14 +198,14 @@ def _image_problems(config: Config, shape: DataShape) -> list[str]:
         )
     if augmentation.policy != "none" and axes[0] not in (1, 3):
         problems.append(
-            f"regularizer.augmentation.policy = {augmentation.policy!r} needs images of 1 or 3 "
-            f"channels, grey or red, green, blue, but those of {shape.dataset} have {axes[0]}"
+            f"regularizer.augmentation.policy = {augmentation.policy!r} needs images with 1 "
+            f"channel (grey) or 3 (RGB), but the images of {shape.dataset} have {axes[0]} channels"
         )
     return problems
 
 
 def _muon_problems(config: Config, architecture: Architecture) -> list[str]:
-    """Refuse Muon for a network without hidden weights, which Adam would train completely."""
+    """Refuse Muon for a network without hidden weights, because Adam would train all weights."""
     if not isinstance(config.optimizer, MuonConfig):
         return []
     weights = architecture.weights

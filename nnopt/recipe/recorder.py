@@ -36,13 +36,13 @@ KEPT = (
 """Keys of a summary whose values a resumed run takes from its checkpoint."""
 
 WITHOUT_CHECKPOINT = ("done", "pruned", "diverged")
-"""Statuses of ended runs, which need no checkpoint to be resumed."""
+"""Statuses after which a run does not continue, so that its checkpoints are removed."""
 
 AfterEpoch = Callable[[EpochRow, bool], None]
 """Callback after each epoch.
 
-It receives the row of the epoch, and whether the weights after this epoch are the best so far. An
-exception ends the training like Ctrl-C: the files remain, and the summary contains the reason.
+It receives the row of the epoch, and whether the weights after this epoch are the best so far. If
+it raises an exception, the training ends: the files remain, and the summary contains the reason.
 """
 
 
@@ -90,8 +90,8 @@ class RunRecorder:
     def recording(self) -> Iterator[None]:
         """Write ``run.log`` during the run, and ``summary.json`` at its end.
 
-        The status and the error of an exception are recorded, and the exception is raised again. If
-        it ends a resumed run before the training, the earlier ``summary.json`` stays.
+        If an exception ends the run, it is recorded as status and error, and raised again. If this
+        happens in a resumed run before the training, the earlier ``summary.json`` stays.
         """
         summary = self.summary
         with _logging_to(self.directory / "run.log"):
@@ -133,9 +133,9 @@ class RunRecorder:
     def training(self, loop: Loop, with_layers: bool) -> Iterator[None]:
         """Keep the tables and the progress display open while a network is trained.
 
-        The tables begin with the rows of a resumed training. On exit, the results of the training
-        are added to the summary. Even after an interruption, ``metrics.csv`` contains the row of
-        every finished epoch.
+        If the training is resumed, the tables begin with its earlier rows. On exit, the results of
+        the training are added to the summary. Even after an interruption, ``metrics.csv`` contains
+        the row of every finished epoch.
         """
         mode = "none" if self._quiet else self._point.config.progress
         progress = TrainingProgress(loop.length.epochs, loop.length.steps_per_epoch, mode)

@@ -64,7 +64,7 @@ def run(
     recorder = RunRecorder(point, directory, after_epoch, quiet, resumed)
     writer = CheckpointWriter(config, recorder, time.monotonic(), resumed)
     with recorder.recording(), memory_shortage(config.batch_size, config.accumulation_steps):
-        prepared = prepare(config)  # may import PyTorch, which first uses all cores
+        prepared = prepare(config)  # may import PyTorch, whose threads are limited below
         if config.tensorboard:
             recorder.start_events()
         backend = load_backend(config.backend.name)
@@ -217,7 +217,7 @@ def draw(
 
 
 def _without_average(config: Config, training: TrainingState, length: Length) -> str:
-    """Return the warning that the tested weights are from an epoch before SWA averages."""
+    """Return the warning that the tested weights are from an epoch before the SWA average."""
     is_best = config.test_weights == "best" and training.best_epoch
     tested = training.best_epoch if is_best else len(training.history)
     return (

@@ -19,7 +19,7 @@ def note_threads(
     """Print a note if there are more threads than cores, or if other processes use the cores.
 
     ``choices`` are the thread choices of the points that are known before the first one runs.
-    ``points`` is the number of all points. ``start`` are the times at the start of the command.
+    ``points`` is the number of points. ``start`` has the processor times when the command began.
     """
     cores = usable_cores()
     if not choices or cores is None or launcher.name not in ("sequential", "pool"):
@@ -39,7 +39,7 @@ def thread_note(
 ) -> str | None:
     """Return the note, or None if threads do not wait for cores.
 
-    This process may use ``cores`` cores. Other processes use ``busy`` on average (or None).
+    This process may use ``cores`` cores. Other processes use ``busy`` cores on average, if known.
     """
     largest = max(choices, key=lambda choice: choice.count)
     count, setting = largest.count, f"backend.threads = {largest.count}"

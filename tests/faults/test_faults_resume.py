@@ -520,7 +520,7 @@ def test_resume_with_swapped_training_and_test_files_is_refused(
     trap(STEP, 3, lambda: signal.raise_signal(signal.SIGTERM))
     attempt("run", *CSV, "dataset.test=other.csv", "hydra.run.dir=run").is_refused(143)
     swapped = ["dataset.train=other.csv", "dataset.test=t.csv"]
-    attempt("resume", "run", *swapped).is_refused(4, "changed since the run read it")
+    attempt("resume", "run", *swapped).is_refused(4, "changed since the run read them")
     attempt("resume", "run").is_done("continues after step 3")
 
 
@@ -554,7 +554,7 @@ def test_resume_after_change_of_data_is_refused(
     attempt("run", *words, *interval, f"backend={backend}", "hydra.run.dir=run").is_done()
     (workplace / "table.csv").write_text("\n".join([*rows[:-1], "0.25,0.5,1"]))
     _decode.cache_clear()
-    attempt("resume", "killed").is_refused(4, "table.csv", "changed since the run read it")
+    attempt("resume", "killed").is_refused(4, "changed since the run read them", "table.csv")
     (workplace / "table.csv").write_text("\n".join(rows))
     _decode.cache_clear()
     attempt("resume", "killed").is_done("the run continues after step 2")
