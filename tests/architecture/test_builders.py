@@ -53,7 +53,7 @@ def test_mlp_has_batch_norm_before_and_dropout_after_activation(make_config: Mak
     assert found == [Dense(8, bias=False), BatchNorm(), Tanh(), Dropout(0.3), Dense("classes")]
 
 
-def test_mlp_layer_norm_keeps_the_bias(make_config: MakeConfig) -> None:
+def test_mlp_with_layer_norm_keeps_the_biases(make_config: MakeConfig) -> None:
     """Layer norm subtracts one mean over all units, so the biases of the units have an effect."""
     assert records(mlp(make_config, (8,), norm="layer"))[:2] == [Dense(8), LayerNorm()]
 

@@ -117,7 +117,7 @@ def test_convolution_as_output_layer_has_output_initializer() -> None:
     assert not arrays["conv2d2.weight"].any()
 
 
-def test_fan_in_of_grouped_conv_is_the_window_of_one_group() -> None:
+def test_fan_in_of_grouped_conv_counts_only_channels_of_one_group() -> None:
     network = infer([{"conv2d": {"channels": 600, "groups": 2}}, "flatten", {"dense": "classes"}])
     variances = {"he_normal": 2 / 27, "lecun_uniform": 1 / 27, "glorot_normal": 2 / (27 + 5400)}
     for name, variance in variances.items():

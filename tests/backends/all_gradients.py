@@ -1,4 +1,4 @@
-"""A call of an operation's backward function that returns the gradients of all inputs."""
+"""The gradients of all inputs of a NumPy operation."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_training_in_every_mode_continues_with_equal_bits(
 def test_training_of_convolution_continues_with_equal_bits(
     make_network: MakeNetwork, backend: str, optimizer: str
 ) -> None:
-    """On CPUs, PyTorch's weights of a convolution are in the channels-last layout."""
+    """On CPUs, the PyTorch backend keeps weights of convolutions in the channels-last layout."""
     shape, options = (3, 6, 6), {"optimizer": optimizer, "backend.dtype": "float32"}
     assert_continues(lambda: make_network(backend, IMAGE_LAYERS, shape, **options), shape, True)
 

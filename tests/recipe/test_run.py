@@ -101,7 +101,7 @@ def test_run_writes_its_files(workplace: Path) -> None:
     assert set(summary) == SUMMARY_KEYS
     expected = {"status": "done", "error": None, "seed": 3, "name": "spiral_mlp", "epochs": 2}
     assert {key: summary[key] for key in expected} == expected
-    # 60 samples, 12 for validation: two steps per epoch, with 32 and 16 samples
+    # The 48 training samples give two steps per epoch, with 32 and 16 samples.
     assert (summary["steps"], summary["parameters"]) == (4, 387)
     assert summary["flops_per_sample"] == 771
     assert 0 < summary["train_seconds"] < summary["total_seconds"]
@@ -137,7 +137,7 @@ def test_run_config_file_contains_configuration_of_the_run(workplace: Path) -> N
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_run_uses_configured_weights_for_test(workplace: Path, which: str) -> None:
+def test_run_tests_the_configured_weights(workplace: Path, which: str) -> None:
     overrides = ["epochs=6", "optimizer.lr=1", f"test_weights={which}", "seed=2"]
     summary = finish(workplace / "a", *overrides)
     from nnopt.backends.numpy import build_loader, build_network
@@ -410,7 +410,7 @@ def test_run_convolutional_network_plots_filters(workplace: Path, backend: str) 
 
 
 def test_run_recorder_without_exit_writes_status_interrupted(workplace: Path) -> None:
-    """A signal may interrupt the ``with`` statement outside of the context manager's generator."""
+    """A signal right after ``__enter__`` may prevent the call of ``__exit__``."""
     (point,) = make_plan(SMALL).points
     recording = RunRecorder(point, workplace, (), quiet=True).recording()
     recording.__enter__()

@@ -21,7 +21,7 @@ from nnopt.training.state import Length
 MakeConfig = Callable[..., Config]
 Array = np.ndarray
 
-SAMPLES, HELD, BATCH = 10, 20, 4  # batches of 4, 4 and 2: three steps per epoch
+SAMPLES, HELD, BATCH = 10, 20, 4  # an epoch has batches of 4, 4 and 2 samples
 
 
 class ScriptedNetwork:

@@ -127,7 +127,7 @@ def test_edge_step_is_the_end_of_a_plateau() -> None:
         assert found.lr == pytest.approx(found.curve.rates[found.edge_step] / 10, rel=0.05)
 
 
-# the sweep --------------------------------------------------------------------------------------
+# the range test ---------------------------------------------------------------------------------
 
 
 def test_range_test_rates_rise_and_average_loss_is_unbiased() -> None:
@@ -262,7 +262,7 @@ def configured(*overrides: str, sweep: LrRangeTest | None = None) -> LrCurve:
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_range_test_at_a_constant_rate_equals_training(backend: str) -> None:
-    """The losses depend on weights, batches, mixing, masks, penalties and the optimizer."""
+    """Equal losses need equal weights, batches, mixing, masks, penalties and optimizer steps."""
     overrides = [
         f"backend={backend}",
         "optimizer=adam",

@@ -42,7 +42,10 @@ def test_schedule_step_equals_formula() -> None:
 @pytest.mark.parametrize("per_epoch", [3, 7, 10, 49, 469])
 @pytest.mark.parametrize("tenths", [1, 3, 7, 12])
 def test_schedule_step_of_fractional_epochs_is_exact(per_epoch: int, tenths: int) -> None:
-    """In floating point, 0.3 / 0.1 is 2.9999999999999996, but the rate must fall a third time."""
+    """Three intervals of 0.1 epochs end after 0.3 epochs.
+
+    In floating point, however, 0.3 / 0.1 is 2.9999999999999996.
+    """
     actual = rates(schema.StepConfig("step", 0, tenths / 10, 0.5), per_epoch, 5 * per_epoch)
     expected = [LR * 0.5 ** (10 * step // (tenths * per_epoch)) for step in range(5 * per_epoch)]
     assert actual == pytest.approx(expected)

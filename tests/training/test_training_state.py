@@ -130,7 +130,7 @@ def stop_at(loop: Loop, call: int, within_epoch_only: bool = False) -> bool:
 
 
 def saved(loop: Loop) -> Content:
-    """Return the state as a checkpoint holds it, with values in the types of JSON."""
+    """Return the state of a loop as read from a checkpoint, with values of JSON's types."""
     content = loop.save()
     return Content(json.loads(json.dumps(content.values)), content.arrays)
 
@@ -146,7 +146,7 @@ def results(loop: Loop) -> dict[str, Any]:
 
 
 def positions(config: Config) -> Iterator[tuple[int, Loop]]:
-    """Yield each position of an interruption, with the loop that was interrupted there."""
+    """Yield the number of each call of a hook, and a loop that was interrupted at this call."""
     call = 1
     while stop_at(loop := make_loop(config), call):
         yield call, loop
@@ -222,7 +222,7 @@ def test_training_stopped_after_every_step_continues_with_equal_bits(
 
 
 def test_training_saved_after_every_step_is_unchanged(make: Callable[..., Config]) -> None:
-    """Saving reads the records of the steps, which must not change the metrics of the epoch."""
+    """Saving reads the records of the steps. The metrics of the epoch must not change."""
     config = make("numpy", {"regularizer.grad_clip": 0.5})
     whole, observed = make_loop(config), make_loop(config)
     run_all(whole)

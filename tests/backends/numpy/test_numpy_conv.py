@@ -203,7 +203,7 @@ def test_im2col_input_gradient_bits_do_not_depend_on_chunk_size(name, monkeypatc
 
 @pytest.mark.parametrize("images", [16, 32])
 def test_im2col_input_gradient_memory_is_bounded(images):
-    """A matrix of all windows would be k² = 25 times as large as the images."""
+    """A matrix of all 5x5 windows would be 25 times as large as the images."""
     weight, padded_shape = np.ones((4, 32, 5, 5), np.float32), (36, 36, 32, images)
     g = np.ones((32, 32, images, 4), np.float32)
     tracemalloc.start()

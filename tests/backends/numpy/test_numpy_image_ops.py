@@ -207,7 +207,7 @@ def test_image_batch_norm_saves_batch_statistics_for_evaluation(workers: ThreadP
 
 @pytest.mark.parametrize("distance", [0.5, 3.9, 4.1, 1000], ids=["zero", "near", "far", "farther"])
 def test_batch_norm_float32_far_from_zero_is_accurate(distance: float) -> None:
-    """The mean of the 65,536 rows is ``distance`` standard deviations away from zero."""
+    """The mean of each channel is ``distance`` standard deviations away from zero."""
     rng = np.random.default_rng(13)
     x = (distance + rng.standard_normal((32, 32, 64, 4))).astype(np.float32)
     rows = x.astype(np.float64).reshape(-1, 4)

@@ -180,7 +180,7 @@ def test_gradient_norm_includes_penalties(make_network: MakeNetwork, batches: Ba
         (range(6 * 80), 2, [1, 1]),  # half a batch of 6 samples is small
     ],
 )
-def test_products_of_a_small_batch_use_one_thread(
+def test_matrix_products_of_a_small_batch_use_one_thread(
     make_network: MakeNetwork,
     monkeypatch: pytest.MonkeyPatch,
     small: range,
@@ -224,7 +224,7 @@ def test_read_steps_returns_all_steps_once(make_network: MakeNetwork, batches: B
 
 
 @pytest.mark.parametrize("broken", ["dense1", "residual1.dense1", "dense2"])
-def test_first_layer_that_is_not_finite_is_named(
+def test_first_layer_with_nan_outputs_is_named(
     make_network: MakeNetwork, batches: Batches, broken: str
 ) -> None:
     layers = [{"dense": 8}, {"residual": [{"dense": 8}, "batch_norm"]}, {"dense": "classes"}]

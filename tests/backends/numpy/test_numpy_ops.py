@@ -283,7 +283,7 @@ def test_relu_slope_at_zero_equals_torch() -> None:
     assert LEAKY_RELU.backward(g, LEAKY_RELU.forward(x, slope=0.2)[1])[0] == 0.2
 
 
-def test_dropout_kept_units_are_scaled() -> None:
+def test_dropout_scales_kept_units() -> None:
     x = np.array([[1.0, 2.0, 3.0]])
     keep = np.array([[True, False, True]])
     assert_array_equal(DROPOUT.forward(x, keep_mask=keep, scale=1.25)[0], [[1.25, 0, 3.75]])

@@ -32,7 +32,7 @@ def used_three_times(tape: Tape, x: Variable, w: Variable) -> Variable:
 
 
 def used_twice_by_one_operation(tape: Tape, x: Variable, w: Variable) -> Variable:
-    """Compute W Wᵀ, with the weight as both inputs of one operation."""
+    """Compute x W Wᵀ, with the weight W as both inputs of one operation."""
     return tape.apply(DENSE, x, tape.apply(DENSE, w, w))
 
 

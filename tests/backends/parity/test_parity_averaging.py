@@ -41,7 +41,7 @@ BASE = (
     "batch_size=16",
     "epochs=6",
 )
-STEPS_PER_EPOCH = 4  # 64 training samples
+STEPS_PER_EPOCH = 4  # 64 training samples in batches of 16
 
 
 @dataclass
@@ -178,7 +178,7 @@ def batch_statistics(weights: Arrays, config: Config, dataset: Dataset, epoch: i
     """Return the batch norm statistics of a network with two hidden layers.
 
     The means and unbiased variances are averaged over the batches of an epoch. With
-    ``accumulation_steps``, they are averaged over the equal parts of these batches.
+    ``accumulation_steps``, the average is over the equal parts of all batches.
     """
     order = epoch_order(config.seed, epoch, len(dataset.train))
     x = dataset.train.inputs[dataset.train.rows[order]]

@@ -50,7 +50,7 @@ def test_training_float64_ends_with_equal_accuracy() -> None:
 def test_training_float32_ends_with_similar_mean_accuracy() -> None:
     """Rounding in float32 makes the weights of the backends diverge within an epoch.
 
-    For single seeds, the accuracies differ by up to 0.27 percentage points (Intel Xeon).
+    For single seeds, the accuracies differ by up to 0.27 percentage points on an Intel Xeon.
     """
     runs = [[accuracy_of(b, "epochs=5", f"seed={i}") for i in range(3)] for b in ("numpy", "torch")]
     means = [statistics.mean(run) for run in runs]

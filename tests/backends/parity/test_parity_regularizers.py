@@ -250,7 +250,7 @@ def assert_same_training(
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("accumulation_steps", [2, 4, 10], ids=["5 and 5", "2 to 3 each", "1 each"])
 @pytest.mark.parametrize("mixed", [False, True], ids=["labels", "mixed labels"])
-def test_accumulated_parts_equal_the_batch(
+def test_accumulation_over_parts_equals_whole_batch(
     make_network: MakeNetwork, batches: Any, backend: str, accumulation_steps: int, mixed: bool
 ) -> None:
     """Every seventh batch has only three samples."""
@@ -302,7 +302,7 @@ def test_accumulated_loss_is_the_mean_over_the_batch(
 def test_accumulation_agrees_between_backends(
     make_network: MakeNetwork, batches: Any, accumulation_steps: int
 ) -> None:
-    """The dropout masks of the parts differ, and batch norm uses the statistics of one part."""
+    """Each part of a batch has its own dropout masks and its own batch norm statistics."""
     layers = [{"dense": 6}, "batch_norm", {"dropout": 0.3}, *RESIDUAL]
     batches = batches[:6]  # the parts of the last batch would have two samples and one sample
     options = HALF | {

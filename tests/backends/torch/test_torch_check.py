@@ -1,4 +1,4 @@
-"""Problems that the PyTorch backend reports for a machine, and the time of PyTorch's import."""
+"""Problems of a machine that the PyTorch backend reports, and when PyTorch is imported."""
 
 from __future__ import annotations
 

@@ -411,7 +411,7 @@ def test_evaluation_chunk_is_limited_by_memory(
     assert seen == [5, 5, 3] * 2
 
 
-def test_device_errors_keeps_other_errors(make_network: MakeNetwork) -> None:
+def test_device_errors_raises_other_errors_unchanged(make_network: MakeNetwork) -> None:
     network = make_network("torch", MLP)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         network.predict(torch.zeros(4, 5, dtype=torch.float64))

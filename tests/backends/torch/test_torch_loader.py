@@ -27,7 +27,7 @@ SCALE = Normalization(np.array([0.5, 0.25, 2.0]), np.array([-1.0, 0.0, 3.0]))
 
 
 def images(count: int = 23, seed: int = 0) -> Part:
-    """Return a part of a dataset that uses every other row of an array of images."""
+    """Return a part of a dataset: every other image of an array."""
     rng = np.random.default_rng(seed)
     inputs = rng.integers(0, 256, (2 * count, 3, 5, 4), dtype=np.uint8)
     return Part(inputs, rng.integers(0, 7, 2 * count), np.arange(1, 2 * count, 2))

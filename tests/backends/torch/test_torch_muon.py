@@ -126,7 +126,7 @@ def test_twenty_steps_of_muon_equal_formula(
 def test_weight_decay_uses_the_learning_rate_of_the_group(
     make_network: Callable[..., TorchNetwork],
 ) -> None:
-    """The group of the output layer has the learning rate of Adam. The weights' gradients are 0."""
+    """The output layer's parameter group has Adam's learning rate. The weights' gradients are 0."""
     hidden = [{"dense": {"units": units, "bias": False}} for units in (5, 4)]
     overrides = {"regularizer.weight_decay": 2.0, "optimizer.adam_lr_ratio": 0.25}
     network = make_network("torch", [*hidden, {"dense": "classes"}], optimizer="muon", **overrides)

@@ -46,7 +46,7 @@ def build(make_config: Callable[..., Config], name: str, p: nn.Parameter) -> Sch
 def test_twenty_steps_of_schedule_free_equal_formula(
     make_config: Callable[..., Config], name: str
 ) -> None:
-    """The formula has the three sequences of the paper, weight decay and a warm-up."""
+    """The formula has the paper's sequences x, y and z, and also weight decay and a warm-up."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 3))
     z, s, total = x.copy(), 0 * x, 0.0

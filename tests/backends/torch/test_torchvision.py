@@ -44,7 +44,7 @@ def described(
 
 @pytest.fixture
 def vision(make_config: MakeConfig) -> Callable[..., Config]:
-    """Return a function that makes a configuration: ``vision("resnet18", seed=1)``."""
+    """Return a function that makes a configuration, such as ``vision("resnet18", seed=1)``."""
 
     def make(model: str, small: bool = False, pretrained: bool = False, **changes: Any) -> Config:
         architecture = TorchvisionConfig("torchvision", model, small, pretrained)
@@ -108,7 +108,10 @@ def test_adapted_resnet_equals_resnet_of_nnopt(make_config: MakeConfig) -> None:
 
 
 def test_layer_outputs_have_the_described_shapes(vision: Callable[..., Config]) -> None:
-    """Known kinds of layers have nnopt's records. Arrays have the names of the state dict."""
+    """Kinds of layers that nnopt also has are described by nnopt's records.
+
+    Arrays have the names in PyTorch's state dict.
+    """
     config = vision("mobilenet_v3_small")
     architecture = described(config)
     network = built(config, architecture)
@@ -144,7 +147,7 @@ def test_initial_weights_of_torchvision_model_depend_only_on_seed(
 ) -> None:
     """The weights depend only on the seed, and the global generator is unchanged.
 
-    The replaced first convolution is initialized as in the model.
+    The first convolution, which nnopt replaces for small images, is initialized as in the model.
     """
     config = vision("resnet18", True)
     architecture = described(config)
