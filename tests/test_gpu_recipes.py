@@ -54,7 +54,7 @@ def test_result_row_equals_hand_computation(script: ModuleType, tmp_path: Path) 
 
 
 def test_flops_with_validation_include_forward_pass(script: ModuleType, tmp_path: Path) -> None:
-    """Validation on 750 samples in 4 epochs adds 6,000 TFLOP. In 40 s, this is 300 TFLOP/s."""
+    """Validation on 750 samples in 4 epochs adds 6,000 TFLOP: 12,000 TFLOP in 40 s in total."""
     write_point(tmp_path / "a", 0.95, [30, 10, 11, 9], validated=750)
     assert script.measure("cifar10_fast", tmp_path, 600.0)[0].endswith(" 50.0")
 

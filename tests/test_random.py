@@ -43,7 +43,7 @@ def test_generator_with_different_arguments_gives_different_numbers(
 
 
 def test_generator_numbers_of_neighbouring_counters_do_not_overlap() -> None:
-    """The numbers of step 1 are not a later section of the numbers of step 0."""
+    """The numbers of counter 1 are not a later section of the numbers of counter 0."""
     assert not set(generator(0, "x", 0).integers(0, 2**62, 1000)) & set(
         generator(0, "x", 1).integers(0, 2**62, 1000)
     )

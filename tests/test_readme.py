@@ -177,7 +177,7 @@ def test_readme_lists_every_exit_code() -> None:
 
 def test_files_named_in_readme_exist() -> None:
     names = re.findall(r"`((?:nnopt|tests|conf|docs|benchmarks|\.ci)/[\w./-]*)`", README)
-    names += re.findall(r"^([\w./]+/[\w.]*) {2,}", README, re.M)  # files in the layout
+    names += re.findall(r"^([\w./]+/[\w.]*) {2,}", README, re.M)  # files in the section Layout
     names += re.findall(r"python (\S+\.py)", README)
     assert len(names) > 30
     for name in names:
@@ -186,7 +186,7 @@ def test_files_named_in_readme_exist() -> None:
 
 
 def test_readme_steps_for_extensions_name_existing_code() -> None:
-    """Every ``name`` in a step occurs in one of the files that the step mentions."""
+    """Every name in backticks in a step occurs in one of the files that the step mentions."""
     steps = re.findall(r"^\d\. (.*?)(?=^\d\. |^\n|^#)", README, re.M | re.S)
     assert len(steps) == 12
     for step in steps:

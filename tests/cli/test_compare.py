@@ -23,7 +23,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def sweep(workplace: Path, leave_run: LeaveRun) -> Path:
-    """Return a sweep of SGD with two learning rates and of Adam, each with three seeds."""
+    """Return the folder of a sweep: three seeds of SGD with two learning rates, and of Adam."""
     folder = workplace / "sweep"
     accuracies = {
         ("sgd", 0.1): (0.80, 0.81, 0.85),

@@ -17,7 +17,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def pair(workplace: Path, leave_run: LeaveRun) -> None:
-    """Write run a with SGD, and run b with Adam, another seed, more layers and another NumPy."""
+    """Write run a with SGD, and run b with Adam, another seed, more layers and a newer NumPy."""
     numpy, torch = {"numpy": "2.0"}, {"numpy": "2.1", "torch": "2.6"}
     leave_run(workplace / "a", 0, {"optimizer": "sgd"}, test_loss=0.5, versions=numpy)
     adam = {"optimizer": "adam"}
@@ -124,7 +124,7 @@ A, B, C = "a" * 64, "b" * 64, "c" * 64
         ),
     ],
 )
-def test_diff_changed_files_fit_in_80_columns(
+def test_diff_of_changed_data_files_fits_in_80_columns(
     nnopt: Run,
     capsys: Captured,
     workplace: Path,

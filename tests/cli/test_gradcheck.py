@@ -59,7 +59,7 @@ def small_overrides(overrides: list[str]) -> list[str]:
     ],
     ids=["plain", "batch norm", "layer norm, hinge", "smoothing", "linear", "residual"],
 )
-def test_gradcheck_correct_gradients_pass(overrides: list[str]) -> None:
+def test_gradcheck_of_correct_gradients_passes(overrides: list[str]) -> None:
     config = compose_config(small_overrides(overrides))
     checks = list(gradcheck.check_gradients(config, prepare(config)))
     assert checks[-1].name == "input"
@@ -189,7 +189,7 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_gradcheck_planted_error_is_detected(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_gradcheck_detects_planted_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     attribute, op, overrides = PLANTED[name]
     if attribute in RECORDS:
         monkeypatch.setitem(modules_file.ACTIVATIONS, RECORDS[attribute], op)
@@ -243,7 +243,7 @@ def test_gradcheck_does_not_change_data() -> None:
     assert (prepared.dataset.train.inputs == before).all()
 
 
-def test_gradcheck_large_arrays_are_sampled() -> None:
+def test_gradcheck_samples_entries_of_large_arrays() -> None:
     config = compose_config(["dataset.samples_per_class=20", "architecture.hidden=[150]"])
     checks = {one.name: one for one in gradcheck.check_gradients(config, prepare(config))}
     assert checks["dense1.weight"].size == 300
@@ -253,7 +253,7 @@ def test_gradcheck_large_arrays_are_sampled() -> None:
 
 
 def test_gradcheck_detects_loss_gradient_for_wrong_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gradient is that of label 0. Only samples of other classes reveal the error."""
+    """The gradient is the one for label 0. Only samples of other classes reveal the error."""
 
     def forward(logits: Array, *, labels: Array, **options: Any) -> Any:
         _, saved = CROSS_ENTROPY.forward(logits, labels=np.zeros_like(labels), **options)
@@ -297,7 +297,7 @@ DEEP = {
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_gradcheck_large_network_stays_within_budget(tmp_path: Path, name: str) -> None:
+def test_gradcheck_of_large_network_stays_within_budget(tmp_path: Path, name: str) -> None:
     """``most`` entries per array fit into the budget; one more entry per array does not."""
     overrides = [*images(tmp_path, 32), f"architecture={name}", "regularizer.norm=batch"]
     sizes = gradcheck.array_sizes(prepare(compose_config(overrides)))
@@ -332,7 +332,7 @@ def test_gradcheck_comparison_takes_about_two_forward_passes(
     assert 2 * compared <= passes.count <= 3 * compared
 
 
-def test_gradcheck_wrong_gradient_takes_few_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradcheck_of_wrong_gradient_takes_few_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a wrong entry, the other entries of the array are checked with only one step size h."""
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, flipped))
     config = compose_config(["dataset.samples_per_class=20", "architecture.hidden=[150]"])
@@ -359,13 +359,13 @@ def test_gradcheck_directions_find_unchecked_wrong_entry(
     assert not large.passed
 
 
-def test_gradcheck_nan_error_does_not_pass() -> None:
+def test_gradcheck_with_nan_error_does_not_pass() -> None:
     for errors in ((np.nan, 0.0), (0.0, np.nan)):
         assert not gradcheck.Check("dense1.weight", 1, 1, 1.0, *errors).passed
 
 
 @pytest.mark.parametrize("side", [1, -1])
-def test_gradcheck_kink_near_value_is_not_an_error(side: int) -> None:
+def test_gradcheck_accepts_gradient_near_kink(side: int) -> None:
     """sin w + 0.1 |w - side · 1e-9| has the slope 1 - 0.1 · side at 0 and a kink nearby."""
     w = np.zeros(1)
 
@@ -381,7 +381,7 @@ def test_gradcheck_kink_near_value_is_not_an_error(side: int) -> None:
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_gradcheck_forward_from_layer_gives_same_loss(tmp_path: Path, name: str) -> None:
+def test_forward_from_any_layer_gives_same_loss(tmp_path: Path, name: str) -> None:
     overrides = [
         *images(tmp_path, 8),
         f"architecture={name}",
@@ -442,7 +442,7 @@ def test_gradcheck_invalid_entries_option_is_refused(
     assert f"argument --entries: {word!r}: needs a whole number" in capsys.readouterr().err
 
 
-def test_gradcheck_images_with_constant_background_pass(tmp_path: Path) -> None:
+def test_gradcheck_of_images_with_constant_background_passes(tmp_path: Path) -> None:
     """Constant pixels tie in every pooling window. At ties, the loss has no derivative."""
     lines = [f"{i % 2}," + ",".join("9" if j == i else "0" for j in range(36)) for i in range(20)]
     header = ",".join(["label", *(f"pixel{j}" for j in range(36))])
@@ -483,7 +483,7 @@ def test_gradcheck_masks_keep_every_residual_branch(tmp_path: Path) -> None:
 def test_gradcheck_skipped_branch_is_reported_as_not_reached(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Gradients of a branch that no sample uses neither pass nor fail."""
+    """If no sample uses a branch, the check of its gradients neither passes nor fails."""
     monkeypatch.setattr(gradcheck, "MASK_STEPS", 1)
     assert run_verb(["gradcheck", *images(tmp_path, 4, 1), *SKIPPING]) == 0
     stdout = capsys.readouterr().out

@@ -53,7 +53,7 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
 
 @pytest.fixture
 def sweep(nnopt: Run, workplace: Path) -> Path:
-    """Return a sweep: points 1 and 4 done, 2 diverged, 3 killed during training, 5 pending."""
+    """Return the folder of a sweep: points 1 and 4 done, 2 diverged, 3 killed, 5 pending."""
     overrides = ["optimizer.lr=0.1,1e20,0.2,0.3,0.4", "epochs=5", "hydra.sweep.dir=sweep"]
     assert nnopt("run", "-m", *SMALL, *overrides) == 5
     folder = workplace / "sweep"
@@ -83,7 +83,7 @@ def test_resume_runs_only_missing_points(nnopt: Run, sweep: Path, capsys: Captur
     assert ids[1] in captured.err
 
 
-def test_resume_failed_points_run_only_with_retry_failed(
+def test_resume_runs_failed_points_only_with_retry_failed(
     nnopt: Run, sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = sweep / table_of(sweep)[1]["id"]

@@ -444,7 +444,7 @@ def _import_early() -> None:
 
 
 def main() -> int:
-    """Run the attempts of the command line; return 1 if an outcome is wrong."""
+    """Run the attempts that the command line selects; return 1 if an outcome is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=300, help="attempts (default: 300)")
     parser.add_argument(

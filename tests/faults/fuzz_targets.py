@@ -59,7 +59,7 @@ def build_workplace(folder: Path) -> None:
     for name, point in zip(("done", "other"), points, strict=False):
         point.rename(folder / "sweep" / point.name)
         shutil.copytree(point, folder / name)
-    shutil.rmtree(points[-1])  # for `nnopt resume` to run
+    shutil.rmtree(points[-1])  # so that `nnopt resume` has a point to run
     _write_datasets(folder)
     _write_unfinished(folder)
     experiment = folder / "conf" / "experiment" / "mine.yaml"
@@ -174,7 +174,7 @@ def printed_config() -> Any:
 
 
 def loaded_data(*overrides: str) -> Any:
-    """Return a digest of the samples and labels of each set, in the order of the files."""
+    """Return digests of the training set and of the test set, in the order of the files."""
     from nnopt.config.compose import compose_config
     from nnopt.data import load
 

@@ -79,13 +79,13 @@ def sealed(received: Received, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def sealed_text(received: Received, body: str) -> None:
-    """Write a body of ``sweep.json`` with a correct checksum."""
+    """Write ``body`` and its correct checksum to ``sweep.json``."""
     digest = hashlib.sha256(body.encode()).hexdigest()
     (received.sweep / "sweep.json").write_text(f'{{"sha256": "{digest}",\n{body}}}\n')
 
 
 def with_key(key: str, value: Any) -> Build:
-    """Set a key at the top of ``sweep.json``."""
+    """Set a top-level key of ``sweep.json``."""
     return lambda received: sealed(received, lambda found: found.update({key: value}))
 
 
@@ -156,8 +156,8 @@ def linked(where: str, target: str) -> Build:
 def hard_linked(where: str) -> Build:
     """Replace a file by a hard link to a file outside of the sweep.
 
-    nnopt may print the content of the linked file: a received archive cannot contain such a link,
-    and nnopt accepts the hard links of harmless copies.
+    nnopt may print the content of the linked file. A received archive cannot contain such a link,
+    but a harmless copy of a folder can.
     """
 
     def build(received: Received) -> None:

@@ -243,7 +243,9 @@ def points_of(workplace: Path, key: str) -> list[float]:
     return values
 
 
-def test_sweep_range_has_decimal_values(attempt: Command, workplace: Path, backend: str) -> None:
+def test_sweep_over_range_has_exact_decimal_values(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     overrides = [
         "epochs=1",
         "max_steps=1",

@@ -75,7 +75,7 @@ def test_sweep_over_label_columns_gives_separate_cache_entries(
 def test_swapped_training_and_test_files_give_swapped_parts(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """The network predicts the larger class, so the accuracy is its fraction of the test file."""
+    """The network predicts the larger class, so the accuracy is the share of this class."""
     shares = {"fold1": 0.7, "fold2": 0.9}
     for fold, share in shares.items():
         table = np.stack([np.zeros(40), np.arange(40) >= 40 * share], axis=1)
@@ -106,7 +106,7 @@ def table(
 
 
 def packed(name: str, text: str, *others: str) -> bytes:
-    """Return a ZIP archive with the file ``name``, which contains ``text``, and empty files."""
+    """Return a ZIP archive of a file ``name`` with the content ``text``, and of empty files."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(name, text)

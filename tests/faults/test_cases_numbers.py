@@ -91,7 +91,7 @@ DIVERGES = {
 
 
 @pytest.mark.parametrize(("scale", "layers", "overrides"), DIVERGES.values(), ids=DIVERGES)
-def test_run_with_overflow_is_diverged(
+def test_run_with_overflow_diverges(
     attempt: Command, workplace: Path, backend: str, scale: float, layers: str, overrides: list[str]
 ) -> None:
     write_data(workplace, scale)

@@ -107,7 +107,7 @@ SWEPT = {
 
 @pytest.mark.parametrize("group", ["ablation", "experiment"])
 @pytest.mark.parametrize(("content", "text"), UNMERGED.values(), ids=UNMERGED)
-def test_run_file_with_wrong_value_type_is_refused_with_its_line(
+def test_file_with_wrong_value_type_is_refused_with_its_line(
     attempt: Command, workplace: Path, group: str, content: str, text: str
 ) -> None:
     file = workplace / "conf" / group / "mine.yaml"
@@ -118,7 +118,7 @@ def test_run_file_with_wrong_value_type_is_refused_with_its_line(
 
 
 @pytest.mark.parametrize(("entry", "text"), SWEPT.values(), ids=SWEPT)
-def test_run_wrong_entry_of_params_is_refused_with_its_line(
+def test_wrong_entry_of_params_is_refused_with_its_line(
     attempt: Command, workplace: Path, entry: str, text: str
 ) -> None:
     file = workplace / "conf" / "ablation" / "mine.yaml"
@@ -137,7 +137,7 @@ def test_run_wrong_entry_of_params_is_refused_with_its_line(
         ("'off'", "norm = 'off': allowed: none, batch, layer, group (conf"),
     ],
 )
-def test_run_yaml_boolean_for_text_key_is_explained(
+def test_yaml_boolean_for_text_key_is_explained(
     attempt: Command, workplace: Path, word: str, text: str
 ) -> None:
     file = workplace / "conf" / "experiment" / "mine.yaml"
@@ -156,7 +156,7 @@ UNQUOTED = {
 
 
 @pytest.mark.parametrize(("word", "text"), UNQUOTED.values(), ids=UNQUOTED)
-def test_run_command_line_boolean_is_refused_without_yaml_hint(
+def test_command_line_boolean_is_refused_without_yaml_hint(
     attempt: Command, word: str, text: str
 ) -> None:
     refused = attempt("run", word)
@@ -177,7 +177,7 @@ def test_run_command_line_boolean_is_refused_without_yaml_hint(
         ("optimizer:\n  name: no\n", 2, "YAML reads no and off without quotes as false, a truth"),
     ],
 )
-def test_run_file_with_boolean_for_text_key_is_explained(
+def test_yaml_boolean_for_key_of_any_type_is_explained(
     attempt: Command, workplace: Path, content: str, line: int, text: str
 ) -> None:
     file = workplace / "conf" / "experiment" / "mine.yaml"
@@ -187,7 +187,7 @@ def test_run_file_with_boolean_for_text_key_is_explained(
 
 
 @pytest.mark.parametrize(("start", "lowest"), [("-1", "-1.0"), ("-0.5", "-0.5")])
-def test_run_search_interval_out_of_range_is_refused_with_its_line(
+def test_search_interval_out_of_range_is_refused_with_its_line(
     attempt: Command, workplace: Path, start: str, lowest: str
 ) -> None:
     file = workplace / "conf" / "ablation" / "mine.yaml"
@@ -206,7 +206,7 @@ GROUPS = {
 
 
 @pytest.mark.parametrize(("name", "defaults", "text"), GROUPS.values(), ids=GROUPS)
-def test_run_missing_file_of_inner_group_is_refused_with_its_name(
+def test_missing_file_of_inner_group_is_refused_with_its_name(
     attempt: Command, workplace: Path, name: str, defaults: str, text: str
 ) -> None:
     for file, content in {"dataset/sub/a": "points: 3\n", name: f"defaults: {defaults}\n"}.items():
@@ -218,7 +218,7 @@ def test_run_missing_file_of_inner_group_is_refused_with_its_name(
     assert "unknown group" not in refused.err
 
 
-def test_run_inner_group_that_does_not_exist_is_refused_as_unknown(
+def test_inner_group_that_does_not_exist_is_refused_as_unknown(
     attempt: Command, workplace: Path
 ) -> None:
     path = workplace / "conf" / "dataset" / "m.yaml"
@@ -227,7 +227,7 @@ def test_run_inner_group_that_does_not_exist_is_refused_as_unknown(
     attempt("run", "dataset=m").is_refused(2, "m.yaml, line 1: unknown group 'sub' in the list")
 
 
-def test_run_hydra_setting_of_wrong_type_is_refused_with_reason(attempt: Command) -> None:
+def test_hydra_setting_of_wrong_type_is_refused_with_reason(attempt: Command) -> None:
     attempt("run", "hydra.mode=many").is_refused(2, "'hydra.mode=many': hydra.mode: Invalid value")
     attempt("run", "hydra.run.dir=[1]").is_refused(2, "'hydra.run.dir=[1]': hydra.run.dir: Cannot")
 
@@ -243,7 +243,7 @@ UNCLEAR = {
 
 
 @pytest.mark.parametrize(("arguments", "fragment"), UNCLEAR.values(), ids=UNCLEAR)
-def test_run_message_on_common_mistake_has_remedy(
+def test_message_on_common_mistake_has_remedy(
     attempt: Command, workplace: Path, arguments: list[str], fragment: str
 ) -> None:
     write_rows(workplace / "a.csv")
@@ -302,7 +302,7 @@ def test_csv_column_among_pixels_is_refused_with_remedies(
     attempt(*arguments, f"dataset.drop_columns=[{name}]").is_done()
 
 
-def test_csv_features_named_after_pixels_are_features(attempt: Command, workplace: Path) -> None:
+def test_csv_columns_named_like_pixels_are_features(attempt: Command, workplace: Path) -> None:
     write_rows(workplace / "a.csv", columns="area,pixel_mean,pixel_std,label")
     attempt("run", "dataset=csv", "dataset.train=a.csv", *QUICK).is_done()
 

@@ -84,7 +84,7 @@ WARNED: dict[str, tuple[list[int], list[int], list[str], str]] = {
 
 
 @pytest.mark.parametrize(("train", "test", "overrides", "message"), WARNED.values(), ids=WARNED)
-def test_run_with_absent_class_reports_it(
+def test_run_without_samples_of_a_class_reports_it(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -151,7 +151,7 @@ def test_run_with_files_of_other_dataset_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     folder: str,
 ) -> None:
-    """Files of both datasets have the same names and shapes, but different checksums."""
+    """The files of MNIST and Fashion-MNIST have the same names and shapes, but other content."""
     write_idx(workplace / "data", folder)
     content = (workplace / "data" / folder / FILES["train"][1]).read_bytes()
     known = {**FASHION_MNIST.sha256, FILES["train"][1]: idx.sha256(content)}

@@ -50,7 +50,7 @@ def features(rows: int, constant: float = 7) -> list[list[object]]:
 # Divergence ---------------------------------------------------------------------------------------
 
 
-def test_run_with_infinite_loss_is_diverged_and_keeps_files(
+def test_run_with_infinite_loss_diverges_and_keeps_files(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = *SPIRAL, "epochs=5", "optimizer.lr=1e20", "architecture.hidden=[8,8]"

@@ -366,7 +366,7 @@ def test_resume_with_newest_checkpoint_damaged_uses_previous_one(
 
 
 def test_latest_checkpoint_with_flipped_bit_is_not_used_or_has_same_values(killed: Path) -> None:
-    """A checkpoint is used if the bit changes no value, only for example a ZIP timestamp."""
+    """A checkpoint is used if the bit changes no value, but for example a ZIP timestamp."""
     path, older = newest(killed), latest_checkpoint(killed)
     data, expected = path.read_bytes(), repr(older.training)
     used = []

@@ -203,7 +203,7 @@ DAMAGE_ERRORS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE_ERRORS.values(), ids=DAMAGE_ERRORS)
-def test_sweep_rewrites_manifest_damaged_while_running(
+def test_sweep_rewrites_sweep_json_that_is_damaged_meanwhile(
     attempt: Command,
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -234,7 +234,7 @@ OTHERS = {
 def test_resume_notes_points_from_another_environment(
     attempt: Command, workplace: Path, group: str, key: str, value: Any, fragment: str
 ) -> None:
-    overrides = [*TINY, "batch_size=1000000"]  # enough work for more threads than cores
+    overrides = [*TINY, "batch_size=1000000"]  # so much work that nnopt uses all cores
     attempt("run", "-m", *overrides, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     first, second = (next((workplace / "sweep").glob(f"*-s{n}-*/summary.json")) for n in (0, 1))
     second.unlink()

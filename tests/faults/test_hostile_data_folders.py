@@ -267,7 +267,7 @@ def contents_of(folder: Path) -> Iterator[tuple[str, int, bytes]]:
 
 
 @pytest.mark.parametrize("build", HOSTILE, ids=lambda build: str(build.__name__))
-def test_commands_on_hostile_data_folder_change_no_outside_file(
+def test_commands_on_hostile_data_folder_do_not_change_private_files(
     attempt: Command, workplace: Path, received: Received, build: Callable[[Received], None]
 ) -> None:
     build(received)

@@ -55,7 +55,7 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int, str]]:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
-def test_commands_on_hostile_folder_change_and_print_no_outside_file(
+def test_commands_on_hostile_folder_neither_change_nor_print_private_files(
     attempt: Command, received: Received, workplace: Path, hostile: Hostile
 ) -> None:
     hostile.build(received)

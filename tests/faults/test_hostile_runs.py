@@ -192,7 +192,7 @@ SUMMARIES: dict[str, Build] = {
     "endless": endless("summary.json"),
     "64 GiB": sparse("summary.json"),
 }
-"""Summaries that the commands refuse by name: exit code 3 (diff: 2 or 3)."""
+"""Summaries that the commands refuse and name, with exit code 3, or with 2 or 3 from diff."""
 
 HARMLESS: dict[str, Build] = {
     "started before the year 1": summary(started="0001-01-01T00:00:00+14:00"),
@@ -242,7 +242,7 @@ HARMLESS: dict[str, Build] = {
     "plots: a name": picture('"><script>x.svg', "<svg/>"),
     "plots: no picture": picture("b.png", "\x89PNG"),
 }
-"""Files that the commands leave out or show as text: exit code 0."""
+"""Files that the commands leave out or show as text, with exit code 0."""
 
 WEIGHTS: dict[str, Build] = {
     "texts": archive(("a.npy", array("(1,)", "'<U4'", b"a" * 16))),
@@ -268,7 +268,7 @@ WEIGHTS: dict[str, Build] = {
     "a pipe": pipe("model_best.npz"),
     "64 GiB": sparse("model_best.npz"),
 }
-"""Weights that diff refuses by name: exit code 3."""
+"""Weights that diff refuses and names, with exit code 3."""
 
 
 @pytest.fixture(scope="module")
@@ -384,7 +384,7 @@ def test_diff_of_different_architectures_lists_few_arrays(
     printed.is_done("not in both, or of different shapes: dense1.weight", "more")
 
 
-def test_weights_are_read_back_bit_by_bit(sent: Path) -> None:
+def test_read_weights_gives_same_arrays_as_numpy(sent: Path) -> None:
     from nnopt.results.weights import read_weights
 
     actual = read_weights(sent / "a" / "model_best.npz")

@@ -98,7 +98,7 @@ def test_table_with_varied_seed_has_one_seed_column(workplace: Path) -> None:
     assert [row[4] for row in found] == ["0", "1"]
 
 
-def test_table_deletion_override_adds_no_column(workplace: Path) -> None:
+def test_table_of_sweep_with_deletion_override_is_written(workplace: Path) -> None:
     write_table(make_plan(["~experiment", "seed=0,1"], multirun=True), workplace)
     assert len(rows(workplace)) == 3
 

@@ -212,7 +212,7 @@ SIGTERM, SIGUSR2, SIGKILL = signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL
         ("slurm", [SIGTERM, SIGKILL]),
     ],
 )
-def test_submitit_preempted_job_continues_to_equal_bits(
+def test_preempted_job_of_submitit_continues_and_gives_equal_bits(
     start_nnopt: Start,
     nnopt: Run,
     slurm: Path,

@@ -72,7 +72,9 @@ def raise_at(epoch: int, number: signal.Signals) -> AfterEpoch:
     return lambda row, is_best: signal.raise_signal(number) if row.epoch == epoch else None
 
 
-def test_task_over_time_limit_continues_to_equal_bits(make_task: MakeTask, tmp_path: Path) -> None:
+def test_task_over_time_limit_continues_and_gives_equal_bits(
+    make_task: MakeTask, tmp_path: Path
+) -> None:
     task = make_task(0, epochs=5)
     assert run_task_within(task, None, str(tmp_path)).status == "done"
     whole = (task.folder / "model_last.npz").read_bytes()
@@ -88,7 +90,7 @@ def test_task_over_time_limit_continues_to_equal_bits(make_task: MakeTask, tmp_p
 @pytest.mark.parametrize(
     ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Interruption)]
 )
-def test_task_signal_from_ray_waits_for_checkpoint(
+def test_signal_from_ray_waits_for_checkpoint(
     make_task: MakeTask, tmp_path: Path, number: signal.Signals, expected: type[BaseException]
 ) -> None:
     def exit_at_once(number: int, frame: object) -> None:
@@ -156,7 +158,7 @@ def test_record_lost_task_replaces_summary_of_earlier_attempt(make_task: MakeTas
     assert read_state(task.folder).summary["epochs"] is None
 
 
-def test_record_lost_task_locked_by_another_process_is_running(make_task: MakeTask) -> None:
+def test_record_lost_task_keeps_task_of_another_process_running(make_task: MakeTask) -> None:
     task = make_task(0)
     task.folder.mkdir()
     with hold(task.folder):

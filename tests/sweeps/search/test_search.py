@@ -62,7 +62,7 @@ def score(point: Point) -> float:
 
 
 def work(task: Task, score: Score = score, epochs: int = 0) -> TaskResult:
-    """Return the result of a task without training. Its values after each epoch approach score."""
+    """Return a task's result without training. The values of its epochs approach the score."""
     task.folder.mkdir(exist_ok=True)
     value, status, error = score(task.point), "done", None
     try:
@@ -249,7 +249,7 @@ def test_search_resumed_with_more_trials_equals_longer_search(plan: Plan, tmp_pa
     assert trials_of(search(with_settings(plan, trials=3), folder)) == trials_of(more)
 
 
-def test_search_points_without_summary_run_again_in_same_trials(plan: Plan, tmp_path: Path) -> None:
+def test_search_repeats_points_without_summary_in_same_trials(plan: Plan, tmp_path: Path) -> None:
     def epochs_of(plan: Plan) -> list[tuple[str, int, tuple[int, tuple[str, ...]]]]:
         seen: list[tuple[str, int, tuple[int, tuple[str, ...]]]] = []
         with another_process(), open_search(plan, sweep_in(tmp_path / "s", plan)) as run:
@@ -300,7 +300,7 @@ def test_search_with_changed_yaml_is_refused(
         search(make_plan(overrides, multirun=True), folder)
 
 
-def test_search_repeated_configuration_runs_once(tmp_path: Path) -> None:
+def test_search_runs_repeated_configuration_once(tmp_path: Path) -> None:
     overrides = [
         "hydra/sweeper=optuna",
         "hydra.sweeper.trials=12",
@@ -332,7 +332,7 @@ def test_search_tasks_may_finish_in_any_order(tmp_path: Path) -> None:
     assert len(run.sweep.points) == 4
 
 
-def test_search_failed_trial_is_reported_and_not_repeated(plan: Plan, tmp_path: Path) -> None:
+def test_failed_trial_is_reported_and_not_repeated(plan: Plan, tmp_path: Path) -> None:
     def diverges(point: Point) -> float:
         return -2.0 if float(point.config.optimizer.lr) > 0.1 else score(point)
 
@@ -348,7 +348,7 @@ def test_search_failed_trial_is_reported_and_not_repeated(plan: Plan, tmp_path: 
     assert trials_of(search(plan, tmp_path / "s", score=diverges)) == trials_of(run)
 
 
-def test_search_trial_with_refused_values_is_failed(tmp_path: Path) -> None:
+def test_trial_with_refused_values_is_failed(tmp_path: Path) -> None:
     overrides = [
         "hydra.sweeper.trials=8",
         "optimizer.lr=interval(0.1,1)",
