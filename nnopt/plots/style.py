@@ -128,7 +128,7 @@ def _encode(figure: Figure, path: Path) -> bytes:
 
 
 def panel(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Return axes whose frame has this position and size in inches."""
+    """Add axes to the figure. The arguments are the position and size of their frame, in inches."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
@@ -222,7 +222,7 @@ def round_ticks(most: int = 5, integer: bool = False) -> tuple[Locator, Formatte
 
 
 def spans_decades(values: Floats, decades: float = 2) -> bool:
-    """Return whether the positive values span more than this number of powers of ten."""
+    """Return whether the positive values span more than ``decades`` powers of ten."""
     positive = values[np.isfinite(values) & (values > 0)]
     return bool(len(positive) and positive.max() / 10**decades > positive.min())
 
@@ -248,10 +248,10 @@ def set_scale(axes: Axes, which: Literal["x", "y"], logarithmic: bool, most: int
 
 
 def log_ticks(low: float, high: float, most: int = 6) -> tuple[Locator, Formatter]:
-    """Return 3 to ``most`` ticks of a logarithmic axis, for any number of decades.
+    """Return a locator of about 3 to ``most`` ticks on a logarithmic axis, and a formatter.
 
     Ticks from 0.0001 to 10,000 are plain numbers, such as 0.01. If a tick is outside, all ticks are
-    powers such as 10⁻⁶, in Unicode characters, because typesetting is slow.
+    powers such as 10⁻⁶, in Unicode characters, because typesetting formulas is slow.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
@@ -312,7 +312,8 @@ def rgb(colour: str) -> Floats:
 def load_matplotlib() -> ModuleType:
     """Import matplotlib without the environment variable MPLBACKEND.
 
-    The import would fail if the variable named an unknown backend. No figure is shown on a screen.
+    The import would fail if the variable named an unknown backend. nnopt writes figures to files
+    and shows none on a screen, so the variable is not needed.
     """
     named = os.environ.pop("MPLBACKEND", None)
     try:

@@ -43,7 +43,7 @@ def plot_confusion(counts: Ints, classes: Sequence[str], path: Path, title: str)
     in_percent = bool(counts.max() >= 10_000)
     with style.drawing(path, width, height, title) as figure:
         axes = style.panel(figure, left, bottom, side, side)
-        # Without the darkest blues, cells and their numbers are distinct in greyscale as well.
+        # Without the darkest blues, numbers are readable on all cells in greyscale, too.
         axes.imshow(np.sqrt(fractions), cmap="Blues", vmin=0, vmax=1.2, interpolation="nearest")
         axes.set_axis_off()
         left_of, below = -0.5 - 0.08 / cell, size - 0.5 + 0.08 / cell
@@ -60,7 +60,7 @@ def plot_confusion(counts: Ints, classes: Sequence[str], path: Path, title: str)
 
 
 def _draw_numbers(axes: Axes, numbers: NDArray[np.number], fractions: Floats, cell: float) -> None:
-    """Draw the numbers other than zero; on dark cells, they are white.
+    """Draw the numbers of the cells, except zeros. Numbers on dark cells are white.
 
     matplotlib takes half a second for 400 texts. Therefore the outline of each digit is created
     once and drawn as the marker of a scatter plot.

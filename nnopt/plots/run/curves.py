@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PARTS = ("train", "validation")
 MAX_EPOCHS_WITH_MARKERS = 30
 MAX_EPOCHS_WITH_BROAD_LINES = 200
-MAX_RATES = 2000  # drawn learning rates; the plot has fewer columns of pixels
+MAX_RATES = 2000  # drawn learning rates; more than the plot has columns of pixels
 
 
 def plot_curves(
@@ -78,7 +78,8 @@ def _mark(axes: Axes, epoch: int, value: float, form: str) -> None:
 def plot_schedule(learning_rates: Floats, steps_per_epoch: int, path: Path, title: str) -> None:
     """Draw the learning rate of every optimizer step.
 
-    The scale is logarithmic if most rates span more than two decades; rates of 0 are then omitted.
+    If the highest 90 % of the positive rates span more than two decades, the scale is logarithmic
+    and rates of 0 are omitted.
     """
     rates = np.asarray(learning_rates, dtype=np.float64)
     shown = style.evenly_spaced(len(rates), MAX_RATES)

@@ -26,7 +26,7 @@ Arrays = Mapping[str, NDArray[np.floating]]
 Predict = Callable[[np.ndarray], NDArray[np.floating]]
 Outputs = Callable[[np.ndarray], Mapping[str, NDArray[np.floating]]]
 
-MAX_IMAGES = 6  # rows of feature maps, from different classes
+MAX_IMAGES = 6  # images in the plot of feature maps, one for each class
 
 
 def plot_training(
@@ -56,7 +56,7 @@ def plot_training(
 def plot_test(
     dataset: Dataset, logits: NDArray[np.floating], predict: Predict, name: str, folder: Path
 ) -> None:
-    """Draw the confusion matrix, and sample images or, for points, the decision boundary.
+    """Draw the confusion matrix; and sample images or, for inputs (2,), the decision boundary.
 
     ``logits`` (N, K) are the logits of the test samples. ``predict`` maps raw inputs (M, 2) to
     logits (M, K). ``name`` is the name of the run.
@@ -78,8 +78,8 @@ def plot_convolutions(
 ) -> None:
     """Draw the filters of the first convolution and feature maps of test images.
 
-    One image of each of the first six classes is drawn. ``outputs`` maps raw images (N, C, H, W) to
-    the output of each layer. Nothing is drawn for a network without convolutions.
+    The feature maps are of one image of each of the first six classes. ``outputs`` maps raw
+    images (N, C, H, W) to the output of each layer. Without convolutions, nothing is drawn.
     """
     convolutions = (x.name for x in architecture.walk() if isinstance(x.record, Conv2d))
     first = next(convolutions, None)

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_STAGES = 4
-MAX_COLUMNS = 18  # maps of all drawn layers, the stages, in a row
+MAX_COLUMNS = 18  # maps in a row, over all stages; a stage is a drawn layer
 MAX_CHANNELS = 8  # maps of one stage in a row
-MIN_UNEXPLAINED_FRACTION = 0.1  # of a channel's variance, not explained by the chosen channels
+MIN_UNEXPLAINED_FRACTION = 0.1  # minimum unexplained part of a chosen channel's variance
 MIN_VARIANCE_FRACTION = 0.01  # minimum variance of a channel, relative to the largest variance
 MAX_PERCENTILE = 99  # brightest value of a channel, so that a single peak does not darken the image
-CELL, STEP, STAGE_GAP = 0.62, 0.67, 0.2  # size, distance of maps, gap between stages, in inches
+CELL, STEP, STAGE_GAP = 0.62, 0.67, 0.2  # inches: side and distance of maps, gap of stages
 MIN_STAGE_WIDTH = 1.15  # inches
 TOP, BOTTOM = 1.15, 0.62
 MAX_NAME_CHARACTERS = 14
 NOTE = (
-    "below: the channel; each explains most of the variance that the previous ones do not explain",
+    "below: the channel's number; each explains the most of the variance left by the previous ones",
     "dark: the channel's minimum in these images; bright: its 99th percentile",
 )
 # The outputs of these layers resemble those of the previous layer, or cannot be drawn.
@@ -114,12 +114,12 @@ def select_channels(maps: NDArray[np.floating], most: int) -> tuple[Ints, float]
     The first channel has the largest variance over images and positions. Each next channel has the
     largest variance that a linear regression on the previous ones does not explain. This is
     Gram-Schmidt orthogonalization with pivoting (Businger and Golub, 1965) on the covariances.
-    Channels with less than 10 % unexplained variance, or less than 1 % of the variance of the
-    first, are not chosen. Infinite values count as 0.
+    A channel is not chosen if its unexplained variance is at most 10 % of its own variance or 1 %
+    of the first channel's variance. Infinite values and NaN count as 0.
 
     Returns:
-        The indices of at least one channel; and the fraction of the variance of all channels that
-        the chosen channels explain, NaN if the variance is 0.
+        The indices of the chosen channels, at least one; and the fraction of the variance of all
+        channels that they explain, NaN if this variance is 0.
     """
     flat = np.asarray(maps, np.float64).transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)
     flat = np.nan_to_num(flat, posinf=0, neginf=0)
@@ -148,7 +148,7 @@ def select_channels(maps: NDArray[np.floating], most: int) -> tuple[Ints, float]
 
 
 def _head(axes: Axes, left: float, layer: str, maps: NDArray[Any], *lines: str) -> None:
-    """Draw a layer's name above its first column; below the name, its shape and the lines."""
+    """Draw a layer's name, its shape and ``lines`` below each other, above its first column."""
     axes.text(left, TOP - 0.48, style.readable(layer, 24), va="bottom", fontsize=9)
     shape = style.shape_text(maps.shape[1:])
     for index, line in enumerate((shape, *lines)):

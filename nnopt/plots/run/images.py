@@ -112,8 +112,8 @@ def plot_filters(weight: NDArray[np.floating], layer: str, path: Path) -> None:
 
     Each filter is scaled by its largest absolute weight. The bar below a filter shows its norm
     relative to the largest norm. Filters with three channels are drawn in colour, where grey is 0.
-    Of other filters, the mean over the channels is drawn, from blue (negative) over grey (0) to
-    yellow. A filter whose norm is less than 1 % of the largest is dead: pale and crossed out.
+    For other filters, the mean over the channels is drawn: blue is negative, grey 0, and yellow
+    positive. A filter whose norm is less than 1 % of the largest is dead: pale and crossed out.
     """
     images, norms = _filter_images(weight[:MAX_FILTERS]), _relative_norms(weight)
     count, (total, channels) = len(images), weight.shape[:2]
@@ -146,7 +146,7 @@ def plot_filters(weight: NDArray[np.floating], layer: str, path: Path) -> None:
 
 @cache
 def signed_colours() -> Colormap:
-    """Return the colours of weights in [0, 1], where 1/2 is a weight of 0."""
+    """Return a colour map of [0, 1] in which 1/2 represents a weight of 0."""
     style.load_matplotlib()
     from matplotlib.colors import LinearSegmentedColormap
 

@@ -1,7 +1,7 @@
 """Activations, gradients and dead units of each layer against the epoch.
 
-Statistics of a few layers are drawn as lines, statistics of many layers as maps with a row for each
-layer and a column for each epoch.
+Statistics of a few layers are drawn as lines, statistics of many layers as maps. A map, like an
+array (L, E), has a row for each layer and a column for each epoch.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def plot_layer_statistics(
 ) -> None:
     """Draw the standard deviations of outputs and weight gradients, and the dead ReLU units.
 
-    Up to 8 layers are lines, from dark to bright by depth, with zeros and infinite values on strips
-    below and above the panel. More layers are rows of maps. The fraction of dead units (units that
-    are 0 for every sample) is always a map.
+    Up to 8 layers are lines, from dark to bright by depth. Strips below and above the panel show
+    zeros and infinite values. If there are more layers, they are rows of maps. The fraction of dead
+    units, which are 0 for every sample, is always a map.
 
     ``matrices`` are the layers whose weight is a matrix or kernels, not the scale of a
     normalization. ``name`` is the name of the run.
@@ -121,7 +121,7 @@ def _draw_lines(
     else:
         axes.set_ylim(bottom=0)
         style.few_ticks(axes.yaxis)
-    stack = [axes]  # from below
+    stack = [axes]  # the strips and the panel, from the lowest to the highest
     if below:
         strip = style.panel(figure, left, bottom, width, below - STRIP_GAP)
         stack.insert(0, _draw_strip(strip, epochs, zero, styles, "0"))
@@ -152,7 +152,7 @@ def _line_style(index: int, count: int, epochs: int) -> dict[str, Any]:
 
 
 def _strip_height(where: Bools) -> float:
-    """Return the height of a strip and its gap to the panel, in inches; 0 for an empty strip."""
+    """Return the height of a strip, with its gap to the panel, in inches; 0 for an empty strip."""
     count = int(where.any(axis=1).sum())
     return STRIP_GAP + STRIP_STEP * (count + 1) if count else 0.0
 
@@ -183,7 +183,7 @@ def _draw_deviations(
 
     positive = np.ma.masked_where(~((values > 0) & np.isfinite(values)), values)
     low, high = (positive.min(), positive.max()) if positive.count() else (0.5, 2.0)
-    if high < 1.5 * low:  # a scale of one value also needs ticks
+    if high < 1.5 * low:  # if all values are equal, the scale needs ticks, too
         low, high = low / 1.5, high * 1.5
     norm = LogNorm(low, high)
     image = _draw_map(figure, box, epochs, positive, names, colormaps["viridis"], norm)
@@ -264,7 +264,7 @@ def _draw_map(
 
 
 def _draw_marks(axes: Axes, epochs: Ints, where: Bools, marker: str) -> None:
-    """Draw a mark in each cell where ``where`` (L, E) is true; small cells get fewer marks."""
+    """Mark cells where ``where`` (L, E) is true; if the cells are small, mark only some of them."""
     _, _, width, height = style.box_of(axes)
     cell = 72 * np.array([height, width]) / where.shape  # points
     down, across = np.ceil(MIN_MARK_DISTANCE / cell).astype(int)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_PANELS, COLUMNS = 12, 4
 PANEL_SIZE, STEP = (2.2, 1.15), (2.55, 2.0)  # inches; the step is from panel to panel
 BINS = 40
-MAX_WEIGHTS = 200_000  # drawn weights per tensor; evenly spaced if it has more
+MAX_WEIGHTS = 200_000  # weights in a histogram; a larger tensor is sampled at even distances
 
 # For the plot of two runs; sizes are in inches:
 MAX_ROWS = 6
@@ -54,7 +54,7 @@ def plot_weight_histograms(initial: Arrays, final: Arrays, path: Path) -> None:
 
 
 def plot_weight_difference(a: Arrays, b: Arrays, names: tuple[str, str], path: Path) -> None:
-    """Draw histograms of the weights of both runs, and b - a as a heat map of outputs and inputs.
+    """Draw histograms of both runs' weights, and heat maps of b - a, with a row for each output.
 
     Only tensors of rank 2 or more with the same shape in both runs are drawn. If there are more
     than 6, 6 evenly spaced ones are drawn, and the title contains the number of the others.
@@ -113,7 +113,7 @@ def _draw_histograms(axes: Axes, tensors: Arrays) -> list[float]:
     extremes = [limit for w in finite.values() if w.size for limit in (w.min(), w.max())]
     low, high = (float(min(extremes)), float(max(extremes))) if extremes else (0.0, 0.0)
     size = max(abs(low), abs(high)) or 1.0
-    if high - low <= 1e-6 * size:  # such as if all are zero
+    if high - low <= 1e-6 * size:  # for example, if all weights are 0
         low, high = low - size / 2, high + size / 2
     edges = np.linspace(low, high, BINS + 1)
     form: dict[str, Any] = {"fill": True, "color": style.SKY}
@@ -140,7 +140,7 @@ def _spread(weights: NDArray[Any]) -> str:
 
 
 def _draw_difference(axes: Axes, difference: Floats) -> None:
-    """Draw b - a (O, I) with colours that are symmetric about 0."""
+    """Draw b - a, outputs by inputs, with a colour scale that is symmetric about 0."""
     shown = strongest(np.nan_to_num(difference, posinf=0, neginf=0), MAX_CELLS)
     limit = float(np.abs(shown).max(initial=0)) or 1.0
     colours = signed_colours()
@@ -155,7 +155,7 @@ def _draw_difference(axes: Axes, difference: Floats) -> None:
 
 
 def strongest(matrix: Floats, most: int) -> Floats:
-    """Reduce a matrix (O, I) to the entry of largest magnitude in each rectangle of entries.
+    """Divide a matrix into rectangles, and return the entry of largest magnitude in each of them.
 
     The result has at most ``most`` rows and columns. In contrast to a mean, the largest entry shows
     a single changed weight.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MAX_EPOCHS_WITH_MARKERS = 30  # longer lines have about MARKERS_PER_LINE markers
 MARKERS_PER_LINE = 8
-MAX_UNNAMED_POINTS = 300  # points of a grey line; the SVG contains every point
+MAX_UNNAMED_POINTS = 300  # points of a grey line; more would enlarge the SVG
 LOG_SCALE_DECADES = 1.3  # a loss that spans more decades has a logarithmic axis
 PANEL_SIZE, PANEL_GAP = (3.95, 2.9), 0.95  # inches
 
@@ -72,7 +72,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """The lines of one column of ``metrics.csv``, for the settings in the legend and the others."""
+    """The lines of one column of ``metrics.csv``. The legend contains only those in ``named``."""
 
     column: str
     logarithmic: bool
@@ -110,7 +110,7 @@ def plot_sweep_curves(
 
 
 def _columns(metric: str, curves: Sequence[LearningCurves]) -> tuple[str, str]:
-    """Return ``train_loss`` and the validation loss or accuracy, or else ``train_accuracy``."""
+    """Return ``train_loss``, and the validation column of ``metric``, else ``train_accuracy``."""
     kind = "loss" if metric.endswith("loss") else "accuracy"
     column = f"validation_{kind}"
     rows = (row for setting in curves for history in setting.histories for row in history)
@@ -212,7 +212,7 @@ def _draw_line(axes: Axes, line: Line, index: int, longest: int) -> None:
 
 
 def _mark_end(axes: Axes, line: Line, colour: str) -> None:
-    """Mark the last finite value with a cross; a value beyond the axis is marked at its end."""
+    """Mark the last finite value with a cross; a value beyond the axis is marked at the frame."""
     finite = np.flatnonzero(np.isfinite(line.centre))
     if len(finite):
         last = finite[-1]
@@ -222,7 +222,7 @@ def _mark_end(axes: Axes, line: Line, colour: str) -> None:
 
 
 def values_of(histories: Sequence[History], column: str) -> Floats:
-    """Return a column of S histories as (S, E), accuracies in percent.
+    """Return a column of S histories of up to E epochs as (S, E). Accuracies are in percent.
 
     The values after the end of a history, and missing and infinite values, are NaN.
     """
@@ -235,7 +235,7 @@ def values_of(histories: Sequence[History], column: str) -> Floats:
 def line_of(values: Floats, logarithmic: bool) -> Line:
     """Return mean ± standard deviation (divided by S - 1) over the seeds of ``values`` (S, E).
 
-    If ``logarithmic``, the limits are exponentials of mean ± standard deviation of the logarithms.
+    If ``logarithmic``, the line has the exponentials of mean and limits of the logarithms.
     """
     seeds, epochs = values.shape
     if logarithmic:

@@ -58,9 +58,7 @@ def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
 
 
 def plot_comparison(comparison: Comparison, runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Draw the plots of settings, compared by their first metric, into ``folder``.
-
-    Return the files.
+    """Draw the plots of a comparison, in its first metric, into ``folder``; return the files.
 
     Raises:
         OutputError: A file cannot be written.
@@ -97,7 +95,7 @@ def _drawable(comparison: Comparison) -> Comparison:
     rows = tuple(filter(fits, comparison.rows))
     if left_out := len(comparison.rows) - len(rows):
         log.warning(
-            "left out of the plots: settings with a %s beyond %g or within %g of 0 (%d)",
+            "settings left out of the plots, because a %s is beyond %g or within %g of 0: %d",
             *(metric, style.LARGEST, 1 / style.LARGEST, left_out),
         )
     return replace(comparison, rows=rows)
@@ -150,6 +148,6 @@ def _warn(directory: Path, what: str, error: Exception) -> None:
     if isinstance(error, NnoptError):
         log.warning("cannot draw %s: %s", what, error)
         return
-    log.warning("cannot draw %s: %r; plots.log in its folder has the traceback", what, error)
+    log.warning("cannot draw %s: %r; the traceback is in plots.log of the sweep", what, error)
     with suppress(OSError), open(open_to_append(directory / "plots.log"), "a") as file:
         traceback.print_exception(error, file=file)

@@ -127,7 +127,7 @@ def _rows_with(comparison: Comparison, keys: Keys) -> list[Row]:
 
 
 def _numeric_values(rows: Sequence[Row], key: str) -> list[Value]:
-    """Return the sorted values of a key if they are at least two numbers and perhaps null, else [].
+    """Return the sorted values of a key if they are two or more numbers, and perhaps null, else [].
 
     All ``rows`` have the key.
     """
@@ -145,7 +145,7 @@ def _value_labels(rows: Sequence[Row], key: str) -> list[str]:
 
 
 def _facets(rows: Sequence[Row], keys: Keys, others: Sequence[str], metric: Metric) -> list[Facet]:
-    """Return a map for each combination of values of the other keys, or one map if too many."""
+    """Return a map for each combination of the other keys' values, or one if they are too many."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(value_labels(row, others), []).append(row)
@@ -175,7 +175,7 @@ def _facet(
             done[y, x] += 1
             is_best[y, x] |= row.outcomes[0].is_best
     means = np.where(done > 0, sums / np.maximum(done, 1), np.nan)
-    if settings.max() > 1:  # a cell's mean covers several settings, so the best may differ
+    if settings.max() > 1:  # the best cell may not contain the best setting
         best = {"higher": np.nanmax, "lower": np.nanmin}.get(metric.direction or "")
         is_best = means == best(means) if best and done.any() else np.zeros(shape, np.bool_)
     return Facet(title, means, settings, done, is_best)
@@ -213,7 +213,7 @@ def _three_digits(value: float) -> str:
 
 
 def _draw_colour_bar(axes: Axes, norm: Normalize, extend: str, metric: Metric) -> None:
-    """Draw the colour scale of all maps, with the metric's unit, into the axes."""
+    """Draw the colour scale of all maps into the axes, with the metric's unit."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
@@ -248,7 +248,7 @@ def _note(
         (most > 1, f"{seeds_label(counts)} a setting"),
         (metric.direction is not None, "darker is better"),
         (any(facet.is_best.any() for facet in facets), "frame: best"),
-        (((done > 0) & (done < settings)).any(), "1 of 2: settings with a result, of all"),
+        (((done > 0) & (done < settings)).any(), "1 of 2: one of two settings has a result"),
         (((settings > 0) & (done == 0)).any(), "hatched: no run finished"),
         ((settings == 0).any(), "blank: not tried"),
         (left_out, f"{counted(left_out, 'setting')} without these keys left out"),

@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 
 
 def key_labels(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the last part of each key (``optimizer.lr``: ``lr``), or the key if ambiguous."""
+    """Return the last part of each key, as ``lr``; if it is not unique, return the whole key."""
     last = [key.rpartition(".")[2] for key in keys]
     return tuple(k if last.count(x) > 1 else x for k, x in zip(keys, last, strict=True))
 
@@ -32,7 +32,7 @@ def value_labels(row: Row, keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def value_label(row: Row, key: str) -> str:
-    """Return a value in a few characters. Numbers with many digits are rounded to four."""
+    """Return a value in a few characters. Numbers with many digits are rounded to four digits."""
     value = row.setting.values.get(key)
     if isinstance(value, float) and len(str(value)) > 8:
         return f"{value:.4g}"

@@ -49,7 +49,7 @@ class SettingTable:
         return sum(self.widths()) - COLUMN_GAP if self.header else 0.0
 
     def draw(self, figure: Figure, left: float, top: float, row_height: float = ROW_HEIGHT) -> None:
-        """Draw the table. ``top`` is the middle of the header; all sizes are in inches."""
+        """Draw the table. ``top`` is the height of the header's middle; all sizes are in inches."""
         for k, (header, width) in enumerate(zip(self.header, self.widths(), strict=True)):
             _draw_text(figure, left, top, header, color=style.FAINT)
             for number, (cells, is_bold) in enumerate(zip(self.rows, self.bold, strict=True), 1):
@@ -60,7 +60,7 @@ class SettingTable:
 
 @dataclass(frozen=True)
 class Legend:
-    """A table with a short sample of the line before each row.
+    """A table with a short sample of a line before each row.
 
     ``unnamed`` is the text of a last row for all lines without their own row; empty omits the row.
     """
@@ -79,7 +79,7 @@ class Legend:
         return ROW_HEIGHT * (len(self.table.rows) + bool(self.unnamed) + 0.7)
 
     def draw(self, figure: Figure, left: float, top: float) -> None:
-        """Draw the legend. ``top`` is the middle of the header; positions are in inches."""
+        """Draw the legend. ``top`` is the height of the header's middle; sizes are in inches."""
         from matplotlib.lines import Line2D
 
         self.table.draw(figure, left + SAMPLE_WIDTH, top)
@@ -108,14 +108,14 @@ class Margins:
 
 @dataclass(frozen=True)
 class Content:
-    """The part of a figure between title, legend and footnote. Positions are relative to it."""
+    """The space between title, legend and footnote. Its lower left corner is the origin."""
 
     figure: Figure
     left: float
     bottom: float
 
     def axes(self, x: float, y: float, width: float, height: float) -> Axes:
-        """Return new axes. Arguments are in inches, from the lower left corner of the content."""
+        """Return new axes. The arguments are the position and size of their frame, in inches."""
         return style.panel(self.figure, self.left + x, self.bottom + y, width, height)
 
     def text(self, x: float, y: float, text: str, rotation: int = 0) -> None:

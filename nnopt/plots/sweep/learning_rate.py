@@ -61,7 +61,7 @@ def plot_learning_rates(comparison: Comparison, paths: Sequence[Path]) -> None:
     """Draw the mean over seeds and its 95 % interval against the learning rate.
 
     A line connects settings that differ only in the learning rate. Of many lines, only the best are
-    coloured. If there are few such settings, as in a random search, every setting is a dot. A cross
+    coloured. If most lines would have one setting, as in a random search, dots are drawn. A cross
     marks a setting without a finished run. Outliers do not stretch the axis.
     """
     metric = metric_of(comparison)
@@ -106,7 +106,7 @@ def _note(comparison: Comparison, groups: Sequence[Group], are_dots: bool) -> st
         (are_dots, "every dot a setting"),
         (any(row.outcomes[0].is_best for row in rows), "★ best mean"),
         (any(row.outcomes[0].estimate is None for row in rows), "✗ no run finished"),
-        (missing, f"{counted(missing, 'setting')} without such a number left out"),
+        (missing, f"{counted(missing, 'setting')} without a positive learning rate left out"),
     )
 
 

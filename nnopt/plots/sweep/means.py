@@ -32,7 +32,7 @@ TABLE_MARGIN = 0.25
 
 
 def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
-    """Draw a row for each setting: keys' values, and mean, 95 % interval and result per seed.
+    """Draw a row for each setting: values of the keys, mean, 95 % interval and result per seed.
 
     A star marks the best mean, a dotted line the mean of the baseline. Outliers do not stretch the
     axis; an arrow at the end of the axis points to them.

@@ -87,7 +87,7 @@ class Metric:
         return self.direction == "lower" and style.spans_decades(np.array(values, np.float64), 1)
 
     def colours(self) -> Colormap:
-        """Return cividis, whose lightness increases evenly, also in greyscale.
+        """Return the colour map cividis, whose lightness increases evenly.
 
         Better values are darker. If the metric has no better direction, higher values are darker.
         """
@@ -126,8 +126,8 @@ def metric_of(comparison: Comparison) -> Metric:
 def axis_limits(values: Sequence[float], direction: str | None) -> tuple[float, float]:
     """Return axis limits that ignore outliers on the worse side.
 
-    The distance of an outlier from the better three quarters of the values is more than three times
-    their spread. Without outliers, the axis contains all finite values. direction: see ``Metric``.
+    The distance of an outlier to the better three quarters of the values is more than three times
+    the spread of these quarters. All other finite values are inside. direction: see ``Metric``.
     """
     x = np.sort(np.array([value for value in values if np.isfinite(value)]))
     if not len(x):
@@ -143,7 +143,7 @@ def axis_limits(values: Sequence[float], direction: str | None) -> tuple[float, 
 def with_margin(
     low: float, high: float, fraction: float, logarithmic: bool = False
 ) -> tuple[float, float]:
-    """Return axis limits widened at both ends by a fraction of their distance."""
+    """Return axis limits, widened at both ends by ``fraction`` times their distance."""
     if logarithmic:
         ratio = float(np.exp(fraction * (np.log(high) - np.log(low))))
         return low / ratio, high * ratio

@@ -112,8 +112,8 @@ def _number_scale(
 def _is_even_on_logarithms(numbers: Floats) -> bool:
     """Return whether numbers are more evenly spaced on a logarithmic scale.
 
-    This holds if all numbers are positive and span a decade, and if the median is closer to the
-    middle on the logarithmic scale than on the linear scale.
+    All numbers must be positive and span a decade, and the median must be closer to the middle on
+    the logarithmic scale than on the linear scale.
     """
     if numbers.min() <= 0 or not style.spans_decades(numbers, 1):
         return False
@@ -139,7 +139,7 @@ def _metric_scale(means: Floats, metric: Metric) -> Scale:
 
 
 def _spread_out(scale: Scale) -> Floats:
-    """Return the heights. Equal heights are spread a little, in the order of the rows."""
+    """Return the heights on an axis. On an even axis, equal heights are spread, in row order."""
     if not scale.is_even:
         return scale.heights
     heights = scale.heights.copy()
@@ -160,7 +160,7 @@ def _draw_lines(
     done = ~np.isnan(means)
     ends = np.where(done, last.heights, MISSING_HEIGHT)
     heights = np.stack([*map(_spread_out, scales), ends])
-    # Smooth curves between axes can be followed through crowded regions.
+    # Smooth curves are easier to follow through crowded regions than straight lines.
     fraction = np.linspace(0, 1, 16)
     ease = fraction**2 * (3 - 2 * fraction)
     steps = [a[:, None] + (b - a)[:, None] * ease for a, b in pairwise(heights)]

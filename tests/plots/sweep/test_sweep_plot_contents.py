@@ -432,7 +432,7 @@ def test_learning_rate_plot_contains_a_line_for_each_setting(
     assert ([0.01, 0.01], pytest.approx([90 - half, 90 + half])) in adam
     assert ([0.5], [axes.get_ylim()[0]]) in sgd  # the cross
     note = note_of(figures[0])
-    assert "✗ no run finished; 1 setting without such a number left out" in note
+    assert "✗ no run finished; 1 setting without a positive learning rate left out" in note
     assert "best rate" in texts(figures[0])
 
 
