@@ -1,4 +1,4 @@
-"""Comparisons of settings: baselines, verdicts, the best setting, and the compared data."""
+"""Comparisons of settings: baselines, verdicts, the best setting, and checks of the data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def runs_of(
     metric: str = METRIC,
     **settings: Value,
 ) -> list[Run]:
-    """Return runs with the seeds 0, 1, ... and these results; None stands for a failed run."""
+    """Return one run for each accuracy, with the seeds 0, 1, ...; None stands for a failed run."""
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     values = {"dataset": "spiral"} | dotted
     return [
@@ -107,7 +107,7 @@ def test_compare_runs_more_comparisons_raise_p() -> None:
     assert among.tests == 8
 
 
-def test_baseline_of_several_settings_matches_the_other_keys() -> None:
+def test_baseline_of_several_settings_is_chosen_by_the_other_keys() -> None:
     runs = []
     for lr in (0.1, 0.2):
         for l2 in (0.0, 1e-3):
@@ -122,7 +122,9 @@ def test_baseline_of_several_settings_matches_the_other_keys() -> None:
         difference = found[lr, 1e-3].difference
         assert difference is not None
         assert difference.change is not None
-        assert difference.change.mean == pytest.approx(1.5e-3)  # 0.1 more with the other lr
+        assert difference.change.mean == pytest.approx(
+            1.5e-3
+        )  # not 0.1 more or less, as for the other lr
 
 
 def test_baseline_applies_only_to_settings_with_the_same_test_set() -> None:
@@ -141,7 +143,7 @@ def test_baseline_applies_only_to_settings_with_the_same_test_set() -> None:
     assert "worse" in verdicts(across)
 
 
-def test_test_set_that_lends_validation_samples_is_a_different_one() -> None:
+def test_test_set_reduced_by_validation_samples_is_a_different_test_set() -> None:
     runs = [
         *runs_of(BASE, lr=1, dataset__validation__source="none"),
         *runs_of([0.9, 0.952, 1.0], lr=1, dataset__validation__source="train"),
@@ -155,7 +157,7 @@ def test_test_set_that_lends_validation_samples_is_a_different_one() -> None:
     assert best == {"train", "test"}
 
 
-def test_baseline_settings_without_a_match_are_noted() -> None:
+def test_settings_without_a_baseline_are_noted() -> None:
     runs = runs_of(BASE, lr=1, l2=0) + runs_of(BASE, lr=2, l2=0)
     runs += runs_of(BASE, lr=1, l2=5) + runs_of(BASE, lr=3, l2=5)
     comparison = compared(runs, "l2=0")
@@ -249,7 +251,7 @@ def test_check_same_data_different_files_are_refused() -> None:
     assert split_by_data_files(runs[:1]) == runs[:1]
 
 
-def test_check_same_data_notes_different_training_files() -> None:
+def test_check_same_data_different_training_files_are_noted() -> None:
     def trained_on(train: str, accuracy: float) -> list[Run]:
         found = runs_of([accuracy], frozenset({train, "test"}), **{"dataset.train": train})
         return [replace(run, named_files={"dataset.test": "test"}) for run in found]

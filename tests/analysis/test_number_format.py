@@ -37,9 +37,7 @@ from nnopt.analysis.statistics import Difference, Estimate
         (0.123456789, None, "0.1235"),
     ],
 )
-def test_format_mean_has_two_digits_of_the_deviation(
-    mean: float, std: float | None, text: str
-) -> None:
+def test_format_mean_deviation_has_two_digits(mean: float, std: float | None, text: str) -> None:
     assert format_mean(Estimate(5, mean, std, None)) == text
 
 

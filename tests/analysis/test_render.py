@@ -76,7 +76,7 @@ def test_to_latex_escapes_text_and_typesets_numbers() -> None:
         assert not re.search(r"(?<!\\)[%#]", line)
 
 
-def test_to_latex_keeps_lists_in_text_and_spaces_in_formulas() -> None:
+def test_to_latex_lists_are_text_and_formulas_keep_spaces() -> None:
     cells = (Cell("[64, 32]"), Cell("-0.2 [-0.3, -0.1]"))
     body = to_latex(Table("title", ("hidden", "difference"), "lr", (cells,), ()))
     assert r"{[}64, 32] & $-0.2\;[-0.3, -0.1]$" in body
@@ -116,7 +116,7 @@ def test_to_html_is_read_back() -> None:
 
 
 @pytest.mark.parametrize("form", sorted(RENDERERS))
-def test_renderers_contain_all_cells_and_notes(form: str) -> None:
+def test_rendered_table_contains_all_cells_and_notes(form: str) -> None:
     text = RENDERERS[form](TABLE)
     for word in ("mean ± standard deviation", "optimizer", "adam", "left out: 1 failed"):
         assert word in text

@@ -13,7 +13,7 @@ from nnopt.results.collect import Run, Value
 
 
 def run(seed: int = 0, status: str = "done", ended: float = 0.0, **settings: Value) -> Run:
-    """Return a run; ``optimizer__lr`` stands for ``optimizer.lr``."""
+    """Return a run with the given settings; the keyword ``optimizer__lr`` sets ``optimizer.lr``."""
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     metrics = {"test_accuracy": 0.5 + ended}
     values = {**dotted, "seed": seed}
@@ -32,7 +32,7 @@ def test_varying_keys_exclude_keys_that_depend_on_a_group() -> None:
     assert varying_keys([run(**adam), run(**lower)]) == ["optimizer.lr"]
 
 
-def test_known_keys_are_in_the_order_of_groups() -> None:
+def test_varying_keys_are_in_the_order_of_groups() -> None:
     one = {"optimizer": "sgd", "optimizer__lr": 0.1, "epochs": 1}
     two = {"optimizer": "adam", "optimizer__lr": 0.1, "epochs": 2, "optimizer__beta1": 0.9}
     three = two | {"optimizer__beta1": 0.8}
@@ -46,7 +46,7 @@ def test_varying_keys_exclude_keys_that_older_runs_lack() -> None:
     assert len(group_runs([old, new], [])) == 1
 
 
-def test_varying_keys_include_a_choice_only_if_all_runs_have_it() -> None:
+def test_varying_keys_include_a_group_only_if_all_runs_have_it() -> None:
     none = {"regularizer": "none", "regularizer__l2": 0.0}
     l2 = {"regularizer": "l2", "regularizer__l2": 1e-3}
     assert varying_keys([run(**none), run(**l2)]) == ["regularizer"]
@@ -54,7 +54,7 @@ def test_varying_keys_include_a_choice_only_if_all_runs_have_it() -> None:
     assert varying_keys([run(**none), run(**l2), run(**untold)]) == ["regularizer.l2"]
 
 
-def test_group_runs_are_grouped_over_seeds_and_sorted() -> None:
+def test_group_runs_settings_are_sorted_and_contain_all_seeds() -> None:
     values: list[Any] = [100.0, None, 9, 0.5, "adam", (64,), (8, 8), True]
     runs = [run(seed, lr=value) for value in values for seed in (1, 0)]
     settings = group_runs(runs, ["lr"])
@@ -107,7 +107,7 @@ VALUES: dict[str, Value] = {
         "weight_decay!=0",
     ],
 )
-def test_condition_holds_for_equal_values(word: str) -> None:
+def test_condition_holds_for_matching_values(word: str) -> None:
     assert read_condition(word, KNOWN).holds(VALUES)
     operator = "=" if "!=" in word else "!="
     if "<" not in word and ">" not in word:
@@ -136,7 +136,7 @@ def test_condition_alternatives_can_be_nested_lists() -> None:
     assert values == ("[{residual: [relu, tanh]}, relu, [1, 2], 3]", "[64, 32]", "x")
 
 
-def test_condition_on_missing_key_holds_only_for_unequal() -> None:
+def test_condition_on_missing_key_holds_only_with_unequal_operator() -> None:
     for word, holds in {"optimizer.lr=1": False, "optimizer.lr!=1": True, "plots<1": False}.items():
         assert read_condition(word, KNOWN).holds({}) == holds
 

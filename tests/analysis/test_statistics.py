@@ -47,7 +47,7 @@ def test_estimate_interval_equals_scipy(values: list[float]) -> None:
     assert actual.interval == pytest.approx(tuple(expected), rel=1e-7, abs=1e-9 * scale)
 
 
-def test_estimate_single_and_huge_values_have_no_interval() -> None:
+def test_estimate_of_single_huge_or_nearly_equal_values_is_correct() -> None:
     one = estimate([0.5])
     assert (one.n, one.mean, one.std, one.interval) == (1, 0.5, None, None)
     assert estimate([1.5e308, 1.7e308]).mean == pytest.approx(1.6e308)
@@ -95,7 +95,7 @@ def test_paired_difference_removes_the_effect_of_the_seed() -> None:
 
 
 def test_paired_difference_without_variance_has_no_p() -> None:
-    """All differences are 1/120, up to a rounding error of 1e-17, for which t would be 1e14."""
+    """All differences are 1/120 except for rounding errors of 1e-17, with which t would be 1e14."""
     accuracies = {seed: k / 120 for seed, k in enumerate((101, 113, 97))}
     higher = {seed: k / 120 for seed, k in enumerate((102, 114, 98))}
     found = paired_difference(higher, accuracies)
@@ -116,7 +116,7 @@ def test_paired_difference_of_one_or_no_seed_has_no_p() -> None:
 
 
 def test_holm_equals_hand_calculation() -> None:
-    """0.005 x 4 = 0.02, 0.01 x 3 = 0.03, 0.02 x 2 = 0.04 and 0.03 x 1, which becomes 0.04."""
+    """0.005 x 4 = 0.02, 0.01 x 3 = 0.03 and 0.03 x 2 = 0.06; 0.04 x 1 is raised to 0.06."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.6]) == [1.0, 1.0]
     assert holm([0.04]) == [0.04]
@@ -126,7 +126,7 @@ def test_holm_equals_hand_calculation() -> None:
 @settings(max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_equals_the_stepwise_rule(p_values: list[float]) -> None:
-    """Reject from the smallest p value on while p(i) <= α / (m - i + 1) (Holm 1979)."""
+    """Reject in ascending order of the m p values while p(i) <= α / (m - i + 1) (Holm 1979)."""
     alpha = 0.05
     rejected: set[int] = set()
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -163,7 +163,8 @@ def test_simulation_limit_equals_scipy() -> None:
 def accuracies(rows: int, seeds: int, samples: int, draw: np.random.Generator) -> np.ndarray:
     """Return test accuracies (rows, seeds) of equally good settings.
 
-    The seed shifts all settings. The test set has few samples, so some accuracies are equal.
+    Each seed shifts all settings. ``samples`` is the size of the test set; if it is small, some
+    accuracies are equal.
     """
     seed_effect = draw.normal(0, 0.02, seeds)
     skill = 0.9 + seed_effect + draw.normal(0, 0.01, (rows, seeds))
