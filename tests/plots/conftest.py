@@ -1,4 +1,4 @@
-"""Checks of a PNG file, and of the figure that was written to the file."""
+"""Fixtures that record the saved figures and check a PNG file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CheckPng = Callable[[Path], np.ndarray]
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[matplotlib.figure.Figure]:
-    """Return every figure saved during the test."""
+    """Return a list to which every figure that the test saves is added."""
     saved: list[matplotlib.figure.Figure] = []
     save = matplotlib.figure.Figure.savefig
 
@@ -34,7 +34,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[matplotlib.figure.Figure]:
 def check_png(
     figures: list[matplotlib.figure.Figure], caplog: pytest.LogCaptureFixture
 ) -> CheckPng:
-    """Return the pixels (H, W, 3) of the last plot, after the checks that all plots must pass."""
+    """Return a function that checks the file of the last plot and returns its pixels (H, W, 3)."""
 
     def check(path: Path) -> np.ndarray:
         from PIL import Image

@@ -1,4 +1,4 @@
-"""The style of all plots: no global state, no warnings, any text."""
+"""The style of all plots: it has no global state and accepts any text without a warning."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_drawing_missing_folder_is_refused(tmp_path: Path) -> None:
         plot_schedule(np.ones(9), 3, tmp_path / "missing" / "a.png", "t")
 
 
-def test_matplotlib_unwritable_home_is_accepted(tmp_path: Path) -> None:
+def test_drawing_with_unwritable_home_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file")
     program = (
         "import sys, numpy as np; from pathlib import Path\n"
@@ -100,7 +100,7 @@ def test_readable_long_text_is_cut() -> None:
         (1e-40, 1e20, ["10⁻⁴⁰", "10⁻²⁸", "10⁻¹⁶", "10⁻⁴", "10⁸", "10²⁰"]),
     ],
 )
-def test_log_ticks_have_number_and_texts(low: float, high: float, expected: list[str]) -> None:
+def test_log_scale_ticks_have_expected_texts(low: float, high: float, expected: list[str]) -> None:
     figure = matplotlib.figure.Figure()
     axes = figure.add_subplot()
     axes.set_ylim(low, high)

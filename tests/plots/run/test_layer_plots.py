@@ -125,7 +125,7 @@ def test_filter_bars_show_norms(tmp_path: Path, figures: list[Figure]) -> None:
 
 
 @pytest.mark.parametrize(("channels", "bars"), [(1, 1), (3, 0), (4, 1)])
-def test_filters_of_one_channel_have_a_colour_bar(
+def test_filters_have_a_colour_bar_unless_they_are_rgb(
     tmp_path: Path, figures: list[Figure], channels: int, bars: int
 ) -> None:
     plot_filters(np.ones((2, channels, 3, 3)), "conv2d1", tmp_path / "a.png")
@@ -134,8 +134,8 @@ def test_filters_of_one_channel_have_a_colour_bar(
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["−1", "0", "1"]
 
 
-def test_colour_map_signs_differ_in_grey() -> None:
-    """The lightness of the colours increases with the weight; the colour of 0 is grey."""
+def test_colour_map_lightness_increases_with_the_weight() -> None:
+    """Positive and negative weights also differ in grey. The colour of 0 is grey."""
     colours = signed_colours()(np.linspace(0, 1, 101))[:, :3]
     luminance = colours @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) > 0).all()
@@ -248,7 +248,10 @@ def test_feature_maps_that_are_dead_or_nan_are_drawn(tmp_path: Path, figures: li
 
 
 def statistics(epochs: int, layers: int, spread: float = 2.0) -> list[LayerRow]:
-    """Return blocks of convolution, norm and ReLU, and a dense layer."""
+    """Return rows of ``layers`` blocks of convolution, norm and ReLU, and of a dense layer.
+
+    The standard deviations of the outputs grow from 1 in the first layer to ``spread`` in the last.
+    """
     names = [f"{kind}{k + 1}" for k in range(layers) for kind in ("conv2d", "batch_norm", "relu")]
     rows = []
     for epoch in range(1, epochs + 1):
@@ -269,7 +272,7 @@ def plot(rows: list[LayerRow], folder: Path, figures: list[Figure]) -> list[Axes
 
 
 def on_strip(axes: Axes) -> dict[int, list[float]]:
-    """Return the height and epochs of each line in the row for zero gradients."""
+    """Return height -> epochs of each line in the strip that marks zeros or non-finite values."""
     found = {}
     for line in axes.lines:
         heights, epochs = values_of(line), np.asarray(line.get_xdata(), np.float64)
@@ -360,7 +363,7 @@ def test_layer_statistics_all_zero_gradients_are_drawn(
 
 
 @pytest.mark.parametrize("lost", [np.nan, np.inf])
-def test_layer_statistics_not_finite_outputs_are_drawn(
+def test_layer_statistics_non_finite_outputs_are_drawn(
     tmp_path: Path, figures: list[Figure], lost: float
 ) -> None:
     rows = statistics(4, 2)

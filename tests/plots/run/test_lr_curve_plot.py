@@ -28,7 +28,7 @@ def found(
 
 
 def usual() -> LrSuggestion:
-    """Return a curve that falls from 2.3 to 0.3, then rises to a million."""
+    """Return the suggestion for losses that fall from 2.3 to 0.3, then rise to a million."""
     losses = [2.3] * 80 + np.linspace(2.3, 0.3, 100).tolist() + [0.3] * 60
     return found(losses + np.geomspace(0.3, 1e6, 40).tolist())
 
@@ -78,7 +78,7 @@ def test_lr_curve_omits_diverging_losses(tmp_path: Path, figures: list[Figure]) 
     ],
     ids=["flat", "explodes", "short", "zero"],
 )
-def test_lr_curve_without_suggestion_has_no_marks(
+def test_lr_curve_without_suggestion_says_so_in_its_title(
     tmp_path: Path,
     figures: list[Figure],
     check_png: CheckPng,

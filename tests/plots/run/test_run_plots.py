@@ -1,4 +1,4 @@
-"""The contents of each plot, for ordinary data and at its limits."""
+"""The contents of the plots of a run, for ordinary and extreme data."""
 
 from __future__ import annotations
 
@@ -162,7 +162,9 @@ def test_schedule_contains_learning_rates(
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), rates)
 
 
-def test_schedule_if_long_is_thinned_with_both_ends(tmp_path: Path, figures: list[Figure]) -> None:
+def test_schedule_of_many_steps_is_thinned_with_both_ends(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
     plot_schedule(np.linspace(1, 0.5, 1_000_000), 1000, tmp_path / "a.png", "t")
     line = figures[0].axes[0].lines[0]
     assert len(np.asarray(line.get_xdata())) <= 2000
@@ -186,7 +188,7 @@ def numbers_shown(axes: Axes, size: int) -> list[list[str]]:
 
 
 def bar_lengths(axes: Axes) -> np.ndarray:
-    """Return the lengths of the accuracies relative to the grey bars behind them."""
+    """Return the length of each accuracy bar relative to the grey bar behind it."""
     full, bars = (
         np.array([segment[1, 0] - segment[0, 0] for segment in collection.get_segments()])
         for collection in axes.collections
@@ -272,7 +274,7 @@ def test_samples_show_true_and_predicted_classes(
 
 
 def test_samples_are_upright_with_original_colours(tmp_path: Path, check_png: CheckPng) -> None:
-    """The upper left quarter is red, the rest blue; black and white are unchanged."""
+    """The upper left quarter of each image is red; the rest is blue."""
     image = np.zeros((16, 3, 8, 8), dtype=np.uint8)
     image[:, 2] = 255
     image[:, :, :4, :4] = np.array([255, 0, 0], dtype=np.uint8)[None, :, None, None]
@@ -342,7 +344,7 @@ def test_decision_boundary_is_upright(tmp_path: Path, figures: list[Figure]) -> 
     (image,) = figures[0].axes[0].images
     assert image.origin == "lower"
     pixels = np.asarray(image.get_array())
-    assert pixels[0, 0, 2] > pixels[0, 0, 0]  # blue, class 0, at the bottom
+    assert pixels[0, 0, 2] > pixels[0, 0, 0]  # the bottom is blue, the colour of class 0
     assert pixels[-1, 0, 0] > pixels[-1, 0, 2]
 
 
@@ -436,6 +438,6 @@ def test_weights_that_are_constant_new_or_not_finite_are_drawn(
     assert "2×3×3×3" in titles[3]
 
 
-def test_weights_of_no_tensor_are_drawn(tmp_path: Path) -> None:
+def test_weights_without_tensors_are_drawn(tmp_path: Path) -> None:
     plot_weight_histograms({}, {"dense.bias": np.zeros(3)}, tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()

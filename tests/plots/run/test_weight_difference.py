@@ -1,4 +1,4 @@
-"""The plot of the weights of two runs."""
+"""The plot that compares the weights of two runs."""
 
 from __future__ import annotations
 

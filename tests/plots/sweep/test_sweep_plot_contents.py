@@ -1,4 +1,4 @@
-"""The contents of the plots of a sweep, for ordinary results and at their limits."""
+"""The contents of the plots of a sweep, for ordinary and extreme results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ T_2 = 4.302652729911275  # 97.5 % quantile of Student's t with two degrees of fr
 
 
 def run_of(settings: Mapping[str, Value], seed: int = 0, **metrics: float | str) -> Run:
-    """Return a run with these settings, which is done unless ``status`` is given."""
+    """Return a run with these settings and metrics. It is done unless ``status`` is given."""
     status = str(metrics.pop("status", "done"))
     numbers = {key: float(value) for key, value in metrics.items()} if status == "done" else {}
     return Run(Path("x"), seed, status, None, {**settings}, numbers, frozenset(), float(seed))
@@ -45,7 +45,7 @@ def compared(runs: Sequence[Run], metric: str = "test_accuracy") -> Comparison:
 
 
 def grid(**metrics: Callable[[float, float], float]) -> list[Run]:
-    """Return runs of learning rates by L2 penalties; the metrics are functions of both."""
+    """Return a run for each pair of learning rate and L2. Each metric is a function of the pair."""
     return [
         run_of(
             {"regularizer.l2": l2, "optimizer.lr": lr},
@@ -78,7 +78,7 @@ def texts(figure: Figure) -> list[str]:
 
 
 def note_of(figure: Figure) -> str:
-    """Return the footnote. Its lines are the last texts of the figure, the lowest line first."""
+    """Return the footnote. The figure lists its lines from bottom to top."""
     faint = [text for text in figure.texts if text.get_fontsize() == 8.5]
     return " ".join(text.get_text() for text in reversed(faint))
 
@@ -117,7 +117,7 @@ def test_values_of_histories_of_different_lengths_are_padded() -> None:
 
 
 def curves_of(comparison: Comparison, *losses: Sequence[Sequence[float]]) -> list[LearningCurves]:
-    """Return learning curves of a comparison's rows; ``losses`` has the losses of each seed."""
+    """Return the curves of a comparison; ``losses`` has, for each row, the losses of each seed."""
     return [
         LearningCurves(row, tuple(map(history, seeds)), diverged=not row.setting.runs)
         for row, seeds in zip(comparison.rows, losses, strict=True)
@@ -255,7 +255,7 @@ def test_means_outlier_does_not_stretch_the_axis(tmp_path: Path, figures: Figure
     ("values", "direction", "expected"),
     [
         ([1, 2, 3, 4], "higher", (1, 4)),
-        ([-90, 2, 3, 4, 5], "higher", (-7, 5)),  # 2 - 3 (5 - 2)
+        ([-90, 2, 3, 4, 5], "higher", (-7, 5)),  # -7 = 2 - 3 (5 - 2), where 2 is the quartile
         ([1, 2, 3, 4, 90], "lower", (1, 13)),
         ([1, 2, 3, 4, 90], None, (1, 90)),
         ([1, 90], "lower", (1, 90)),
@@ -295,7 +295,7 @@ def test_labels_of_keys_and_values_are_short_and_distinct() -> None:
 
 
 def images(figure: Figure) -> list[np.ndarray]:
-    """Return the values (Y, X) of the maps, the lowest row first."""
+    """Return the values (Y, X) of each heat map, the lowest row first."""
     return [np.ma.filled(axes.images[0].get_array(), np.nan) for axes in figure.axes if axes.images]
 
 
@@ -399,7 +399,8 @@ def test_parallel_plot_of_random_numbers_is_to_scale(tmp_path: Path, figures: Fi
     (axes,) = figures[0].axes
     lines = axes.collections[1]
     assert isinstance(lines, LineCollection)
-    # The logarithm of the rate equals the dropout rate: the lines are horizontal.
+    # The logarithm of the learning rate, the dropout rate and the accuracy are linear functions of
+    # x, so a line has the same height on their axes.
     for line in lines.get_segments():
         on = {int(x): y for x, y in np.asarray(line) if x in (0, 1, 2, 3)}
         assert on[0] == pytest.approx(on[1], abs=1e-9)

@@ -1,4 +1,4 @@
-"""The plots that a sweep gets; an error in a plot never fails the sweep."""
+"""Which plots are drawn for a sweep. An error in a plot never makes the sweep fail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Nnopt = Callable[..., int]
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Record the names of plots in order instead of drawing them."""
+    """Return a list to which the name of each plot is added; the plot is not drawn."""
     drawn: list[str] = []
 
     def note(*arguments: Any) -> None:
@@ -46,7 +46,7 @@ def leave_epochs(folder: Path, epochs: int) -> None:
 
 
 def names_of(sweep: Path) -> list[str]:
-    """Return the names of the plots for a comparison of these runs."""
+    """Draw the plots of a comparison of a sweep's runs, and return the names of the plots."""
     runs = find_runs([sweep]).runs
     paths = plot_comparison(compare_runs(runs, ["test_accuracy"]), runs, sweep / "plots")
     return list(dict.fromkeys(path.stem for path in paths))
@@ -157,7 +157,7 @@ def test_plot_sweep_without_results_draws_nothing(
     assert not (tmp_path / "plots").exists()
 
 
-def test_sweep_end_draws_plots(
+def test_finished_sweep_has_plots(
     workplace: Path,
     nnopt: Nnopt,
     quick: list[str],
@@ -175,7 +175,7 @@ def test_sweep_end_draws_plots(
     assert "drawn/plots" in capsys.readouterr().out
 
 
-def test_compare_plots_are_written(
+def test_compare_with_option_plots_writes_plots(
     workplace: Path,
     nnopt: Nnopt,
     leave_run: LeaveRun,
