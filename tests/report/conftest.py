@@ -1,4 +1,4 @@
-"""A sweep with a point of every status, and a browser that opens the report of the sweep."""
+"""A sweep with a point (a planned run) of every status, and a browser for the sweep's report."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EPOCHS = 30
 
 
 def _write_metrics(folder: Path, level: float, epochs: int = EPOCHS) -> None:
-    """Write validation losses level / epoch, training losses half as large, and accuracies."""
+    """Write ``metrics.csv``. The validation loss is level / epoch, the training loss half of it."""
     rows = []
     for epoch in range(1, epochs + 1):
         loss = level / epoch
@@ -42,7 +42,7 @@ def _write_metrics(folder: Path, level: float, epochs: int = EPOCHS) -> None:
 
 
 def _write_plot(path: Path, size: int = 64) -> None:
-    """Write noise, which no format compresses."""
+    """Write an image of ``size`` x ``size`` pixels of noise, which no format compresses."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     Image.fromarray(noise).save(path)
@@ -50,19 +50,19 @@ def _write_plot(path: Path, size: int = 64) -> None:
 
 @pytest.fixture(scope="session")
 def write_metrics() -> Callable[..., None]:
-    """Return a function: ``write_metrics(folder, 1.5, epochs=20)``."""
+    """Return a function, called as ``write_metrics(folder, 1.5, epochs=20)``; 1.5 is the level."""
     return _write_metrics
 
 
 @pytest.fixture(scope="session")
 def write_plot() -> Callable[..., None]:
-    """Return a function: ``write_plot(path, 64)`` writes 64 by 64 pixels."""
+    """Return a function; ``write_plot(path, 64)`` writes an image of 64 x 64 pixels."""
     return _write_plot
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iterator[Path]:
-    """Write a sweep of sgd and adam with three seeds each, and one point of every other status."""
+    """Yield the folder of a sweep: sgd and adam with three seeds; a point of each other status."""
     folder = tmp_path_factory.mktemp("reported") / "a <b> & sweep"
     table = [["number", "id", "status", "error", "optimizer", "seed", "test_accuracy"]]
 
@@ -97,7 +97,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iter
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[WebDriver]:
-    """Start a headless Chromium with a window of 1400 by 1000 pixels and a new profile."""
+    """Yield a headless Chromium with a window of 1400 x 1000 pixels and a new profile."""
     if not (CHROMIUM.exists() and DRIVER.exists()):
         pytest.skip(f"no browser: {CHROMIUM} and {DRIVER} are not both there")
     from selenium import webdriver

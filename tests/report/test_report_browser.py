@@ -1,4 +1,4 @@
-"""The page in a real browser."""
+"""The report of a sweep in a real browser."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def page(sweep: Path) -> Path:
 
 @pytest.fixture
 def open_page(browser: WebDriver, page: Path) -> Open:
-    """Return ``open_page(path, width=400, scheme="dark")``, which waits until the page is painted.
+    """Return a function that opens a page and waits until it is painted.
 
-    The default path is the report of ``sweep``.
+    A call is ``open_page(path, width=400, scheme="dark")``. The default path is the report of
+    ``sweep``.
     """
 
     def open_it(path: Path = page, width: int = 1400, scheme: str = "light") -> None:
@@ -180,7 +181,7 @@ def sorted_heads(browser: WebDriver) -> list[Any]:
     return browser.find_elements("css selector", "#points th:not([aria-sort='none'])")
 
 
-def test_points_filter_by_text_and_condition(browser: WebDriver, open_page: Open) -> None:
+def test_points_are_filtered_by_text_and_condition(browser: WebDriver, open_page: Open) -> None:
     open_page()
     search = browser.find_element("css selector", "#points input[type=search]")
     search.send_keys("ADAM seed=1")
@@ -288,7 +289,7 @@ def test_chart_shows_values_under_the_cursor(browser: WebDriver, open_page: Open
     assert texts(browser, ".tip strong") == ["epochs: 2"]
 
 
-def test_points_open_and_show_details(browser: WebDriver, open_page: Open) -> None:
+def test_points_show_details_when_opened(browser: WebDriver, open_page: Open) -> None:
     open_page()
     assert texts(browser, ".details") == []
     opener = browser.find_element("css selector", "[aria-label='details of sgd-3']")
@@ -317,7 +318,7 @@ def test_points_open_and_show_details(browser: WebDriver, open_page: Open) -> No
     assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
-def test_plots_that_are_linked_are_shown_from_files(
+def test_linked_plots_are_shown_from_their_files(
     browser: WebDriver,
     open_page: Open,
     sweep: Path,

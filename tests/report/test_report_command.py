@@ -76,7 +76,7 @@ def test_page_of_a_sweep_is_complete(nnopt: Run, sweep: Path, capsys: Captured) 
     assert about["Time"][1] == "6 min 00 s in all, 60 s on average"
 
 
-def test_page_table_equals_compare(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_page_table_equals_output_of_compare(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     assert nnopt("compare", str(sweep)) == 3
     lines = capsys.readouterr().out.splitlines()
     assert nnopt("report", str(sweep), "--out", "page.html") == 3
@@ -121,7 +121,7 @@ def test_page_makes_no_requests(nnopt: Run, sweep: Path) -> None:
 def test_page_of_a_sweep_shows_command_and_pending_points(
     nnopt: Run, sweep: Path, workplace: Path
 ) -> None:
-    """The page contains the complete configuration of a pending point, not only varied keys."""
+    """The page also contains keys of a pending point that the command does not vary."""
     folder = shutil.copytree(sweep, workplace / "planned")
     config = json.loads((folder / "adam-0" / "summary.json").read_text())["config"]
     config["optimizer"]["name"], config["epochs"] = "lion", 99
@@ -191,7 +191,7 @@ def test_page_of_unfinished_run_shows_config_file(nnopt: Run, sweep: Path, workp
     assert [page.records["lines"][place] for place in point["config"]] == ["seed: 7"]
 
 
-def test_page_of_many_sweeps_has_scopes(
+def test_page_of_many_sweeps_has_a_scope_for_each_sweep(
     nnopt: Run, sweep: Path, leave_run: LeaveRun, workplace: Path
 ) -> None:
     for name in ("one", "two"):

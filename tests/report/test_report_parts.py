@@ -1,4 +1,4 @@
-"""Curves and plots of a report: thinning, and the limits of size."""
+"""Parts of a report: thinned curves, plots within the limit of size, JSON, and the machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Write = Callable[..., None]
     ("value", "expected"),
     [(0.123456, 0.12346), (15.0, 15), (1e-7, 1e-7), (math.nan, None), (math.inf, None), (0, 0)],
 )
-def test_short_rounds_to_digits(value: float, expected: float | None) -> None:
+def test_short_rounds_to_significant_digits(value: float, expected: float | None) -> None:
     actual = short(value, 5)
     assert (actual, type(actual)) == (expected, type(expected))
 
@@ -57,8 +57,8 @@ def test_curves_of_runs_of_similar_length_keep_the_same_epochs(
     assert many.columns["validation_loss"] == [short(1 / epoch, 5) for epoch in many.epochs]
 
 
-def test_plots_of_one_kind_are_embedded_or_linked(tmp_path: Path, write_plot: Write) -> None:
-    """The large plots of all points are linked, although the plots of one point would fit."""
+def test_plots_of_one_kind_are_all_embedded_or_linked(tmp_path: Path, write_plot: Write) -> None:
+    """The large plots of both points exceed the limit and are linked. All others are embedded."""
     for point in ("a #1", "b"):
         write_plot(tmp_path / point / "plots" / "confusion.png", 16)
         write_plot(tmp_path / point / "plots" / "weights.png", 256)
@@ -108,4 +108,4 @@ def test_about_machine_includes_accelerator() -> None:
         summary = {"machine": machine | {"accelerator": accelerator}}
         assert _machine(cast(Point, SimpleNamespace(summary=summary))) == message
     before = cast(Point, SimpleNamespace(summary={"machine": machine}))
-    assert _machine(before) == plain  # a run of a version without accelerator
+    assert _machine(before) == plain  # an older version, which did not record the accelerator
