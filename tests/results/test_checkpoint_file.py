@@ -44,7 +44,7 @@ LAYERS = [LayerRow(1, "dense1", 0.5, math.nan, None, math.inf, 1e-320)]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return the path of a checkpoint."""
+    """Write a valid checkpoint, and return its path."""
     path = tmp_path / "checkpoint_a.npz"
     write_checkpoint(path, Checkpoint(Content(VALUES, ARRAYS), SUMMARY, LAYERS))
     return path
@@ -79,7 +79,7 @@ def test_checkpoint_round_trip_keeps_all_bits(path: Path) -> None:
 
 
 def test_checkpoint_signed_by_the_test_is_accepted(path: Path) -> None:
-    """The tests below change files that ``sign`` writes; without a change they are valid."""
+    """A checkpoint that ``sign`` writes is valid, unless a test below changes its contents."""
     sign(path, stored(path))
     assert read_checkpoint(path).step == 2
 
@@ -117,8 +117,8 @@ def test_checkpoint_with_flipped_bit_is_refused_or_unchanged(path: Path) -> None
     assert [x for x in messages if "checkpoint_a.npz" not in x or "\n" in x] == []
 
 
-def test_checkpoint_with_an_open_bracket_in_a_header_refused(path: Path) -> None:
-    """NumPy parses the header of a large array before zipfile has read its CRC."""
+def test_checkpoint_with_an_open_bracket_in_a_header_is_refused(path: Path) -> None:
+    """NumPy parses the header of a large array before zipfile has checked the array's CRC."""
     write_checkpoint(path, Checkpoint(Content(VALUES, {"large": np.zeros(2000)}), SUMMARY, []))
     data = path.read_bytes()
     place = data.index(b")", data.index(b"large.npy"))

@@ -16,7 +16,7 @@ from nnopt.schema import WITHOUT_EFFECT
 LeaveRun = Callable[..., Path]
 
 
-def test_find_runs_finds_runs_at_any_depth_once(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_find_runs_returns_each_run_once_at_any_depth(tmp_path: Path, leave_run: LeaveRun) -> None:
     leave_run(tmp_path / "runs" / "b", seed=1)
     inner = leave_run(tmp_path / "sweeps" / "s" / "a", seed=2)
     leave_run(inner / "plots" / "not-a-run", seed=3)
@@ -51,12 +51,12 @@ def test_read_run_settings_and_metrics_are_read(tmp_path: Path, leave_run: Leave
     assert not {key.partition(".")[0] for key in run.settings} & set(WITHOUT_EFFECT)
 
 
-def test_read_run_time_of_summary_precedes_time_of_file(
+def test_read_run_time_in_summary_has_priority_over_time_of_file(
     tmp_path: Path, leave_run: LeaveRun
 ) -> None:
     old = leave_run(tmp_path / "old", finished="2026-11-20T10:00:00+00:00")
     new = leave_run(tmp_path / "new", finished="2026-11-20T12:30:00+01:00")
-    os.utime(new / "summary.json", (0, 0))  # the older run was copied later
+    os.utime(new / "summary.json", (0, 0))  # the file of the newer run looks older
     assert read_run(new).ended - read_run(old).ended == 90 * 60
     silent = leave_run(tmp_path / "silent", finished=None)
     os.utime(silent / "summary.json", (7, 7))
@@ -102,7 +102,7 @@ def test_find_runs_pending_points_are_counted(tmp_path: Path, leave_run: LeaveRu
     ],
     ids=lambda content: content[:40].decode(errors="replace"),
 )
-def test_find_runs_damaged_summary_is_named(
+def test_find_runs_damaged_summary_is_reported(
     tmp_path: Path, leave_run: LeaveRun, content: bytes
 ) -> None:
     good, bad = leave_run(tmp_path / "a"), leave_run(tmp_path / "b")
@@ -116,7 +116,7 @@ def test_find_runs_damaged_summary_is_named(
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "1" + "0" * 400])
-def test_read_run_infinite_number_is_damaged(
+def test_read_run_non_finite_number_is_refused(
     tmp_path: Path, leave_run: LeaveRun, number: str
 ) -> None:
     folder = leave_run(tmp_path / "a", test_loss=0.25)

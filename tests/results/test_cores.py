@@ -1,4 +1,4 @@
-"""The usable cores, and how much other processes use them."""
+"""The number of usable cores, their use by other processes, and the thread pools."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_ticks_of_all_count_the_allowed_cores(allowed: frozenset[int] | None, ti
         (ProcessorTimes(10, 100, 5), None, None),
     ],
 )
-def test_busy_cores_exclude_the_cores_of_this_process(
+def test_busy_cores_exclude_the_time_of_this_process(
     start: ProcessorTimes | None, end: ProcessorTimes | None, busy: float | None
 ) -> None:
     assert busy_cores(start, end) == (None if busy is None else pytest.approx(busy))

@@ -31,13 +31,13 @@ ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return (step, value) of each event by tag, as TensorBoard reads them."""
+    """Return a map from tag to the (step, value) of its events, as TensorBoard reads them."""
     events = EventAccumulator(str(folder)).Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.scalars.Keys()}
 
 
 def groups(folder: Path) -> list[Any]:
-    """Return the rows of the tab HParams for all runs below a folder."""
+    """Return the rows of TensorBoard's HParams tab for all runs below a folder."""
     runs = EventMultiplexer().AddRunsFromDirectory(str(folder))
     runs.Reload()
     provider = MultiplexerDataProvider(runs, str(folder))

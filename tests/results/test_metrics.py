@@ -35,7 +35,7 @@ def test_cross_entropy_equals_pytorch(case: Case) -> None:
 
 @given(case=cases())
 def test_hinge_equals_pytorch_times_the_number_of_classes(case: Case) -> None:
-    """PyTorch divides the sum over the wrong classes by K."""
+    """PyTorch divides the sum over the wrong classes by the number of classes."""
     torch = pytest.importorskip("torch")
     logits, labels = map(torch.from_numpy, case)
     expected = torch.nn.functional.multi_margin_loss(logits, labels) * logits.shape[1]
@@ -49,9 +49,9 @@ def test_cross_entropy_equals_hand_calculation() -> None:
 
 
 def test_hinge_equals_hand_calculation() -> None:
-    """Use the example of the CS231n notes: scores 13, -7, 11, and the first class is right.
+    """Each wrong class adds max(0, its score - the right score + 1).
 
-    The loss is 0 + 0 = 0. With 12.5 in place of 11, the margin is violated by 0.5.
+    The scores follow the CS231n notes, but the first row has 12.5 instead of 11.
     """
     assert hinge(np.array([[13.0, -7.0, 12.5]]), np.array([0])) == pytest.approx(0.5)
     assert hinge(np.array([[3.2, 5.1, -1.7]]), np.array([0])) == pytest.approx(2.9)
@@ -59,7 +59,7 @@ def test_hinge_equals_hand_calculation() -> None:
 
 
 @given(case=cases(largest=1e4))
-def test_cross_entropy_large_logits_are_finite(case: Case) -> None:
+def test_losses_of_large_logits_are_finite(case: Case) -> None:
     with np.errstate(all="raise", under="ignore"):
         assert math.isfinite(cross_entropy(*case))
         assert math.isfinite(hinge(*case))
@@ -95,7 +95,7 @@ def test_cross_entropy_float32_is_summed_in_float64() -> None:
     assert cross_entropy(logits, labels) == pytest.approx(math.log(10), rel=1e-13)
 
 
-def test_accuracy_of_ties_takes_the_first() -> None:
+def test_accuracy_of_ties_uses_the_first_class() -> None:
     logits = np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 2.0], [3.0, 2.0]])
     assert accuracy(logits, np.array([0, 1, 1, 1])) == 0.5
 

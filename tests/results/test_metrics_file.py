@@ -69,7 +69,7 @@ def test_metrics_file_header_and_rows_are_written_immediately(tmp_path: Path) ->
 
 
 @given(history=st.lists(rows, max_size=4))
-def test_read_metrics_rows_equal_bit_by_bit(
+def test_read_metrics_rows_equal_written_rows_bit_by_bit(
     history: list[EpochRow], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("history") / "metrics.csv"
@@ -104,7 +104,7 @@ def test_metrics_file_unwritable_folder_is_refused(tmp_path: Path) -> None:
 def test_metrics_file_full_disk_leaves_complete_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk accepts seven bytes of the second row."""
+    """The disk accepts only the first seven bytes of the second row."""
     real_write = os.write
 
     def partial(descriptor: int, data: bytes) -> int:

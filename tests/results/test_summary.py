@@ -123,10 +123,10 @@ def test_read_summary_missing_key_is_refused(tmp_path: Path, key: str, status: s
 
 
 DATA: dict[str, Any] = {
-    "sources of numbers": {"name": "x", "sources": {"f": 1}},
+    "sources that are numbers": {"name": "x", "sources": {"f": 1}},
     "sources in a list": {"name": "x", "sources": ["a"]},
-    "name of a number": {"name": 1, "sources": {}},
-    "samples of texts": {"name": "x", "sources": {}, "samples": {"train": "1"}},
+    "a name that is a number": {"name": 1, "sources": {}},
+    "samples that are texts": {"name": "x", "sources": {}, "samples": {"train": "1"}},
     "a list": [],
 }
 
