@@ -2,11 +2,11 @@
 
     python tests/faults/fuzz.py --count 300 --seed 0
 
-Each attempt copies a small folder of runs and data, the workplace. It damages one file (bit flips,
-truncation, swapped or removed bytes, another file's content, wrong types with a correct checksum),
-and runs one command in a child process. The command must refuse the file in one line, repair it,
-or be unaffected by it. An attempt fails on a wrong result, a traceback, a hang, far more memory
-than with the undamaged file, or a change outside the workplace.
+Each attempt copies a small folder of runs and data, the workplace. It damages one file in the copy
+and runs one command in a child process. The kinds of damage are bit flips, truncation, swapped or
+removed bytes, another file's content, and wrong types with a correct checksum. The command must
+refuse the file in one line, repair it, or be unaffected by it. An attempt fails on a wrong result,
+a traceback, a hang, far more memory than with the undamaged file, or a change outside the copy.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Random = random.Random
 
 @dataclass(frozen=True)
 class Report:
-    """Exit code (None if the command hung), output, peak memory and result of one command."""
+    """Exit code, output, peak memory and result of one command. ``code`` is None after a hang."""
 
     code: int | None
     out: str

@@ -14,7 +14,7 @@ The folder of the third point is missing, as if the sweep had been interrupted. 
         schedule.every=1 schedule.factor=0.5,0.7 regularizer.ema=0.9 regularizer.decay_all=true
 
 The folder ``search_with_first_keys`` was written by the same code. It has five trials, without
-weights. ``DRAWN`` has the values that the same code draws when this search is resumed:
+weights:
 
     nnopt run -m dataset.points=8 'architecture.hidden=[2]' plots=false view=none epochs=2 \
         batch_size=8 accumulation=2 'steps=${accumulation}' schedule=step \
@@ -22,6 +22,8 @@ weights. ``DRAWN`` has the values that the same code draws when this search is r
         hydra.sweeper.pruner=median hydra.sweeper.warmup_epochs=1 'schedule.every=range(1,5)' \
         'schedule.factor=interval(0.1,0.9)' 'last_batch=choice(keep,drop)' \
         'optimizer.lr=tag(log,interval(1e-3,1))' 'regularizer.ema=choice(0.5,0.9)'
+
+``DRAWN`` contains the values of the next four trials that the same code draws in this search.
 """
 
 from __future__ import annotations
