@@ -6,7 +6,7 @@ from nnopt.backends.protocol import Backend
 
 
 def load_backend(name: str) -> Backend:
-    """Return the package of a backend. PyTorch is imported only by functions of the package."""
+    """Return the package of a backend. PyTorch is imported later, by the package's functions."""
     if name == "torch":
         from nnopt.backends import torch
 

@@ -21,7 +21,7 @@ from nnopt.schema import (
 def build_architecture(
     config: ArchitectureVariant, regularizer: RegularizerConfig, input_shape: Shape, classes: int
 ) -> Architecture:
-    """Return the network for samples of ``input_shape``, (C, H, W) or (D,).
+    """Return the architecture for samples of shape ``input_shape``, (C, H, W) or (D,).
 
     Raises:
         ConfigError: A layer does not accept its input. The message contains the layer's name.
@@ -39,7 +39,7 @@ def initial_arrays(
     """Return the initial value of every parameter and running statistic by full name.
 
     Models of torchvision are initialized by torchvision or with pretrained weights of torchvision.
-    ``config`` applies to nnopt's own layers. ``initializer.input=whitening`` requires ``dataset``.
+    ``config`` applies only to other models. ``initializer.input=whitening`` requires ``dataset``.
 
     Raises:
         DataError: The file of the pretrained weights is missing or damaged.

@@ -1,8 +1,8 @@
 """The interface between the training loop and a backend: a network and a loader of batches.
 
-The training loop uses a backend only through these methods. Arrays have PyTorch's layouts: weights
-(out, in), inputs (N, D) or (N, C, H, W), logits (N, K) and labels (N,). Mixed labels are (N, K),
-the fraction of each class in the backend's number type.
+The training loop uses a backend only through the methods in this file. Arrays have PyTorch's
+layouts: weights (out, in), inputs (N, D) or (N, C, H, W), logits (N, K) and labels (N,). Mixed
+labels (N, K) contain the fraction of each class, in the backend's number type.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class StepRecord:
     """The results of several training steps.
 
     The training loop reads the record once an epoch, or every few hundred steps of a long epoch, so
-    that Python does not wait for the device at every step. ``not_finite`` is the first layer with
-    an output that is not finite, at the first step with a loss that is not finite. The PyTorch
-    backend does not search for this layer, because it would have to wait for the device. If the
-    state of the optimizer is not finite, some parameters never change again.
+    that Python does not wait for the device at every step. ``not_finite`` names the first layer
+    whose output is not finite, at the first step whose loss is not finite. The PyTorch backend does
+    not search for this layer, because the search would wait for the device. If ``state_is_finite``
+    is False, the optimizer's state is not finite, and some parameters never change again.
     """
 
-    losses: NDArray[np.float64]  # mean loss of each batch without penalties, (steps,)
-    correct: int  # number of correct predictions; a mixed label counts as its main class
+    losses: NDArray[np.float64]  # mean loss of each batch, without penalties, (steps,)
+    correct: int  # correct predictions; a mixed label counts as the class of the largest fraction
     count: int  # number of samples
     gradient_norm: float  # L2 norm of the last step's gradient, with penalties, before clipping
     not_finite: str | None = None
@@ -56,19 +56,19 @@ class Loader(Protocol):
         """Yield the batches of an epoch. The last batch may be smaller than ``batch_size``.
 
         ``order`` contains indices of samples, from 0 to len(part) - 1. The first batch to yield has
-        the index ``first``. Inputs (N, ...) are valid until the next batch is requested. Labels
-        are (N,), or (N, K) if ``augmentation``, the random draws of the epoch, mixes samples.
+        the index ``first``. ``augmentation`` contains the random draws of the epoch. Inputs (N,
+        ...) are valid until the next batch is requested. Mixed labels are (N, K), others (N,).
         """
 
     def evaluation_batches(self) -> Iterator[DeviceArray]:
-        """Yield inputs (N, ...) in the order of the part, in batches of the backend's choice."""
+        """Yield inputs (N, ...) in the order of the part. The backend chooses the batch size."""
 
 
 class Network(Protocol):
     """A network on its device, with its loss, penalties and optimizer."""
 
     def load(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
-        """Set every parameter and running statistic, by full name."""
+        """Set every parameter and running statistic to the array with its full name."""
 
     def arrays(self) -> dict[str, NDArray[np.floating]]:
         """Return copies of every parameter and running statistic, by full name."""
@@ -76,14 +76,14 @@ class Network(Protocol):
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of all arrays on which later steps depend.
 
-        They are the trained parameters and running statistics ("weights/NAME"), the gradients of
-        the last step ("gradients/NAME"), the state of the optimizer ("optimizer/..."), and, if they
-        are used, the average ("average/NAME") and the scale of the loss ("scaler/...").
+        The names are "weights/NAME" for trained parameters and running statistics, "gradients/NAME"
+        for the gradients of the last step, "optimizer/..." for the state of the optimizer, and, if
+        they are used, "average/NAME" for the average and "scaler/..." for the scale of the loss.
         """
         ...
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore the arrays that ``state`` of a network with the same configuration has returned.
+        """Restore the result of the method ``state`` of a network with the same configuration.
 
         Later steps then give the same bits. Raises ValueError, and changes nothing, if the names,
         shapes or types do not match this network.
@@ -93,9 +93,9 @@ class Network(Protocol):
     def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
         """Perform one optimizer update for inputs x (N, ...) and labels y (N,) or (N, K).
 
-        With ``accumulation_steps``, the batch is divided into parts, and the gradients of the parts
-        are added up. The dropout masks depend on the index of the part and on ``step``, the index
-        of the step, counted from 0. ``y`` must not change before ``read_steps`` is called.
+        With ``accumulation_steps``, the batch is divided into micro-batches, and their gradients
+        are added up. ``step`` is the index of the step, counted from 0. The dropout masks depend on
+        this index and on that of the micro-batch. ``y`` must not change before ``read_steps``.
         """
 
     def read_steps(self) -> StepRecord:
@@ -114,17 +114,17 @@ class Network(Protocol):
         """
 
     def recompute_statistics(self, batches: Iterable[DeviceArray]) -> None:
-        """Set the running statistics of batch norm to averages over these batches of inputs.
+        """Set the running statistics of batch norm to averages over ``batches`` of inputs.
 
-        Means and unbiased variances are averaged over all parts of all batches. The forward passes
-        are in training mode, with the dropout masks of steps 0, 1, ... If the network has no batch
-        norm, no batch is requested.
+        Means and unbiased variances are averaged over all micro-batches. The forward passes are in
+        training mode, with the dropout masks of steps 0, 1, ... If the network has no batch norm,
+        no batch is requested.
         """
 
     def predict(self, x: DeviceArray) -> NDArray[np.floating]:
         """Return logits (N, K) in evaluation mode.
 
-        With ``regularizer.test_time_flip``, they are averaged over the images and flipped images.
+        With ``regularizer.test_time_flip``, they are averaged over each image and its mirror image.
         """
 
     def layer_outputs(self, x: DeviceArray) -> dict[str, NDArray[np.floating]]:
@@ -147,9 +147,9 @@ class Backend(Protocol):
         """Return all reasons why this machine cannot use ``config.backend``, one line each."""
 
     def device_errors(self) -> AbstractContextManager[None]:
-        """Return a context manager that converts the errors of a device.
+        """Return a context manager that converts errors raised by a device.
 
-        A lack of memory becomes MemoryError, and a missing deterministic kernel TrainingError.
+        A lack of memory becomes MemoryError. A missing deterministic kernel becomes TrainingError.
         """
 
     def default_threads(self) -> int:

@@ -1,4 +1,4 @@
-"""Check of the arrays of a checkpoint against a network."""
+"""Comparison of the arrays in a checkpoint with the arrays of a network."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ MAX_LISTED_PROBLEMS = 5
 
 
 def check_state(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> None:
-    """Raise ValueError unless both have arrays with the same names, shapes and types.
+    """Raise ValueError unless ``found`` has the names, shapes and types of ``expected``.
 
-    The message lists the first problems and the number of the others.
+    The message contains the first problems and the number of further problems.
     """
     if problems := list(_problems(expected, found)):
         raise ValueError(listed(problems, "; "))
 
 
 def listed(problems: Sequence[str], separator: str) -> str:
-    """Return the first problems as one text, with the number of the others."""
+    """Return one text with the first problems and the number of further problems."""
     others = len(problems) - MAX_LISTED_PROBLEMS
     more = f" and {others} more" if others > 0 else ""
     return separator.join(problems[:MAX_LISTED_PROBLEMS]) + more

@@ -1,9 +1,9 @@
 """The number of threads of a training: one rule for both backends.
 
-A training uses one thread for each FLOPS_PER_THREAD floating-point operations of the largest layer
-in the forward pass of a batch, but at most one thread for each core. Threads that share a layer
-wait for each other. On a busy machine, where each thread has to wait for a core, a small layer is 2
-to 40 times slower with two threads than with one.
+The largest layer is the one with the most floating-point operations (FLOPs) in the forward pass of
+a batch. A training uses one thread for each FLOPS_PER_THREAD of these operations, but at most one
+thread for each core. Threads that share a layer wait for each other. On a busy machine, where each
+thread has to wait for a core, a small layer is 2 to 40 times slower with two threads than with one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nnopt.results.cores import usable_cores
 from nnopt.schema import Config
 
 FLOPS_PER_THREAD = 2**26
-"""FLOPs of a core in about a millisecond. ``docs/backends.md`` has the measurements."""
+"""Work of a core in about a millisecond, in FLOPs. ``docs/backends.md`` has the measurements."""
 
 Reason = Literal["backend.threads", "work", "cores", "library"]
 
@@ -36,7 +36,7 @@ class ThreadChoice:
 def choose_threads(
     requested: int | None, flops: int, cores: int, library_threads: int
 ) -> ThreadChoice:
-    """Return the number of threads if the largest layer takes ``flops`` FLOPs for a batch.
+    """Choose the number of threads for a largest layer with ``flops`` FLOPs per batch.
 
     ``requested`` is the value of ``backend.threads``, which has priority. ``library_threads`` is
     the default number of threads of the matrix library.
@@ -58,7 +58,7 @@ def threads_for(architecture: Architecture, config: Config, library_threads: int
 
 
 def flops_on_processor(architecture: Architecture, config: Config) -> int:
-    """Return the largest layer's FLOPs for one part of a batch, or 0 on an accelerator."""
+    """Return the largest layer's FLOPs for one micro-batch, or 0 on an accelerator."""
     if config.backend.device != "cpu":
         return 0
     samples = -(-config.batch_size // config.accumulation_steps)
