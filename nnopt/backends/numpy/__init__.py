@@ -17,7 +17,7 @@ def check_backend(config: Config) -> list[str]:
 
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """Add to the message of a MemoryError the layer whose forward pass raised it."""
+    """Add the name of the layer to a MemoryError that is raised in the layer's forward pass."""
     try:
         yield
     except MemoryError as error:

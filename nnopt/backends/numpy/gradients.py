@@ -21,7 +21,7 @@ def clip(gradient: Array, max_norm: float) -> float:
 
 
 def norm(vector: Array) -> float:
-    """Return √(v·v), or NaN if it is not finite.
+    """Return √(v·v), or NaN if the result is not finite.
 
     If v·v overflows, or is so small that squares may have become 0, compute m √(u·u) with u = v / m
     and m the largest absolute value.

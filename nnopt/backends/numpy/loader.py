@@ -19,7 +19,7 @@ EVALUATION_BATCH_SIZE = 1024
 class NumpyLoader:
     """A loader in NumPy; ``nnopt.backends.protocol.Loader`` documents its methods.
 
-    Batches share their memory: the next batch overwrites the inputs.
+    Batches share their memory: each batch overwrites the inputs of the previous one.
     """
 
     def __init__(self, part: Part, normalization: Normalization, config: Config) -> None:
@@ -65,7 +65,7 @@ class NumpyLoader:
             yield self._normalize(self._part.take(rows))
 
     def _normalize(self, raw: Array) -> Array:
-        """Return x · scale + shift in the backend's number type. ``raw`` is overwritten."""
+        """Return ``raw``, normalized, in the backend's number type. May overwrite ``raw``."""
         x = self._buffers("x", raw.shape, self._dtype)
         if raw.dtype == np.float64:  # features are normalized in float64, then rounded
             np.copyto(x, self._normalization.of_features(raw), casting="same_kind")

@@ -44,7 +44,7 @@ ACTIVATIONS: dict[type, Op] = {
 
 
 class LayerBuilder:
-    """Builds the modules of layers from parameters and statistics by full name.
+    """Builds the modules of layers. ``parameters`` and ``statistics`` map full names to values.
 
     If ``outputs`` is given, layers are not fused, and each layer stores a copy of its output,
     (N, D) or (N, C, H, W), in ``outputs`` under the name of the layer.
@@ -67,8 +67,8 @@ class LayerBuilder:
         """Return the modules of consecutive layers, fused where this saves memory traffic.
 
         A dense layer or an image norm is fused with a following ReLU. A ReLU before max pooling is
-        computed after the pooling instead. Outputs and gradients are equal, because max(x, 0) is
-        monotonic and the gradient is 0 where an output is not positive.
+        computed after the pooling instead. Outputs and gradients stay the same, because max(x, 0)
+        is monotonic and the gradient is 0 where an output is not positive.
         """
         if self._outputs is not None:
             return [self.build(layer) for layer in layers]
@@ -83,7 +83,7 @@ class LayerBuilder:
         return modules
 
     def build(self, layer: InferredLayer, fuse_relu: bool = False) -> Module:
-        """Return the module of a layer, fused with the next layer, a ReLU, if ``fuse_relu``."""
+        """Return the module of a layer. If ``fuse_relu``, it includes the ReLU after the layer."""
         module, outputs = self._build(layer, fuse_relu), self._outputs
         if outputs is None:
             return module
@@ -150,7 +150,7 @@ class LayerBuilder:
         return trained
 
     def _batch_norm(self, layer: InferredLayer, relu: bool) -> Module:
-        """Return batch norm, which uses the running statistics only in evaluation mode."""
+        """Return batch norm, which normalizes with running statistics only in evaluation mode."""
         assert isinstance(layer.record, records.BatchNorm)
         momentum, epsilon = layer.record.momentum, layer.record.epsilon
         parameters = self._parameters_of(layer)

@@ -109,7 +109,7 @@ class NumpyNetwork:
         return {name: view.copy() for name, view in self._state_views().items()} | steps
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore the arrays that ``state`` has returned."""
+        """Restore the arrays that the method ``state`` has returned."""
         views = self._state_views(with_average=False)
         if has_average := any(name.startswith("average/") for name in state):
             weights = {name: view for name, view in views.items() if name.startswith("weights/")}
@@ -166,13 +166,13 @@ class NumpyNetwork:
         return value, copied
 
     def _accumulate(self, x: Array, y: Array, step: int) -> tuple[float, Array]:
-        """Add up the gradients of the parts of a batch; return the mean loss and the logits."""
+        """Add up the gradients of the micro-batches. Return the mean loss and the logits (N, K)."""
         config, total = self._config, self._gradient_sum
         parts = batch_parts(len(y), config.batch_size, config.accumulation_steps)
         total.fill(0)
         losses, logits = [], []
         for number, rows in enumerate(parts):
-            # The step numbers of the parts differ, so the dropout masks of the parts differ too.
+            # Each micro-batch has its own step number, and thus its own dropout masks.
             loss, z = self._backward(x[rows], y[rows], step * config.accumulation_steps + number)
             fraction = (rows.stop - rows.start) / len(y)
             self.flat_gradient *= fraction
@@ -199,7 +199,7 @@ class NumpyNetwork:
         return [x, *(outputs[layer.name] for layer in self.architecture.layers[:-1])]
 
     def gradients(self, loss: Variable) -> dict[str, Array]:
-        """Return the gradient of the loss without penalties for every parameter, as views."""
+        """Return views of the gradients of ``loss``, without penalties, for every parameter."""
         self._tape.backward(loss)
         return self._gradient_views()
 
@@ -282,7 +282,7 @@ class NumpyNetwork:
     def _run(
         self, modules: Iterable[Module], tape: Tape, x: Variable, step: int | None
     ) -> Variable:
-        """Reset the tape, and apply the modules one after another, recorded on the tape."""
+        """Reset the tape, apply the modules in order and return the last output."""
         tape.reset()
         if x.value.ndim == 4:
             x = tape.apply(CHANNELS_LAST, x)
@@ -318,8 +318,8 @@ class NumpyNetwork:
     def _limit_norms(self, max_norm: float) -> None:
         """Compute w ← w / max(‖w‖ / max_norm, 1) for the incoming weights w of each unit.
 
-        They are a row of a dense weight or the kernel of an output channel (Srivastava et al. 2014,
-        section 5.1).
+        A unit's weights are a row of a dense weight or the kernel of an output channel (Srivastava
+        et al. 2014, section 5.1).
         """
         for weight in self._weights:
             norms = np.sqrt(np.einsum("ij,ij->i", weight, weight))
@@ -332,7 +332,7 @@ def _slices_by_name(
 ) -> dict[str, tuple[slice, tuple[int, ...]]]:
     """Return the slice of each parameter in the flat vectors, and the shape of the parameter.
 
-    The dict has the order of ``shapes``.
+    In the vectors, penalized parameters come first. The dict has the order of ``shapes``.
     """
     slices, start = {}, 0
     for name in sorted(shapes, key=lambda name: name not in penalized):
@@ -343,5 +343,5 @@ def _slices_by_name(
 
 
 def _view(vector: Array, shape: tuple[int, ...]) -> Array:
-    """Return a part of a flat vector as a parameter of shape ``shape``."""
+    """Return a part of a flat vector as a view with the shape of a parameter."""
     return weight_view(vector, shape) if len(shape) == 2 else vector.reshape(shape)

@@ -46,7 +46,7 @@ class Buffers(Buffer):
         self.bound = False
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return the array with a name and shape. It is uninitialized in the first call."""
+        """Return the array with the given name and shape. A new array is uninitialized."""
         array = self._arrays.get((name, shape))
         return self._allocate(name, shape, dtype) if array is None else array
 
@@ -63,13 +63,13 @@ class Buffers(Buffer):
         return array
 
     def part(self, number: int) -> Buffers:
-        """Return the buffers of a part of the operation."""
+        """Return the buffers of a part of the operation, such as a group of channels."""
         if number not in self._parts:
             self._parts[number] = Buffers(self.workers)
         return self._parts[number]
 
     def bind(self, names: tuple[str, ...], inputs: tuple[Variable, ...]) -> None:
-        """Use ``grad_buffer`` of each parameter as the array of the gradient, which saves a copy.
+        """Use each parameter's ``grad_buffer`` as the array for its gradient, to save a copy.
 
         If a parameter is used twice, the first gradient is written to ``grad_buffer``, and the
         second gradient is added.
@@ -82,8 +82,8 @@ class Buffers(Buffer):
 
 
 TapeEntry = tuple[Op, tuple[Variable, ...], tuple[bool, ...], Variable, Any, Buffers]
-"""An operation, with the inputs, whether each input requires a gradient, the output, the saved
-values for the backward function, and the arrays."""
+"""(operation, inputs, for each input whether it requires a gradient, output, values saved for the
+backward function, arrays of the operation)."""
 
 
 class Tape:

@@ -1,9 +1,9 @@
 """A pool of threads for work that is divided into chunks.
 
-NumPy's element-wise loops use one thread, and an array larger than the cache is read from memory
-and written back. Here, several threads process chunks that fit into the cache of a core. They run
-in parallel because NumPy releases Python's global lock during a computation. Meanwhile, BLAS is
-limited to one thread, because threads of BLAS would compete for the same cores.
+NumPy's element-wise operations use one thread, and each operation reads an array larger than the
+cache from memory and writes it back. Here, several threads process chunks that fit into the cache
+of a core. These threads run in parallel because NumPy releases Python's global lock during a
+computation. Meanwhile, BLAS is limited to one thread, because its threads would compete for cores.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class ThreadPool:
     def map(self, task: Callable[[int, Chunk], None], chunks: Sequence[Chunk]) -> None:
         """Call ``task(worker, chunk)`` for every chunk, in any order.
 
-        ``worker`` is the index of a thread, from 0 to ``count`` - 1. It computes one chunk at a
-        time, so it can have its own scratch memory. Any worker may compute any chunk, so results
-        that must not depend on the threads are stored by chunk. The context of the calling thread,
-        with ``numpy.errstate``, applies in all threads. The error of a task is raised after every
-        started chunk has ended, and the remaining chunks are skipped.
+        ``worker`` is the index of a thread, from 0 to ``count`` - 1. A thread computes one chunk at
+        a time, so ``worker`` can select scratch memory. Any thread may compute any chunk, so
+        results that must not depend on the threads are stored by chunk. The context variables of
+        the calling thread, such as ``numpy.errstate``, apply in all threads. If a task fails,
+        remaining chunks may be skipped. The error is raised after every started chunk has ended.
 
-        On a busy machine another thread may wait for a core for milliseconds. The calling thread
+        On a busy machine, another thread may wait for a core for milliseconds. The calling thread
         therefore waits only for chunks that other threads have started.
         """
         total = len(chunks)
@@ -104,7 +104,7 @@ class ThreadPool:
             try:
                 raise error
             finally:
-                error = other_error = None  # because the tracebacks refer to this frame
+                error = other_error = None  # the tracebacks refer to this frame: break the cycle
 
     def _start(self) -> None:
         self._started = True
@@ -113,7 +113,7 @@ class ThreadPool:
             weakref.finalize(self, self._tasks.put, None)
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-        """Return an uninitialized array of the calling thread. Arrays of a name share memory."""
+        """Return an uninitialized array. A thread's arrays of one name and type share memory."""
         array = self._local.results.get((name, shape, dtype))
         if array is None:
             local, key, size = self._local, (name, np.dtype(dtype)), math.prod(shape)
@@ -126,10 +126,10 @@ class ThreadPool:
         return array
 
     def cached(self, make: Callable[..., Result], *arguments: Hashable) -> Result:
-        """Return ``make(self, *arguments)``, views of the calling thread's scratch memory.
+        """Return the stored result of ``make(self, *arguments)`` for the calling thread.
 
-        ``make`` is called again only after the scratch memory has grown. This shortens the time
-        between two calls of NumPy, while a thread holds the global lock and others may wait.
+        The result contains views of scratch memory. ``make`` is called again only after this memory
+        has grown, because other threads may wait for the global lock while Python code runs.
         """
         result = self._local.results.get((make, *arguments))
         if result is None:
@@ -149,7 +149,7 @@ def _serve(tasks: SimpleQueue[Task | None]) -> None:
     """Run tasks until None arrives."""
     while (task := tasks.get()) is not None:
         task()
-        del task  # a task refers to arrays and to the pool, whose deletion ends this thread
+        del task  # a task refers to the pool, and this thread ends when the pool is deleted
 
 
 SERIAL = ThreadPool(1)
@@ -157,20 +157,20 @@ SERIAL = ThreadPool(1)
 
 
 def default_threads() -> int:
-    """Return the default number of threads of NumPy's matrix library, or the number of cores."""
+    """Return the matrix library's default number of threads; if unknown, the number of cores."""
     counts = [library.get_num_threads() for library in _blas_libraries()]
     return max(counts, default=os.cpu_count() or 1)
 
 
 def chunk_slices(count: int, largest: int) -> list[slice]:
-    """Divide the range from 0 to ``count`` into the fewest equal slices of at most ``largest``."""
+    """Divide 0..``count`` into the fewest slices of nearly equal size, at most ``largest``."""
     chunks = -(-count // largest)
     bounds = [round(count * i / chunks) for i in range(chunks + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 def partial_sum_count(chunks: int, elements: int) -> int:
-    """Return the number of partial sums for a sum of ``elements`` elements over ``chunks`` chunks.
+    """Return the number of partial sums for adding ``chunks`` arrays of ``elements`` elements.
 
     The number, and thus the rounding of the sum, does not depend on the number of threads.
     """
@@ -179,7 +179,7 @@ def partial_sum_count(chunks: int, elements: int) -> int:
 
 
 def sum_into_first(sums: Sequence[NDArray[Any]], workers: ThreadPool) -> None:
-    """Add all other arrays to the first array, in order. Threads share a large sum."""
+    """Add all other arrays to the first array, in order. All threads work on large arrays."""
     if len(sums) == 1:
         return
     first = sums[0]
@@ -195,7 +195,7 @@ def sum_into_first(sums: Sequence[NDArray[Any]], workers: ThreadPool) -> None:
 class single_blas_thread:
     """A context manager that limits matrix products to the calling thread.
 
-    A generator of ``contextlib`` would take one percent of a small network's step.
+    ``contextlib.contextmanager`` would take one percent of a small network's training step.
     """
 
     __slots__ = ("_before",)
@@ -214,8 +214,8 @@ class single_blas_thread:
 def _blas_functions() -> list[tuple[Callable[[], int], Callable[[int], Any]]]:
     """Return the functions that read and set the number of threads of each matrix library.
 
-    If OpenBLAS manages its threads itself, OpenBLAS is called directly, which is faster. The checks
-    of threadpoolctl take 5 µs if a matrix product has displaced their data from the cache.
+    If OpenBLAS manages its threads itself, OpenBLAS is called directly. Calls through threadpoolctl
+    include checks, which take 5 µs if a matrix product has displaced their data from the cache.
     """
     functions = []
     for library in _blas_libraries():

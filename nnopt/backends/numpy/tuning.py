@@ -8,11 +8,11 @@ kB in float32.
 # Element-wise operations -----------------------------------------------------------------------
 
 IMAGE_CHUNK_ELEMENTS = 2**17
-"""Elements of images that one task processes. Larger chunks do not fit into the cache. Smaller
+"""Number of elements that one task processes. Larger chunks do not fit into the cache. Smaller
 chunks need more calls, and threads acquire Python's lock more often."""
 
 IMAGE_CHUNK_LANES = 4096
-"""Maximum number of lanes (``ops/lanes.py``) in a chunk of images, so that it has enough rows."""
+"""Maximum number of lanes (``ops/lanes.py``) in a chunk of images, which then has enough rows."""
 
 IMAGE_CHUNK_ROWS = 256
 """Maximum number of rows in a chunk of images. With more rows, the rounding error of sums grows."""
@@ -22,8 +22,8 @@ THREADING_MIN_ELEMENTS = 2**20
 µs, depending on how fast a machine wakes up a core, and the cores must first load the data."""
 
 POOLING_CHUNK_ELEMENTS = 2**19
-"""Input elements that one task of a pooling layer processes. The output of 2x2 pooling has a
-quarter as many elements. With smaller chunks, threads wait for Python's lock."""
+"""Number of input elements that one task of a pooling layer processes. With smaller chunks, threads
+wait for Python's lock, because 2x2 pooling has only a quarter as many output elements."""
 
 FLATTEN_CHUNK_SAMPLES = 4
 """Number of samples whose memory layout is changed at once, so that they fit into the cache."""
@@ -31,7 +31,7 @@ FLATTEN_CHUNK_SAMPLES = 4
 # Parameter updates -----------------------------------------------------------------------------
 
 UPDATE_CHUNK_ELEMENTS = 2**18
-"""Number of parameters that one task updates. In smaller chunks, threads wait for Python's lock."""
+"""Parameters that one task updates. With smaller chunks, threads wait for Python's lock."""
 
 UPDATE_THREADING_MIN_ELEMENTS = 2**20
 """Number of parameters from which threads share an update."""
@@ -41,21 +41,21 @@ UPDATE_THREADING_MIN_ELEMENTS = 2**20
 DENSE_TRANSPOSED_BELOW_ELEMENTS = 2**19
 """Number of elements below which a dense weight is stored transposed, as (in, out). OpenBLAS then
 computes x Wᵀ and (gᵀ x)ᵀ 10 to 33 % faster, which outweighs the slower g W. A larger weight does
-not fit into the cache; stored as (out, in), W xᵀ reads it in memory order."""
+not fit into the cache. It is stored as (out, in), so that W xᵀ reads it in memory order."""
 
 SINGLE_BLAS_THREAD_FLOPS = range(2**19, 2**24)
-"""FLOPs of the largest layer in a batch's forward pass for which one thread is used although
-OpenBLAS would use several. Two cores hardly speed up a tenth of a millisecond of work. The update
-would then read data from the cache of the other core, which takes two to three times as long if the
+"""Range of the largest layer's FLOPs per batch in which one BLAS thread is used, although OpenBLAS
+would use several. Two cores hardly speed up a tenth of a millisecond of work. With two threads, the
+update would read data from the cache of another core, which takes two to three times as long if the
 cores of a virtual machine are distant."""
 
 EVALUATION_CHUNK_ELEMENTS = 2**21
-"""Elements of the largest layer's output in an evaluation chunk, which has at least one sample."""
+"""Maximum number of elements of the largest layer's output in a chunk of several samples."""
 
 # Convolution -----------------------------------------------------------------------------------
 
 IM2COL_CHUNK_ELEMENTS = 2**17
-"""Elements of the matrix of windows in a chunk. A chunk has at least one row of windows."""
+"""Number of elements of the matrix of windows in a chunk, which has at least one row of windows."""
 
 COL2IM_CHUNK_ELEMENTS = 2**18
 """The same number for the input gradient, which needs one call per chunk and kernel position."""
@@ -70,7 +70,7 @@ WINOGRAD_RUN_ELEMENTS = 1024
 """Elements of a run (``ops/winograd.py``) from which the transforms of tiles are efficient."""
 
 WINOGRAD_MIN_TILES, WINOGRAD_TILES = 128, 256
-"""Minimum number of tiles in a chunk, for efficient products, and the number with few channels."""
+"""Tiles in a chunk for efficient products: the minimum, and the number for up to 64 channels."""
 
 # Sums over chunks ------------------------------------------------------------------------------
 
@@ -81,4 +81,4 @@ MAX_PARTIAL_SUM_ELEMENTS = 2**24
 """Maximum number of elements of all partial sums together, unless there are only two."""
 
 PARALLEL_SUM_MIN_ELEMENTS, PARALLEL_SUM_CHUNKS = 2**18, 4
-"""Smallest number of elements that threads add together, and the number of their chunks."""
+"""Size from which threads share the addition of two arrays, and number of chunks of an array."""

@@ -81,9 +81,9 @@ def conv2d_forward(
 ) -> tuple[Array, list[Saved]]:
     """Compute ``conv2d_naive_forward`` for each group of channels.
 
-    ``auto`` selects the fastest algorithm. ``winograd`` is used for 3x3 kernels of stride 1 only;
-    ``im2col`` replaces it for other kernels. Each group maps a part of the input channels to a part
-    of the output channels (Krizhevsky et al. 2012, section 3.2).
+    ``auto`` selects the fastest algorithm. ``winograd`` requires 3x3 kernels, stride 1 and padding
+    of at most 2; otherwise ``im2col`` replaces it. Each group maps a part of the input channels to
+    a part of the output channels (Krizhevsky et al. 2012, section 3.2).
     """
     algorithm = _choose(algorithm, weight, stride, padding, groups)
     is_im2col = algorithm == "im2col"
@@ -155,7 +155,7 @@ def _backward(
 
 
 def _contiguous(x: Array, name: str, buffer: Buffer) -> Array:
-    """Return x or a copy that is C-contiguous, because the algorithms merge axes."""
+    """Return x if it is C-contiguous, else a contiguous copy. The algorithms merge axes."""
     if x.flags.c_contiguous:
         return x
     copy = buffer(name, x.shape, x.dtype)

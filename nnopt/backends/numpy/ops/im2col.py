@@ -1,9 +1,9 @@
 """Convolution as a matrix product, for kernels, strides and paddings of any size.
 
-The windows of the input become the columns of a matrix (image to column, Chellapilla et al. 2006),
-whose rows are the C · kh · kw positions in a kernel. A chunk of this matrix contains some rows of
-windows and stays in a core's cache. Images are padded and have the layout (H, W, C, N), where the
-values of all images at one position are contiguous.
+Each window of the input becomes a column of a matrix (image to column, Chellapilla et al. 2006).
+The matrix has C · kh · kw rows, for C channels and kernels of kh x kw pixels. A chunk contains the
+windows of a few rows of the output and stays in a core's cache. Images are padded and have the
+layout (H, W, C, N), where the values of all images at one position are contiguous.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nnopt.backends.numpy.threads import ThreadPool, chunk_slices, partial_sum_c
 
 
 def padded_images(x: Array, padding: int, buffer: Buffer) -> Array:
-    """Return images (H, W, N, C) as (H + 2p, W + 2p, C, N), padded with zeros."""
+    """Pad images (H, W, N, C) with p = ``padding`` zeros. Return (H + 2p, W + 2p, C, N)."""
     height, width, images, channels = x.shape
     shape = (height + 2 * padding, width + 2 * padding, channels, images)
     padded = buffer("padded", shape, x.dtype)
@@ -38,8 +38,8 @@ def im2col_forward(
 ) -> Array:
     """Compute y[h, w, n, o] = b[o] + Σ_{i,j,c} x[s h + i, s w + j, c, n] w[o, c, i, j].
 
-    padded x: (H, W, C, N), weight: (O, C, kh, kw), bias: (O,), stride s, y: (H', W', N, O), with
-    H' = ⌊(H - kh) / s⌋ + 1.
+    x: padded images (H, W, C, N), weight: (O, C, kh, kw), bias: (O,), stride s, y: (H', W', N, O),
+    with H' = ⌊(H - kh) / s⌋ + 1.
     """
     outputs, kernel = len(weight), weight.shape[2:]
     size = [(length - k) // stride + 1 for length, k in zip(padded.shape, kernel, strict=False)]
@@ -109,8 +109,8 @@ def _input_gradient(
 
     The product wᵀ gᵀ, (C · kh · kw, windows), contains one term for each position in each window.
     The term is added to the gradient of the pixel at this position. Windows overlap, so one task
-    adds all windows of an image, a few rows at a time, from the last row to the first. The terms of
-    a pixel are thus added in the order of the kernel's rows, and the chunks do not change the sum.
+    adds all terms of an image. It starts with the windows of the last rows, so that the terms of a
+    pixel are added in the order of the kernel's rows. The sum thus does not depend on the chunks.
     """
     height, width, channels, images = padded_shape
     (down, across), outputs, kernel = g.shape[:2], len(weight), weight.shape[2:]
@@ -149,7 +149,7 @@ def _row_chunks(size: Shape, weight: Array, max_elements: int) -> list[slice]:
 def _columns(
     padded: Array, kernel: Shape, rows: slice, across: int, stride: int, workers: ThreadPool
 ) -> Array:
-    """Return a copy of the windows of some rows of the output, (C · kh · kw, rows · W' · N)."""
+    """Copy the windows of the output rows ``rows`` to a matrix (C · kh · kw, rows · W' · N)."""
     channels, images = padded.shape[2:]
     row, column, channel, image = padded.strides
     windows = as_strided(

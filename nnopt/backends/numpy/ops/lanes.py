@@ -1,8 +1,8 @@
 """Sums and element-wise operations on a batch of images.
 
 Images (H, W, N, C) are viewed as a matrix (P, L) = (H·W, N·C). A row contains one position. A
-column, called a lane, contains one channel of one sample. A vector with one number for each lane
-can be applied to a whole row at once, such as a scale that is repeated for all samples.
+column, called a lane, contains one channel of one sample. A vector with one number for each lane,
+such as the scales of all channels repeated for each sample, can be applied to a whole row at once.
 
 The matrix is divided into chunks that stay in the cache of a core. Sums are computed for each chunk
 and then over the chunks, so the rounding error is as small as for a few hundred additions, and the
@@ -18,10 +18,10 @@ from nnopt.backends.numpy.ops import Array, Buffer, Shape
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool, chunk_slices
 
 Chunk = tuple[int, tuple[slice, slice]]
-"""A part of a matrix (P, L): the row in the grid of chunks, and the slices of the two axes."""
+"""A part of a matrix (P, L): the index of its row of chunks, and the slices of the two axes."""
 
 MAX_MEAN_IN_STDS = 4
-"""Channels with |μ| > 4 √(σ² + ε) are shifted by μ before σ² is computed."""
+"""Channels with |μ| > 4 √(σ² + ε) are shifted by μ before σ² is computed again."""
 
 
 def by_position(x: Array) -> Array:
@@ -38,7 +38,7 @@ def workers_for(x: Array, buffer: Buffer) -> ThreadPool:
 def sums(a: Array, b: Array, buffer: Buffer, where: Array | None = None) -> Array:
     """Return Σ a and Σ a · b of each lane, (2, L), for two matrices (P, L).
 
-    If a matrix ``where`` (P, L) is given, a is first set to 0 in place where it is not positive.
+    If a matrix ``where`` (P, L) is given, a is first set to 0 in place wherever ``where`` <= 0.
     """
     chunks = _chunks(a.shape)
     last_row, _ = chunks[-1]
@@ -94,7 +94,7 @@ def combine(g: Array, x: Array, a: Array, b: Array, c: Array, buffer: Buffer) ->
 def moments(
     x: Array, shape: Shape, axis: int, epsilon: float, buffer: Buffer
 ) -> tuple[Array, Array, Array, Array]:
-    """Compute μ = Σx / M and σ² = Σx² / M - μ² of images (H, W, N, C).
+    """Compute μ = Σx / M and σ² = Σx² / M - μ² of images (H, W, N, C), with M terms in each Σ.
 
     The N · C lanes are viewed as an array of ``shape``, such as (N, groups, C / groups). The sums
     are over the positions and over ``axis`` of this array. Unless ``axis`` is 0, the moments keep
@@ -102,7 +102,7 @@ def moments(
 
     If |μ| > MAX_MEAN_IN_STDS · σ, cancellation makes σ² wrong by about u μ², with the unit roundoff
     u. Such values are therefore shifted by μ, in a copy of x, and the sums are computed again.
-    Return the values (H·W, N·C), the shift or 0, the mean of the values and the biased σ².
+    Return the shifted values (H·W, N·C), the shift or 0, the mean of the shifted values, and σ².
     """
 
     def mean_and_variance(values: Array) -> tuple[Array, Array]:
@@ -125,7 +125,7 @@ def moments(
 
 
 def to_lanes(shape: Shape, *values: Array) -> Array:
-    """Broadcast each of k values to ``shape``, the shape of the lanes. Return an array (k, N·C)."""
+    """Broadcast each of k arrays to ``shape``, the shape of the lanes. Return an array (k, N·C)."""
     lanes = np.empty((len(values), *shape), values[0].dtype)
     for lane, value in zip(lanes, values, strict=True):  # broadcast_to takes several times longer
         lane[:] = value

@@ -46,7 +46,7 @@ def _naive_targets(labels: Array, classes: int, label_smoothing: float) -> Array
 
 
 def hinge_naive_forward(logits: Array, *, labels: Array) -> Array:
-    """Compute L = (1/N) Σₙ Σ_{k ≠ yₙ} max(0, sₙₖ - sₙ,yₙ + 1)."""
+    """Compute L = (1/N) Σₙ Σ_{k ≠ yₙ} max(0, sₙₖ - sₙ,yₙ + 1) for logits s and labels y."""
     return np.asarray(np.maximum(0, _naive_margins(logits, labels)).sum() / len(logits))
 
 
@@ -73,10 +73,10 @@ def cross_entropy_forward(
     ``logits`` are z, (N, K). ``labels`` are classes (N,) or class fractions y (N, K), whose rows
     sum to one. p - t, (K, N), is saved.
 
-    If the probability p of the label is near 1, p - 1 and the logarithm of Σ, the sum of all
-    exponentials, would lose all digits to cancellation. They are computed from r, the sum of all
-    exponentials except the label's: p - 1 = -r / Σ and log Σ = log(1 + (r + eᵈ - 1)), where d is
-    z - max z of the label. For class fractions, the label is the class with the largest fraction.
+    Let Σ be the sum of exp(z - max z) over a sample's classes, and r this sum without the label.
+    If the label's probability p is near 1, p - 1 and log Σ would lose all digits to cancellation.
+    They are computed as p - 1 = -r / Σ and log Σ = log(1 + (r + eᵈ - 1)), where d is the label's
+    z - max z. For class fractions, the label is the class with the largest fraction.
     """
     count, classes = logits.shape
     dtype = logits.dtype
@@ -139,7 +139,7 @@ def hinge_forward(
 ) -> tuple[Array, tuple[Array, tuple[Array, Array]]]:
     """Compute the loss of the multiclass support vector machine (Weston and Watkins 1999).
 
-    The loss is NaN if a logit is not finite. Otherwise a margin of -∞ would add 0 to the loss.
+    The loss is set to NaN if a logit is not finite, because a margin of -∞ would add 0 to it.
     """
     count, classes = logits.shape
     margins = buffer("margins", (classes, count), logits.dtype)

@@ -1,4 +1,4 @@
-"""Batch and layer normalization of flat samples (N, D), batch and group normalization of images.
+"""Normalization: batch and layer norm of flat samples (N, D), batch and group norm of images.
 
 For flat samples, the fast versions compute the formula step by step. For images, they compute one
 scale and one shift of x for each channel of each sample (a lane, see ``lanes``), so that the images
@@ -27,7 +27,7 @@ def batch_norm_naive_forward(x: Array, weight: Array, bias: Array, *, epsilon: f
 
 
 def batch_norm_naive_backward(g: Array, x: Array, weight: Array, *, epsilon: float) -> Gradients:
-    """dL/dγ = Σ g x̂, dL/dβ = Σ g and dL/dx, with sums and means over all axes but the last."""
+    """Compute dL/dx, dL/dγ = Σ g x̂ and dL/dβ = Σ g, summed over all axes but the last."""
     axes = tuple(range(x.ndim - 1))
     x_hat, std = _naive_normalize(x, axes, epsilon)
     return _naive_input_gradient(g * weight, x_hat, std, axes), (g * x_hat).sum(axes), g.sum(axes)
@@ -43,7 +43,7 @@ def layer_norm_naive_forward(x: Array, weight: Array, bias: Array, *, epsilon: f
 
 
 def layer_norm_naive_backward(g: Array, x: Array, weight: Array, *, epsilon: float) -> Gradients:
-    """dL/dγ = Σₙ gₙ x̂ₙ, dL/dβ = Σₙ gₙ and dL/dx, with means over the features."""
+    """Compute dL/dx (with means over the features), dL/dγ = Σₙ gₙ x̂ₙ and dL/dβ = Σₙ gₙ."""
     x_hat, std = _naive_normalize(x, (1,), epsilon)
     return _naive_input_gradient(g * weight, x_hat, std, (1,)), (g * x_hat).sum(0), g.sum(0)
 
@@ -51,9 +51,9 @@ def layer_norm_naive_backward(g: Array, x: Array, weight: Array, *, epsilon: flo
 def group_norm_naive_forward(
     x: Array, weight: Array, bias: Array, *, groups: int, epsilon: float
 ) -> Array:
-    """Compute y = γ x̂ + β, with μ and σ² over the positions and channels of a sample's group.
+    """Compute y = γ x̂ + β, with μ and σ² over all values of a group of channels in a sample.
 
-    x, y: (H, W, N, C), weight γ and bias β: (C,); each group has C / groups consecutive channels.
+    x, y: (H, W, N, C), weight γ and bias β: (C,). C / groups consecutive channels are a group.
     """
     x_hat, _ = _naive_normalize(x.reshape(*x.shape[:3], groups, -1), (0, 1, 4), epsilon)
     return weight * x_hat.reshape(x.shape) + bias
@@ -62,7 +62,7 @@ def group_norm_naive_forward(
 def group_norm_naive_backward(
     g: Array, x: Array, weight: Array, *, groups: int, epsilon: float
 ) -> Gradients:
-    """dL/dγ = Σ g x̂, dL/dβ = Σ g and dL/dx, with means over a sample's group."""
+    """Compute dL/dx (with means over each group of a sample), dL/dγ = Σ g x̂ and dL/dβ = Σ g."""
     grouped = *x.shape[:3], groups, -1
     x_hat, std = _naive_normalize(x.reshape(grouped), (0, 1, 4), epsilon)
     d_x = _naive_input_gradient((g * weight).reshape(grouped), x_hat, std, (0, 1, 4))
@@ -93,7 +93,7 @@ def batch_norm_forward(
 ) -> tuple[Array, Saved]:
     """Compute ``batch_norm_naive_forward`` (Ioffe and Szegedy 2015, algorithm 1, section 3.2).
 
-    ``relu``, which is for images only, returns max(y, 0). The last two saved values are μ and the
+    With ``relu`` (images only), return max(y, 0). The last two saved values are μ and the
     biased σ², in the shape of γ, for the running statistics.
     """
     if x.ndim == 2:
@@ -139,7 +139,7 @@ def batch_norm_evaluate(
 ) -> Array:
     """Compute y = γ (x - μ) / √(σ² + ε) + β with the running statistics, as a scale and a shift.
 
-    ``relu``, which is for images only, returns max(y, 0).
+    With ``relu`` (images only), return max(y, 0).
     """
     scratch = [np.empty_like(running_var) for _ in range(2)]
     inverse_std = _inverse_std(running_var, epsilon, *scratch)

@@ -1,8 +1,8 @@
 """Pooling of images (H, W, N, C): the maximum or the mean of each window.
 
-The option ``window`` of all functions contains the size, the stride and the padding of
-``Windows``. The naive versions loop over the windows. The fast versions loop over the size²
-positions in a window: the inputs at one position of all windows are a strided view of x.
+The options ``window`` are the size, the stride and the padding of ``Windows``. The naive versions
+loop over the windows. The fast versions loop over the size² positions in a window, because the
+inputs at the same position in all windows are a strided view of x.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def max_pool2d_naive_backward(g: Array, x: Array, **window: int) -> tuple[Array]
 
 
 def _naive_winner(x: Array, windows: Windows, output: Shape) -> Shape:
-    """Return the index of the first maximum, row by row, or of the last NaN, as in PyTorch."""
+    """Return the index in x of a window's last NaN, or else of its first maximum, row by row."""
     pixels = [(*pixel, *output[2:]) for pixel in windows.pixels(*output[:2])]
     nans = [pixel for pixel in pixels if np.isnan(x[pixel])]
     return nans[-1] if nans else max(pixels, key=lambda pixel: x[pixel])  # the first maximum
@@ -77,7 +77,7 @@ class Windows(NamedTuple):
     """The windows of ``size`` x ``size`` pixels on images (H, W, N, C).
 
     Windows start every ``stride`` pixels, on images that are padded with ``padding`` pixels on each
-    side. Rows and columns that no complete window reaches are ignored.
+    side. Rows and columns beyond the last complete window are ignored.
     """
 
     images: Shape
@@ -106,8 +106,8 @@ class Windows(NamedTuple):
     def positions(self, rows: slice) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
         """Yield the positions in a window, row by row, for some rows of the output.
 
-        A position consists of a number, the slices of the outputs for which the position is inside
-        the image, and the slices of the inputs at the position.
+        Each item is (number, slices of outputs, slices of inputs). The inputs are the pixels at the
+        position in the outputs' windows. Windows whose pixel is outside the image are left out.
         """
         columns = slice(0, self.output_shape()[1])
         for number in range(self.size**2):
@@ -119,7 +119,7 @@ class Windows(NamedTuple):
                 yield number, outputs, inputs
 
     def first_positions(self, rows: slice) -> Array:
-        """Return the first position outside the padding in each window, (rows, W', 1, 1)."""
+        """Return the number of each window's first position in the image, (rows, W', 1, 1)."""
         below, right = (
             np.maximum(self.padding - self.stride * np.arange(windows), 0)
             for windows in self.output_shape()[:2]
@@ -129,8 +129,8 @@ class Windows(NamedTuple):
     def _match(self, offset: int, windows: slice, pixels: int) -> tuple[slice, slice] | None:
         """Return a slice of windows along an axis, and a slice of one pixel of each window.
 
-        This pixel has the index window · stride + offset. Windows for which it is outside the image
-        (below 0 or at least ``pixels``) are left out. Return None if no window is left.
+        This pixel has the index window · stride + offset. Windows whose pixel is outside the image
+        (index below 0 or at least ``pixels``) are left out. Return None if no window is left.
         """
         first = max(windows.start, -(offset // self.stride))
         last = min(windows.stop - 1, (pixels - 1 - offset) // self.stride)
@@ -146,8 +146,8 @@ def max_pool2d_forward(
     """Compute ``max_pool2d_naive_forward``, and save the position of each maximum in its window.
 
     Of equal values, the first one is the maximum. If y is NaN, the position of the maximum before
-    the first NaN is saved. The naive version differs, but gradients of a NaN loss, which ends the
-    training, do not justify another pass over x.
+    the first NaN is saved. The naive version uses the last NaN, which would take another pass over
+    x here. The difference has no effect, because a NaN loss ends the training.
     """
     windows = Windows(x.shape, **window)
     y = buffer("y", windows.output_shape(), x.dtype)

@@ -1,6 +1,6 @@
 """Operations that only move or add arrays: layout changes and the sum of a residual connection.
 
-Images have the layout (N, C, H, W) outside this backend and (H, W, N, C) inside. In the inner
+Images have the layout (N, C, H, W) outside this backend and (H, W, N, C) inside. In the latter
 layout, the values of all samples and channels at one position are contiguous, so padding, windows
 and strides are operations on large contiguous blocks of memory.
 """
@@ -16,7 +16,7 @@ from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, new
 
 
 def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
-    """Return (N, C, H, W) as a view (H, W, N, C), because the first layer makes a copy anyway."""
+    """Return (N, C, H, W) as a view (H, W, N, C). The first layer makes a copy anyway."""
     return x.transpose(2, 3, 0, 1), None
 
 

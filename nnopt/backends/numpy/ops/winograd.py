@@ -1,17 +1,17 @@
 """3x3 convolution of stride 1 by Winograd's minimal filtering (Lavin and Gray 2016).
 
-The output is divided into tiles of 4x4. A tile y depends on a 6x6 window d of the input, and
+The output is divided into tiles of 4x4. For a 6x6 window d of the input and a kernel w, a tile is
 
     y = Aᵀ [ (G w Gᵀ) ⊙ (Bᵀ d B) ] A
 
-takes 36 multiplications instead of 144. Summed over channels, the product ⊙ becomes a matrix
-product (tiles, C) @ (C, O) at each of the 36 positions. B, G and A follow from interpolation at 0,
-±1, ±2 and infinity; docs/theory.md derives these matrices and the gradients.
+This takes 36 multiplications instead of 144. Summed over channels, the element-wise product ⊙ is a
+matrix product (tiles, C) @ (C, O) at each of the 36 positions. B, G and A follow from interpolation
+at 0, ±1, ±2 and infinity; docs/theory.md derives these matrices and the gradients.
 
-Images are (H, W, N, C). A chunk consists of a few rows of tiles of a few images, so that the
-intermediate results stay in the cache of a core. A run is the contiguous values of all images and
-channels of a chunk at one position. A transform multiplies a small matrix by the runs of a tile. A
-tile or window is half transformed after the transform along one of the two axes.
+Images (H, W, N, C) have ``down`` rows of ``across`` tiles. A chunk consists of a few rows of tiles
+of a few images, so that intermediate results stay in the cache of a core. A run is the contiguous
+values of all images and channels of a chunk at one position. A transform multiplies a small matrix
+by the runs of a tile, first along one axis (half transformed), then along the other.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ GG = np.kron(G, G)
 """The matrix (36, 9) that transforms both axes of a kernel at once."""
 
 CONSTANT_POSITION = 7
-"""Index of position (1, 1) among 36. Column 1 of Aᵀ has only ones, so a number added at this
+"""Index of position (1, 1) among the 36. Column 1 of Aᵀ has only ones, so a number added at this
 position is added to the whole tile."""
 
 
@@ -72,7 +72,7 @@ class Chunk(NamedTuple):
         return rows.stop - rows.start, (images.stop - images.start) * channels
 
     def lanes(self, channels: int) -> slice:
-        """Return the images and channels of the chunk as a slice of all N · C lanes."""
+        """Return the images of the chunk as a slice of an axis (N · C), with all channels."""
         return slice(self.images.start * channels, self.images.stop * channels)
 
 
@@ -81,8 +81,8 @@ def winograd_forward(
 ) -> Array:
     """Compute y[h, w, n, o] = b[o] + Σ_{i,j,c} x[h + i - p, w + j - p, n, c] w[o, c, i, j].
 
-    x: (H, W, N, C), weight: (O, C, 3, 3), bias: (O,), padding p: 0, 1 or 2, y: (H', W', N, O) with
-    H' = H + 2p - 2, W' = W + 2p - 2.
+    x: (H, W, N, C); weight: (O, C, 3, 3); bias: (O,); padding p: 0, 1 or 2; y: (H', W', N, O), with
+    H' = H + 2p - 2 and W' = W + 2p - 2.
     """
     (rows, columns, images, channels), outputs = x.shape, len(weight)
     height, width = rows + 2 * padding - 2, columns + 2 * padding - 2
@@ -109,12 +109,12 @@ def winograd_backward(
 ) -> tuple[Array | None, ...]:
     """Compute the required gradients: dL/dx (H, W, N, C), dL/dw (O, C, 3, 3) and dL/db (O,).
 
-    dL/dx is the correlation of g = dL/dy, (H', W', N, O), with the kernels rotated by 180°
-    and the padding 2 - p. With the windows V = Bᵀ g B and the rotated kernels U = G w Gᵀ,
+    dL/dx is the correlation of g = dL/dy, (H', W', N, O), with the kernels rotated by 180°, for the
+    padding 2 - p. With U = G w Gᵀ for the rotated kernels w, and V = Bᵀ g B for windows g:
 
         dL/dx = Aᵀ [ Σ_o U ⊙ V ] A      dL/dw = Gᵀ [ Σ_tiles V ⊙ (A x Aᵀ) ] G, rotated by 180°
 
-    The second formula follows from Σ x · dL/dx = Σ w · dL/dw. Both use the windows of g. Chunks and
+    The formula for dL/dw, with 4x4 tiles x, follows from Σ x · dL/dx = Σ w · dL/dw. Chunks and
     partial sums, and thus the sums over tiles, do not depend on the number of threads.
     """
     (height, width, images, channels), outputs = x.shape, g.shape[3]
@@ -166,7 +166,7 @@ def _chunks(images: int, down: int, across: int, channels: int) -> list[Chunk]:
 
     A chunk gets enough images for a long run, then rows of tiles until it has ``enough`` tiles, and
     then more images. ``enough`` grows with the number of channels, because each matrix product has
-    a fixed cost. It is at most a quarter of all tiles, so that threads can share the work.
+    a fixed cost. It is at most a quarter of all tiles (if these are many), to share the work.
     """
     enough = min(max(tuning.WINOGRAD_TILES, 4 * channels), images * down * across // 4)
     enough = max(enough, tuning.WINOGRAD_MIN_TILES)
@@ -179,7 +179,7 @@ def _chunks(images: int, down: int, across: int, channels: int) -> list[Chunk]:
 
 
 def _transform_kernels(matrix: Array, weight: Array, workers: ThreadPool) -> Array:
-    """Return G w Gᵀ of every kernel, (36, O, C)."""
+    """Return the product of ``matrix`` (36, 9) and every kernel w, as (36, O, C)."""
     outputs, channels = weight.shape[:2]
     kernels = workers.scratch("kernels", (36, outputs, channels), weight.dtype)
     flat = weight.reshape(-1, 9)
@@ -209,7 +209,7 @@ class WindowScratch:
 class WindowTransform:
     """Transforms the windows d, 6x6, of images x (H, W, N, C).
 
-    Windows start every 4 rows and columns, and the first at -padding. x is zero outside the images.
+    Windows start every 4 rows and columns, beginning at -padding. Outside the images, x is zero.
     """
 
     def __init__(self, x: Array, padding: int, across: int) -> None:
@@ -262,7 +262,7 @@ class TileScratch:
 class TileTransform:
     """Transforms the tiles, 4x4, of images y (H, W, N, C).
 
-    The last tiles may extend beyond the images. Outside, y is read as zero and writes are ignored.
+    The last tiles may extend beyond the images, where y is read as zero and writes are ignored.
     """
 
     def __init__(self, y: Array) -> None:
