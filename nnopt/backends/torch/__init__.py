@@ -45,7 +45,7 @@ def check_backend(config: Config) -> list[str]:
         problems = _import_problems("backend.name = 'torch'", "PyTorch", "torch")
     if problems:
         return [f"{problem}, or set backend=numpy" for problem in problems]
-    default_threads()  # stores the number before a run limits the threads
+    default_threads()  # stores PyTorch's default before a run changes it
     if isinstance(config.optimizer, ScheduleFreeConfig):
         setting, title = f"optimizer.name = {config.optimizer.name!r}", "the library schedulefree"
         problems = _import_problems(setting, title, "schedulefree")
@@ -58,7 +58,7 @@ def _import_problems(setting: str, title: str, *packages: str) -> list[str]:
     try:
         importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
-        # OSError: a shared library does not load. RuntimeError: it was built for another PyTorch.
+        # OSError: a shared library does not load. RuntimeError: it is made for another PyTorch.
         target = f"--force-reinstall {' '.join(packages)}"
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             target = name if name == "schedulefree" else "'nnopt[torch]'"
@@ -124,7 +124,7 @@ def _missing_for_compilation(device: str) -> str | None:
 
 
 def device_errors() -> AbstractContextManager[None]:
-    """Return ``DeviceErrors`` that do not name layers. PyTorch must be installed."""
+    """Return a ``DeviceErrors`` whose messages name no layers. PyTorch must be installed."""
     from nnopt.backends.torch.device import DeviceErrors
 
     return DeviceErrors()

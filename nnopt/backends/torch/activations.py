@@ -1,9 +1,9 @@
 """Sigmoid and tanh with derivatives that keep their relative precision in the tails.
 
-PyTorch computes the derivatives as y (1 - y) and 1 - y². All digits of these differences cancel
-from about x = 17 and x = 9 on in float32. The gradient of such a unit is then zero or noise, and
-Adam scales noise up to a whole step. ``nnopt.backends.numpy.ops.activations`` has the formulas. The
-other activations are PyTorch's own; docs/backends.md gives the error of its GELU.
+PyTorch computes the derivatives as y (1 - y) and 1 - y². In float32, these differences lose all
+digits from about x = 17 (sigmoid) and x = 9 (tanh) on. The gradient of such a unit is then zero or
+noise, and Adam scales noise up to a whole step. ``nnopt.backends.numpy.ops.activations`` has the
+formulas. Other activations are PyTorch's own; docs/backends.md gives the error of PyTorch's GELU.
 """
 
 from __future__ import annotations

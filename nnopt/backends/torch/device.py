@@ -28,7 +28,7 @@ def configure_process(backend: TorchConfig, threads: int) -> None:
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA reads this when it starts
     torch.use_deterministic_algorithms(backend.deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # none is read
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # uninitialized memory is not read
     torch.backends.cudnn.benchmark = not backend.deterministic
     # TF32 keeps 10 of the 23 fraction bits of float32. By default, only cuDNN uses TF32.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -72,7 +72,7 @@ def compiled(forward: Forward, architecture: Architecture, config: Config) -> Fo
             torch.compiler.reset()
             _compiled_keys.clear()
         _compiled_keys.append(key)
-    # The compiler reads .grad of the inputs of dropout, because dropout is not compiled.
+    # PyTorch warns when the compiler reads .grad of the inputs of dropout, which is not compiled.
     warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
     compiled_forward = torch.compile(forward, mode=backend.compile, dynamic=False)
 
@@ -85,7 +85,7 @@ def compiled(forward: Forward, architecture: Architecture, config: Config) -> Fo
 
 
 OOM_MESSAGES = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED", "ALLOCATION_FAILED")
-"""Parts of error messages of CUDA and MPS, of the CPU's allocator, and of CUDA's libraries."""
+"""Parts of messages about a lack of memory, from CUDA, MPS, the CPU and CUDA's libraries."""
 
 REQUESTED_MEMORY = re.compile(r"ried to allocate (?:more than )?(\d[\d.]* ?[A-Za-z]+)")
 

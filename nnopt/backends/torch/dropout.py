@@ -9,8 +9,8 @@ from nnopt.random import DropoutMasks, generator
 from nnopt.schema import Config
 
 MAX_STEPS = 2**26
-"""Difference between the seeds of two uses of a module in the same step. Few trainings have more
-steps, and PyTorch's generator on a CPU uses only 32 bits of a seed."""
+"""Difference between the seeds of two uses of a module in the same step. Few trainings have so many
+steps. The number is no larger because PyTorch's generator on a CPU uses only 32 bits of a seed."""
 
 
 class DeviceMasks:
@@ -38,7 +38,7 @@ class DeviceMasks:
 
 
 class Dropout(nn.Module):
-    """Inverted dropout with the masks of a step, which ``set_step`` sets before every step.
+    """Inverted dropout. ``set_step`` is called before every step and determines the masks.
 
     A mask has the first ``axes`` axes, or all axes if ``axes`` is None, and is repeated along the
     other axes. ``axes=2`` drops whole channels of images (N, C, H, W), and ``axes=1`` drops whole
@@ -73,7 +73,7 @@ class Dropout(nn.Module):
 
 
 def build_dropout(name: str, rate: float, config: Config, axes: int | None = None) -> nn.Module:
-    """Return the dropout of the layer ``name``, with shared masks or with masks of the device."""
+    """Return the dropout of the layer ``name``. With ``shared_masks``, the masks equal NumPy's."""
     if not rate:
         return nn.Identity()
     if config.backend.shared_masks:

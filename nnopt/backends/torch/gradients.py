@@ -14,7 +14,7 @@ from nnopt.backends.clipping import clipping_factors
 
 @dataclass(frozen=True)
 class Norm:
-    """An L2 norm as the factors ``unit`` and ``relative``. The product may overflow in float32."""
+    """The two factors of an L2 norm. Their product, the norm, may overflow in float32."""
 
     unit: Tensor  # the number by which the values were divided, not denormal
     relative: Tensor  # the norm of the divided values, NaN if a value is not finite
@@ -38,11 +38,11 @@ class Norm:
 
 
 def total_norm(tensors: list[Tensor]) -> Norm:
-    """Return the L2 norm of all tensors together. No square overflows or becomes 0.
+    """Return the L2 norm of all tensors together, without overflow or underflow of squares.
 
-    On a CPU, the factors are 1 and the norm if the square of the norm is well within the range of
-    the number type. Otherwise they are m and ‖x / m‖, where m is the largest absolute value. Other
-    devices always use m, because reading a value would wait for the device.
+    On a CPU, the two factors are 1 and the norm if the square of the norm is well within the range
+    of the number type. Otherwise they are m and ‖x / m‖, where m is the largest absolute value.
+    Other devices always use m, because a comparison would wait for the device.
     """
     if tensors[0].device.type == "cpu":
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

@@ -24,8 +24,8 @@ def inspect(
 ) -> tuple[tuple[InferredLayer, ...], dict[str, Shape], int]:
     """Inspect a model on the meta device, for samples of ``input_shape``.
 
-    Return the layers in the order of the first calls, the shapes of parameters outside of layers,
-    and the FLOPs of the forward pass of one sample.
+    Return the layers in the order in which they are first called, the shapes of parameters outside
+    of layers, and the FLOPs of the forward pass of one sample.
     """
     model.eval()
     seen: dict[str, list[Shape]] = {}  # shapes [input, output] of the last call

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from nnopt.backends.torch.policies import PolicyOperations
 
 CPU_CHUNK_BYTES = 2**20
-"""Size of a chunk on a CPU. The small batches of a chunk are gathered and normalized together,
-because for 64 rows an operation has more overhead than work. Larger chunks do not fit into the
+"""Size of a chunk on a CPU. A chunk has small batches that are gathered and normalized together,
+because an operation on 64 rows has more overhead than work. Larger chunks do not fit into the
 level-2 cache, and PyTorch requests their memory from the operating system each time."""
 
 CPU_POLICY_CHUNK_BYTES, ACCELERATOR_CHUNK_BYTES = 2**23, 2**26
-"""Size of a chunk with an augmentation policy on a CPU, because operations of policies have more
-overhead, and size of a chunk on an accelerator."""
+"""Sizes of a chunk on a CPU with an augmentation policy, and on an accelerator. Operations of
+policies have more overhead."""
 
 EVALUATION_ROWS, EVALUATION_BYTES = 1024, 2**24
 """Maximum size of an evaluation batch, in rows and in bytes."""
@@ -83,7 +83,7 @@ class TorchLoader:
     def _chunks(
         self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation, first: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches, starting with the chunk of index ``first``."""
+        """Yield all batches from the chunk with the index ``first`` on."""
         policy, squares, mixing = augmentation.policy, augmentation.squares, augmentation.mixing
         # One copy per epoch, because a copy from pageable memory waits until the device is idle.
         chosen = self._to_device(order)
@@ -128,7 +128,7 @@ class TorchLoader:
         return () if drawn is None else tuple(self._to_device(getattr(drawn, x)) for x in names)
 
     def _rows_of(self, part: Part) -> Tensor:
-        """Return a copy of a part's inputs. float64, which some accelerators lack, is converted."""
+        """Copy a part's inputs. Float64 features are normalized here: some devices lack float64."""
         dtype = _wrap(part.inputs).dtype if self._features is None else self._dtype
         copied = torch.empty((len(part), *part.inputs.shape[1:]), dtype=dtype)
         for start in range(0, len(part), EVALUATION_ROWS):
@@ -138,7 +138,7 @@ class TorchLoader:
         return copied
 
     def _normalize(self, raw: Tensor) -> Tensor:
-        """Return x · scale + shift in the backend's number type. ``raw`` is overwritten."""
+        """Return ``raw``, normalized, in the backend's number type. May overwrite ``raw``."""
         if self._features is not None:  # features are normalized in float64, then rounded
             if raw.device.type == "cpu":
                 self._features.of_features(raw.numpy())
@@ -147,7 +147,7 @@ class TorchLoader:
 
     @cached_property
     def _operations(self) -> PolicyOperations:
-        """The operations of the policy. Only a policy makes this class import torchvision."""
+        """The operations of the policy. Torchvision is imported only if there is a policy."""
         from nnopt.backends.torch.policies import PolicyOperations
 
         height, width = self._inputs.shape[2:]

@@ -14,14 +14,14 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(label_smoothing: float) -> Loss:
-    """Return the loss -Σₖ tₖ log softmax(z)ₖ. Label smoothing spreads a part of t evenly."""
+    """Return the loss -Σₖ tₖ log softmax(z)ₖ of logits z and smoothed class fractions t."""
     return lambda logits, y: F.cross_entropy(logits, y, label_smoothing=label_smoothing)
 
 
 def hinge(logits: Tensor, y: Tensor) -> Tensor:
-    """Return Σ_{j≠y} max(0, z_j - z_y + 1) (Weston and Watkins 1999), or NaN for z not finite.
+    """Return the mean of Σ_{j≠y} max(0, z_j - z_y + 1) for logits z (Weston and Watkins 1999).
 
-    PyTorch divides this loss by K and treats NaN as 0.
+    The loss is NaN if a logit is not finite. PyTorch's loss is divided by K and treats NaN as 0.
     """
     loss = F.multi_margin_loss(logits, y) * logits.shape[1]
     return loss * torch.where(torch.isfinite(logits).all(), 1.0, math.nan)

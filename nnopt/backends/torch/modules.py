@@ -94,7 +94,7 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
         case records.LayerNorm(epsilon) if len(layer.input_shape) == 1:
             return LayerNorm(size, epsilon, device="meta")
         case records.LayerNorm() | records.GroupNorm() | records.InstanceNorm() as norm:
-            # For images, PyTorch's LayerNorm has a scale for each element, InstanceNorm has none.
+            # PyTorch's LayerNorm has a scale for each element of an image, InstanceNorm has none.
             groups = norm.count_groups(layer.name, layer.input_shape)
             return GroupNorm(groups, size, norm.epsilon, device="meta")
         case records.LeakyReLU(slope):
@@ -105,7 +105,7 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
             return build_dropout(layer.name, rate, config, axes=2)
         case records.Residual():
             children = _children(layer.inner, config)
-            if layer.skip_probability:  # drop whole samples at the end of the branch
+            if layer.skip_probability:  # set the branch to 0 for random samples
                 dropout = build_dropout(layer.name, layer.skip_probability, config, axes=1)
                 children["stochastic_depth"] = dropout
             if layer.shortcut:

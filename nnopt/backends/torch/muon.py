@@ -13,14 +13,14 @@ from torch import Tensor, nn, optim
 from nnopt.schema import MuonConfig
 
 A, B, C = 3.4445, -4.7750, 2.0315
-"""Coefficients by Jordan et al. They maximize the slope at 0, so that small singular values grow as
-fast as possible. With these coefficients, singular values do not converge to 1, but stay near 1."""
+"""Coefficients of p(σ) = aσ + bσ³ + cσ⁵ by Jordan et al. They maximize the slope at 0, so that
+small singular values grow fast. Singular values do not converge to 1, but stay near 1."""
 
 
 def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
     """Return U S' Vᵀ for each matrix U S Vᵀ (..., rows, columns), with singular values S' near 1.
 
-    The Newton-Schulz iteration starts at X = M / (‖M‖ + 1e-7) for a matrix M, and computes
+    For a matrix M, the Newton-Schulz iteration starts at X = M / (‖M‖_F + 1e-7) and computes
 
         X ← a·X + (b·G + c·G²)·X with G = X·Xᵀ
 
@@ -30,7 +30,7 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
     "Muon: an optimizer for hidden layers in neural networks".
     """
     rows, columns = matrices.shape[-2:]
-    x: Tensor = matrices.mT if rows > columns else matrices  # the Gram matrix of the shorter side
+    x: Tensor = matrices.mT if rows > columns else matrices  # for a small Gram matrix
     norm = torch.linalg.matrix_norm(x, keepdim=True)
     x = x / (norm.masked_fill(norm.isinf(), math.nan) + 1e-7)  # x / inf would be 0
     for _ in range(steps):
@@ -46,13 +46,13 @@ class Muon(optim.Optimizer):
 
     The rule applies to each hidden weight; a kernel (out, in, kh, kw) is the matrix (out,
     in·kh·kw). u is the authors' form of Nesterov momentum (Jordan et al. 2024;
-    github.com/KellerJordan/Muon). Adam updates all other parameters, the output layer's weight, and
-    if ``config.input_layer`` is "adam" also the first layer's weight, with the learning rate lr ·
-    ``adam_lr_ratio``.
+    github.com/KellerJordan/Muon). Adam updates all other parameters, such as biases and the output
+    layer's weight, with the learning rate lr · ``adam_lr_ratio``. They include the first layer's
+    weight if ``config.input_layer`` is "adam".
 
-    Matrices of the same shape are orthogonalized together. On an accelerator, float32 weights use
-    bfloat16, as in the authors' code. On a CPU, bfloat16 would take twice as long, so weights keep
-    their type. ``torch.optim.Muon`` supports only matrices and always uses bfloat16.
+    Matrices of the same shape are orthogonalized together. On an accelerator, float32 matrices are
+    converted to bfloat16, as in the authors' code. On a CPU, bfloat16 would take twice as long.
+    ``torch.optim.Muon`` supports only matrices and always uses bfloat16.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Muon(optim.Optimizer):
         betas = (config.beta1, config.beta2)
         group = {"params": rest, "lr_scale": config.adam_lr_ratio}
         self.adam = optim.Adam([group], betas=betas, eps=config.epsilon, fused=True)
-        self.param_groups += self.adam.param_groups  # set_learning_rate sets all learning rates
+        self.param_groups += self.adam.param_groups  # set_learning_rate also sets Adam's
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]

@@ -41,8 +41,8 @@ from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, TorchConfig, weight_decay
 
 CPU_EVALUATION_ELEMENTS, ACCELERATOR_EVALUATION_ELEMENTS = 2**26, 2**28
-"""Maximum number of elements of a layer's input and output in evaluation: 256 MB and 1 GB in
-float32."""
+"""Maximum number of elements of a layer's input and output together in evaluation, on a CPU and on
+an accelerator: 256 MB and 1 GB in float32."""
 
 
 def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
@@ -57,7 +57,7 @@ def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
 def logits_and_loss(module: nn.Module, precision: Precision, loss: Loss) -> Forward:
     """Return the forward pass of a training step.
 
-    A method of the network would cause a reference cycle, which keeps memory allocated.
+    A method would refer to the network, and this reference cycle would keep memory allocated.
     """
 
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,7 +143,7 @@ class TorchNetwork:
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Restore the arrays that ``state`` has returned."""
+        """Restore the arrays that the method ``state`` has returned."""
         self._set_mode(training=True)
         tensors = self.module.state_dict()
         gradients = {name: torch.zeros_like(p) for name, p in self._named.items()}
@@ -168,7 +168,7 @@ class TorchNetwork:
         """Perform one optimizer update."""
         self._set_mode(training=True)
         is_whole = self._accumulation_steps == 1
-        for parameter in self._parameters:  # a CUDA graph does not overwrite a new tensor
+        for parameter in self._parameters:  # new tensors, which a CUDA graph does not overwrite
             parameter.grad = None if is_whole else torch.zeros_like(parameter)
         with self._errors:
             loss, logits = (self._backward if is_whole else self._accumulate)(x, y, step)
@@ -178,7 +178,7 @@ class TorchNetwork:
     def _backward(
         self, x: Tensor, y: Tensor, step: int, fraction: float = 1
     ) -> tuple[Tensor, Tensor]:
-        """Return mean loss and logits (N, K), and add ``fraction`` times the loss's gradients."""
+        """Return the mean loss and logits (N, K). Add ``fraction`` · gradients to each ``grad``."""
         for dropout in self._dropouts:
             dropout.set_step(step)
         logits, loss = self._forward(self._to_memory_format(x), y)
@@ -186,12 +186,12 @@ class TorchNetwork:
         return loss.detach(), logits.detach()
 
     def _accumulate(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Add up the gradients of the parts of a batch; return the mean loss and the logits."""
+        """Add up the gradients of the micro-batches. Return the mean loss and the logits (N, K)."""
         losses, logits = [], []
         parts = batch_parts(len(y), self._batch_size, self._accumulation_steps)
         for number, rows in enumerate(parts):
             fraction = (rows.stop - rows.start) / len(y)
-            # The step numbers of the parts differ, so the dropout masks of the parts differ too.
+            # Each micro-batch has its own step number, and thus its own dropout masks.
             part_step = step * self._accumulation_steps + number
             loss, z = self._backward(x[rows], y[rows], part_step, fraction)
             losses.append(loss * fraction)
@@ -286,7 +286,7 @@ class TorchNetwork:
         }
 
     def _set_mode(self, training: bool) -> None:
-        """Set the mode of the layers and of Schedule-Free, which evaluates other weights."""
+        """Set the mode of the layers and of Schedule-Free, whose weights depend on the mode."""
         if self.module.training is not training:
             self.module.train(training)
             if self._schedule_free:
@@ -299,7 +299,7 @@ class TorchNetwork:
 
     @torch.no_grad()
     def _update(self, lr: float) -> None:
-        """Apply penalties, clipping, decoupled weight decay, the optimizer and max-norm, in order.
+        """Apply penalties, clipping, decoupled weight decay, optimizer and max-norm in this order.
 
         If a gradient overflowed, the device skips weight decay, the optimizer and max-norm.
         """
@@ -327,7 +327,7 @@ class TorchNetwork:
             torch._foreach_add_(gradients, torch._foreach_sign(self._penalized), alpha=l1)
 
     def _decay(self, overflowed: Tensor | None) -> None:
-        """Compute w ← (1 - η λ) w with the learning rate η of each group."""
+        """Compute w ← (1 - η λ) w with each group's learning rate η and the weight decay λ."""
         for group, parameters in self._decayed:
             decay = 1 - group["lr"] * self._weight_decay
             factor = decay if overflowed is None else torch.where(overflowed, 1.0, decay)
@@ -336,8 +336,8 @@ class TorchNetwork:
     def _limit_norms(self, max_norm: float, overflowed: Tensor | None) -> None:
         """Compute w ← w / max(‖w‖ / max_norm, 1) for the incoming weights w of each unit.
 
-        They are a row of a dense weight or the kernel of an output channel (Srivastava et al. 2014,
-        section 5.1). Nothing changes if the step was skipped.
+        A unit's weights are a row of a dense weight or the kernel of an output channel (Srivastava
+        et al. 2014, section 5.1). Nothing changes if the step was skipped.
         """
         for weight in self._weights:
             inputs = tuple(range(1, weight.ndim))

@@ -33,7 +33,7 @@ Named = Mapping[str, nn.Parameter]
 
 
 def optimizer_state(optimizer: optim.Optimizer, named: Named) -> dict[str, Tensor]:
-    """Return the tensors ("optimizer/KEY/NAME") and the numbers of groups ("optimizer/KEY/0")."""
+    """Return the state of parameters ("optimizer/KEY/NAME") and groups ("optimizer/KEY/INDEX")."""
     tensors = {
         f"optimizer/{key}/{name}": value
         for _, state, _ in _states(optimizer)
@@ -56,7 +56,7 @@ def expected_state(
     """Return arrays with the names, shapes and types of a valid state.
 
     PyTorch creates the state of a parameter at the first step. Therefore, no state is expected if
-    ``found``, the names in a checkpoint, have none.
+    ``found``, the names in a checkpoint, contain none.
     """
     expected: dict[str, NDArray[Any]] = {}
     for kind, _, groups in _states(optimizer):

@@ -68,7 +68,7 @@ def adam(parameters: Parameters, config: AdamConfig) -> optim.Optimizer:
 
 
 class Lion(optim.Optimizer):
-    """Lion: gradients determine the signs of an update. All elements have the same magnitude.
+    """Lion: gradients determine only the signs of an update. Its elements have equal magnitude.
 
         c = β₁·m + (1-β₁)·g;  w ← w - lr·sign(c);  m ← β₂·m + (1-β₂)·g
 
@@ -107,7 +107,7 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Any], optim.Optimizer]] = {
 
 
 def build_optimizer(parameters: Parameters, weights: Parameters, config: Config) -> optim.Optimizer:
-    """Return the configured optimizer. ``weights`` has the matrices and kernels, in order."""
+    """Return the configured optimizer. ``weights`` are dense weights and kernels, in order."""
     if isinstance(config.optimizer, MuonConfig):
         return Muon(parameters, weights, config.optimizer)
     if isinstance(config.optimizer, ScheduleFreeConfig):

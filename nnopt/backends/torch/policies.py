@@ -1,10 +1,10 @@
 """Augmentation policies in PyTorch: torchvision's operations, one for each image.
 
-Torchvision's classes draw one operation for all images of a call. Here, a batch needs few calls. If
-an operation only moves pixels, or maps each pixel value to another value, torchvision computes a
-lookup table once, and one gather applies the tables of all images. Any other operation is computed
-once for all images with the same operation and level. All bits of the results equal the results of
-torchvision.
+Torchvision's classes draw one operation for all images of a call, so that each image needs a call.
+Here, a batch needs few calls. If an operation only moves pixels, or maps each pixel value to
+another value, torchvision computes a lookup table once, and one gather applies the tables of all
+images. Any other operation is computed once for all images with the same operation and level. The
+results equal torchvision's bit for bit.
 
 This file imports torchvision, so it is imported only if the configuration has a policy.
 """
@@ -83,7 +83,7 @@ FUNCTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "Equalize": lambda x, m: F.equalize(x),
 }
 """torchvision's operations on images (..., C, H, W) with 1 or 3 channels and a magnitude m. Images
-are uint8. Geometric operations accept any type."""
+are uint8. Geometric operations also accept other types."""
 
 
 class PolicyOperations:
@@ -97,7 +97,7 @@ class PolicyOperations:
         self._tables: dict[Setting, Tensor] = {}
 
     def apply(self, images: Tensor, policy: Policy, columns: slice) -> None:
-        """Change uint8 images (n, C, H, W) in place by the given columns of ``policy``."""
+        """Apply ``columns`` of ``policy``, one per image, to uint8 images (n, C, H, W) in place."""
         for operation, level in zip(policy.operation, policy.level, strict=True):
             self._apply(images, operation[columns], level[columns])
 
@@ -138,7 +138,7 @@ class PolicyOperations:
         return torch.cat([self._operate(x, s) for x, s in zip(groups, settings, strict=True)])
 
     def _lookup_tables(self, probe: Tensor, settings: list[Setting], counts: list[int]) -> Tensor:
-        """Return ``probe``, an image (1, H, W), changed by the setting of each image: (n, H·W)."""
+        """Apply the setting of each image to ``probe``, an image (1, H, W). Return (n, H·W)."""
         for setting in settings:
             if setting not in self._tables:
                 result = self._operate(probe, setting).flatten()

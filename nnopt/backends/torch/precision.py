@@ -23,13 +23,13 @@ FULL: AbstractContextManager[None] = nullcontext()
 
 
 class Precision:
-    """Mixed precision (Micikevicius et al. 2018).
+    """A single format, or mixed precision (Micikevicius et al. 2018).
 
-    Weights, gradients of weights, the update and the loss are in float32. Matrix products and
-    convolutions are computed in 16 bits. With the five exponent bits of fp16, small gradients would
-    become zero. The loss is therefore multiplied by a scale before the backward pass, and gradients
-    are divided by the scale afterwards (section 3.2). If a gradient overflows, the step is skipped
-    and the scale is reduced.
+    In mixed precision, weights, their gradients, the update and the loss are in float32. Matrix
+    products and convolutions are computed in 16 bits. With the five exponent bits of fp16, small
+    gradients would become zero. For fp16, the loss is therefore multiplied by a scale before the
+    backward pass, and gradients are divided by the scale afterwards (section 3.2). If a gradient
+    overflows, the step is skipped and the scale is reduced.
     """
 
     def __init__(self, backend: TorchConfig) -> None:
@@ -71,7 +71,7 @@ class Precision:
     def overflowed(self, optimizer: Optimizer) -> Tensor | None:
         """Return whether ``step`` will skip the update because a gradient overflowed.
 
-        The result is a boolean tensor (), or None if the loss is not scaled. Requires ``unscale``.
+        The result is a boolean tensor, or None if the loss is not scaled. Call ``unscale`` first.
         """
         if not self._scaler.is_enabled():
             return None
@@ -81,7 +81,7 @@ class Precision:
     def step(self, optimizer: Optimizer) -> None:
         """Perform the update, or skip it if a gradient overflowed.
 
-        Fused optimizers decide this on the device. For other optimizers, this waits for the device.
+        Fused optimizers decide this on the device. With other optimizers, ``step`` waits for it.
         """
         self._scaler.step(optimizer)
         self._scaler.update()

@@ -13,7 +13,7 @@ MAX_PENDING_STEPS = 256
 
 
 class StepSums:
-    """Losses and numbers of correct predictions, on the device until ``record`` reads them."""
+    """Losses and numbers of correct predictions, kept on the device until ``record`` is called."""
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []

@@ -45,11 +45,11 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
-"""Options that give one output, as in all other models, and the default initialization."""
+"""Options that give these models one output, like all others, and the default initialization."""
 
 
 def model_problems(config: TorchvisionConfig) -> list[str]:
-    """Return the problems of the model's name, one line each."""
+    """Return the problems of the keys ``model`` and ``small_images``, one line each."""
     known = models.list_models(module=models)  # for classification
     if config.model not in known:
         hint = suggest(config.model, known)
@@ -98,8 +98,8 @@ def describe_model(
 def initial_arrays(architecture: ModuleArchitecture, seed: int) -> dict[str, NDArray[np.float64]]:
     """Return the initial value of every parameter and running statistic by full name.
 
-    Torchvision's initialization draws them from the seed. With ``pretrained``, the published arrays
-    replace those of the same name and shape.
+    Torchvision's initialization draws the values from the seed. With ``pretrained``, published
+    arrays replace the arrays of the same name and shape.
 
     Raises:
         DataError: The file of published weights is missing or damaged.
@@ -142,7 +142,7 @@ def published_weights(name: str, download: bool = False) -> Mapping[str, Tensor]
     url = models.get_model_weights(name).DEFAULT.url
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / url.rpartition("/")[2]
-    (digest,) = re.findall(r"-([0-9a-f]{8,})\.", path.name)  # torch.hub's convention
+    (digest,) = re.findall(r"-([0-9a-f]{8,})\.", path.name)  # the hash, by torch.hub's convention
     if not path.exists():
         if not download:
             raise DataError(
@@ -169,7 +169,7 @@ def published_weights(name: str, download: bool = False) -> Mapping[str, Tensor]
 
 
 def _initialized_model(architecture: ModuleArchitecture, seed: int) -> nn.Module:
-    """Return the model on the CPU, initialized from the seed without the global generator."""
+    """Return the model on the CPU, initialized from the seed. The global generator is restored."""
     first = int(generator(seed, "initial/torchvision").integers(2**63))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(first)
@@ -182,7 +182,7 @@ def _create(config: TorchvisionConfig, input_shape: Shape, classes: int) -> nn.M
     Its ``state_dict`` contains only parameters and running statistics.
     """
     options = dict(MODEL_OPTIONS.get(config.model, {}))
-    if options:  # the published weights expect differently normalized images
+    if options:  # their published weights expect differently normalized images
         options["transform_input"] = config.pretrained and input_shape[0] == 3
     if config.model.startswith("vit"):
         options["image_size"] = input_shape[1]
@@ -208,8 +208,8 @@ def _stem(model: str) -> tuple[str, str | None] | None:
 def _replace_first_conv(model: nn.Module, config: TorchvisionConfig, channels: int) -> None:
     """Replace the first convolution by one for images with ``channels`` channels.
 
-    For small images it is 3x3 with stride 1, and the max pooling after it is removed. A weight of a
-    new shape is drawn from a normal distribution that preserves the variance of the outputs.
+    For small images, the new one is 3x3 with stride 1, and the max pooling after it is removed. A
+    weight of a new shape is drawn from a normal distribution that preserves the outputs' variance.
     """
     if config.small_images and (stem := _stem(config.model)):
         path, pool = stem
