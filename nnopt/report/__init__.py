@@ -1,5 +1,5 @@
-"""One self-contained HTML page of a run, a sweep or a folder of many: ``nnopt report DIR``.
+"""``nnopt report DIR``: a self-contained HTML page of a run, a sweep, or a folder of several.
 
-A point is a run, or a configuration of a sweep that has not started. ``points`` finds the points,
+A point is a run, or a configuration that a sweep has not started yet. ``points`` finds the points,
 ``gather`` creates the data of the page, and ``page`` fills ``web/page.html`` with the data.
 """

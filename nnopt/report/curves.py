@@ -28,7 +28,7 @@ MAX_EPOCHS, MIN_EPOCHS = 500, 20  # limits of the number of selected epochs of a
 DIGITS = 5
 
 Column = list[float | None] | float | None
-"""The numbers of a column, None for a missing number; or one number if all are equal."""
+"""The numbers of a column, with None for a missing number. If all are equal, a single number."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,11 @@ class Curve:
 
 
 def read_curves(locations: Sequence[tuple[Path, str | None] | None]) -> list[Curve | str | None]:
-    """Return for each run its curve, None without epochs, or why its file is unreadable.
+    """Return a curve for each run: None if it has no epochs, a message if its file is unreadable.
 
-    A location is the folder of a run and the SHA-256 of its ``metrics.csv``, None if unknown. For
-    runs of similar length, the same epochs are selected, so that the curves can be averaged.
+    A location is a run's folder and the SHA-256 of its ``metrics.csv``, if known. It is None if the
+    run has not started. For runs of similar length, the same epochs are selected, so that their
+    curves can be averaged.
     """
     histories = [_history(*location) if location else [] for location in locations]
     runs = sum(bool(rows) and not isinstance(rows, str) for rows in histories)
@@ -67,7 +68,7 @@ def _history(folder: Path, checksum: str | None) -> list[EpochRow] | str:
 
 
 def _thin(rows: Sequence[EpochRow], max_epochs: int) -> Curve:
-    """Return at most ``max_epochs`` + 1 rows: every 2^k-th row from the first, and the last row."""
+    """Return a curve of the last row and every 2^k-th row, at most ``max_epochs`` + 1 in all."""
     every = 1
     while len(rows) > every * max_epochs:
         every *= 2
@@ -89,10 +90,7 @@ def _column(values: Sequence[float | None]) -> Column:
 
 
 def short(value: Any, digits: int) -> float | None:
-    """Return a number rounded to ``digits`` significant digits, an integer as int.
-
-    The result is None for None and for a number that is not finite.
-    """
+    """Return a number rounded to ``digits`` digits, as int if it is whole; None if not finite."""
     if value is None or not math.isfinite(value):
         return None
     rounded = float(f"{value:.{digits}g}")

@@ -134,7 +134,8 @@ def _members(
 ) -> Iterator[tuple[str, list[int], Path | None]]:
     """Yield for each scope its name, the indices of its points, and the folder of its sweep.
 
-    One sweep has one scope. Several sweeps have one scope for all points and one for each sweep.
+    If all points belong to one sweep, or none to a sweep, there is only the scope of all points.
+    Otherwise, each sweep has a scope, too, and so have the points that belong to no sweep.
     """
     members: dict[Path | None, list[int]] = {sweep: [] for sweep in (*sweeps, None)}
     for index, point in enumerate(points):
@@ -263,7 +264,7 @@ def _config(point: Point, lines: dict[str, int]) -> list[int]:
 
 
 def _tail(point: Point, most: int) -> str:
-    """Return the last lines of the log; for a run that is not done, return more lines."""
+    """Return the end of the log, at most ``most`` characters, or more if the run is not done."""
     if point.folder is None:
         return ""
     if point.status != "done":

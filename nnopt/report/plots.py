@@ -1,4 +1,4 @@
-"""The plots of a report: embedded up to a limit on the size of the page, else linked."""
+"""The plots of a report: embedded in the page until it reaches a maximum size, then linked."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ACTIVE_CONTENT = re.compile(
 """Parts of an SVG that run a program or load another file; matplotlib writes none of them."""
 
 DAMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, zlib.error)
-"""The errors of Pillow for a PNG with wrong bytes."""
+"""Errors that Pillow raises for a damaged PNG."""
 
 
 def plots_of(folder: Path) -> list[Path]:
-    """Return the plots of a run or a sweep. SVG takes precedence over PNG.
+    """Return the plots of a run or a sweep. Of a plot in both formats, SVG precedes PNG.
 
     A link to another folder, or an SVG with active content, is left out.
     """
@@ -72,7 +72,7 @@ def embed_or_link(
     """Return the ``src`` attribute of each plot: a ``data:`` URL, or a link relative to ``page``.
 
     Plots of sweeps are embedded first, then plots of runs. Plots of runs with the same name are all
-    embedded if the rest of ``available_bytes`` suffices; otherwise all of them are linked.
+    embedded if enough of ``available_bytes`` is left; otherwise all of them are linked.
     """
     sources: dict[Path, str] = {}
     kinds: dict[str, list[Path]] = {str(path): [path] for path in sweeps}

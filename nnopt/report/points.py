@@ -33,7 +33,7 @@ class Point:
     """A configuration of a sweep, or a single run, with the available information.
 
     ``status`` is the status in the summary. Without a summary, it is "running" if a process has
-    locked the folder, else "interrupted", "pending" or "damaged".
+    locked the folder, else the status in ``results.csv``, "interrupted", "pending" or "damaged".
     """
 
     name: str  # identifier of the run
@@ -186,7 +186,7 @@ def _varied_settings(row: Row) -> dict[str, Value]:
 
 
 def _number(text: str) -> Value:
-    """Return a text as a value of the configuration, such as 0.001 for ``1e-3``."""
+    """Convert a text to a value of a configuration: an int, a float, such as 0.001, or the text."""
     if re.fullmatch(r"-?[0-9]{1,18}", text):
         return int(text)
     number = r"-?[0-9]{1,30}(\.[0-9]{0,30})?(e[+-]?[0-9]{1,3})?"
@@ -202,8 +202,8 @@ def _integer(text: str | None) -> int | None:
 def keys_that_vary(points: Sequence[Point]) -> list[str]:
     """Return the keys that differ between points, except the seed.
 
-    Points with a complete configuration are compared as by ``nnopt compare``. For other points, the
-    result contains the varied keys of their sweep.
+    Points with a complete configuration are compared as by ``nnopt compare``. Of the
+    other points, only the varied keys of their sweep are known.
     """
     known = [point for point in points if "seed" in point.settings]
     keys = varying_keys(known)

@@ -329,7 +329,7 @@ def test_linked_plots_are_shown_from_their_files(
     folder = shutil.copytree(sweep, tmp_path / "moved #1")
     run_verb(["report", str(folder)])
     open_page(folder / "report.html")
-    assert "6 plots would make it too large" in texts(browser, "footer")[0]
+    assert "6 plots would make the page too large" in texts(browser, "footer")[0]
     click(browser, "[aria-label='details of adam-1']")
     assert ask(browser, "return document.querySelector('.details img')?.naturalWidth") == 64
     (folder / "adam-2" / "plots" / "confusion.png").unlink()

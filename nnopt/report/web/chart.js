@@ -37,7 +37,7 @@ function makeChart(root) {
     rebuild();
   }
 
-  /** Select the first metric and, if there are many settings, a key for the colours. */
+  /** Select a metric and, if there are many settings, the key that determines the colours. */
   function choose() {
     const metrics = metricsOf(state.points).map(([value]) => value);
     const preferred = state.scope.points.length === 1
@@ -186,7 +186,7 @@ function makeChart(root) {
 
   // zoom and pan ------------------------------------------------------------------------------
 
-  /** Return the values [low, high] at the pixels a and b. */
+  /** Return the values [low, high] of the scale `to` at the pixels a and b. */
   const between = (to, a, b) => [to.from(a), to.from(b)].sort((one, other) => one - other);
 
   function zoom(factor) {
@@ -347,7 +347,7 @@ function makeChart(root) {
     event.preventDefault();
   });
 
-  /** Move the cursor to the next x value of any line. */
+  /** Move the cursor to the next or previous x value of any line. */
   function step(direction) {
     const [low, high] = scales.x.domain;
     const places = [...new Set(visible().flatMap((line) => line.x))]

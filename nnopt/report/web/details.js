@@ -51,7 +51,7 @@ function plotsOf(plots) {
       element("figcaption", {}, words));
     image.addEventListener("error", () => {
       figure.replaceChildren(element("p", { class: "gone" }, `${file} is missing. This page links to it: keep ` +
-        "both in the same folders relative to each other."));
+        "the file at the same place relative to the page."));
     });
     return figure;
   }));

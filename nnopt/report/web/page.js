@@ -71,12 +71,12 @@ function makeFoot() {
   const parts = [`Made ${data.made} by nnopt ${data.version}.`];
   if (embedded) parts.push(`${plural(embedded, "plot")} of runs and sweeps ${embedded === 1 ? "is" : "are"} embedded in this page.`);
   if (linked) {
-    parts.push(`${plural(linked, "plot")} would make it too large and are linked: keep their files in the same ` +
-      "folders relative to this page.");
+    parts.push(`${plural(linked, "plot")} would make the page too large and are linked: keep their files ` +
+      "at the same place relative to the page.");
   }
   if (data.thinned > 1) {
     parts.push(`Curves of long runs contain the first epoch, the last, and at least one of every ` +
-      `${data.thinned} between; metrics.csv contains all.`);
+      `${data.thinned} epochs between them; metrics.csv contains all epochs.`);
   }
   return element("footer", {}, parts.join(" "));
 }
@@ -221,7 +221,7 @@ function opener(point) {
   return node;
 }
 
-/** Return the check boxes that select the metrics with a column. */
+/** Return the check boxes that select which metrics have a column. */
 function metricChooser(scope, points) {
   const names = Object.keys(data.better).filter((name) => points.some((p) => name in p.metrics));
   const chosen = new Set(view.extra || FIRST_METRICS);

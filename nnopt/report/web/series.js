@@ -101,8 +101,8 @@ function lineOf(point, column, axis) {
 }
 
 /**
- * Return mean ± standard deviation (n - 1) at the epochs that all long enough runs have, because
- * the mean would jump between epochs with different runs.
+ * Return mean ± standard deviation (denominator n - 1) at each epoch. An epoch is left out if one of
+ * the runs that reached it has no value for it: the mean would jump where a run is missing.
  */
 function meanOf(points, column, axis) {
   const runs = points.map((point) => {
