@@ -1,4 +1,4 @@
-"""From command-line overrides to points: files, sweeps, point ids and refused overrides."""
+"""The points (configurations to run) of a command line: files, sweeps, ids and wrong overrides."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_sweep_contains_each_distinct_point_once() -> None:
     assert len(ids("optimizer=sgd,sgd", "optimizer.lr=0.1,1e-1,0.10", multirun=True)) == 1
 
 
-def test_sweep_whole_number_equals_same_float() -> None:
+def test_whole_number_and_equal_float_give_same_point() -> None:
     assert len(ids("optimizer.lr=1,1.0", multirun=True)) == 1
     assert ids("regularizer.l2=0") == ids()
 
@@ -90,13 +90,13 @@ def test_sweep_values_without_multirun_are_refused() -> None:
     assert problems("seed=1,2") == ["'seed=1,2' has several values; `nnopt run -m` runs them all"]
 
 
-def test_sweep_of_one_value_is_a_sweep() -> None:
+def test_single_value_with_multirun_is_a_sweep() -> None:
     plan = make_plan(["seed=1"], multirun=True)
     assert plan.is_sweep
     assert len(plan.points) == 1
 
 
-def test_ablation_is_sweep_without_multirun() -> None:
+def test_ablation_without_multirun_is_a_sweep() -> None:
     plan = make_plan(["ablation=l2_spiral", "epochs=2"])
     assert plan.is_sweep
     assert plan.varied == ("regularizer.l2", "seed")
@@ -186,13 +186,13 @@ def user_file(name: str, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def test_user_file_overrides_own_file() -> None:
+def test_user_file_overrides_shipped_file() -> None:
     user_file("optimizer/sgd.yaml", "name: sgd\nlr: 0.077\n")
     assert compose_config(["optimizer=sgd"]).optimizer.lr == 0.077
     assert compose_config(["optimizer=adam"]).optimizer.lr == 1e-3
 
 
-def test_user_files_are_added() -> None:
+def test_user_files_are_added_to_groups() -> None:
     user_file("optimizer/gentle.yaml", "name: sgd\nlr: 0.001\n")
     user_file(
         "experiment/mine.yaml",
@@ -297,7 +297,7 @@ def test_point_id_ignores_keys_without_effect(
     ],
     ids=str,
 )
-def test_point_id_changes_with_other_keys(
+def test_point_id_changes_with_keys_that_affect_results(
     make_config: Callable[..., Config], changes: dict[str, Any]
 ) -> None:
     assert point_id(make_config(**changes)) != point_id(make_config())
@@ -359,7 +359,8 @@ def test_sweep_with_duplicate_points_gives_warning(caplog: pytest.LogCaptureFixt
 
 def test_sweep_without_points_or_over_ablations_is_refused() -> None:
     assert "0 points" in problems("seed=range(0)", multirun=True)[0]
-    assert "one at a time" in problems("ablation=l2_spiral,optimizer_spiral", multirun=True)[0]
+    (message,) = problems("ablation=l2_spiral,optimizer_spiral", multirun=True)
+    assert "run one ablation at a time" in message
 
 
 def test_compose_reports_other_problems_despite_missing_file() -> None:

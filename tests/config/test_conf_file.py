@@ -64,7 +64,7 @@ def test_package_of_experiment_is_global_with_any_header(tmp_path: Path, text: s
         ("task/mine", "# @package optimizer\n", "optimizer"),
     ],
 )
-def test_keys_of_conf_file_belong_to_group(
+def test_package_of_conf_file_depends_on_group_and_header(
     tmp_path: Path, name: str, header: str, package: str
 ) -> None:
     assert read(tmp_path, f"{header}lr: 1\n", name)[1] == package
@@ -83,7 +83,7 @@ def test_keys_of_conf_file_belong_to_group(
         ("task/mine", "# @package hydra.job\n"),
     ],
 )
-def test_keys_without_effect_in_file_are_refused(tmp_path: Path, name: str, header: str) -> None:
+def test_package_header_without_effect_is_refused(tmp_path: Path, name: str, header: str) -> None:
     assert "line 2: '# @package" in refused(tmp_path, f"# mine\n{header}lr: 1\n", name)
 
 
@@ -153,7 +153,7 @@ def test_package_after_first_key_of_conf_file_is_refused(tmp_path: Path) -> None
     ],
     ids=lambda x: repr(x)[:40],
 )
-def test_error_in_conf_file_has_line_number(
+def test_wrong_conf_file_is_refused_with_reason(
     tmp_path: Path, text: str | bytes, expected: str
 ) -> None:
     assert expected in refused(tmp_path, text)

@@ -139,7 +139,7 @@ def test_range_that_is_too_long_is_refused_before_expansion() -> None:
     ],
     ids=lambda text: text[:40],
 )
-def test_error_about_unreadable_override_is_explained(word: str, expected: str) -> None:
+def test_unreadable_override_is_refused_with_explanation(word: str, expected: str) -> None:
     line = problem(word)
     assert expected in line
     assert len(line) < 500
@@ -154,7 +154,7 @@ def test_override_with_proposed_quotes_is_readable() -> None:
             assert values(word) == [value]
 
 
-def test_quoted_number_in_override_stays_text() -> None:
+def test_number_converted_to_text_in_override_stays_text() -> None:
     with composing():
         (override,) = parse_overrides(["name=str(range(2))"])
     assert _texts(override) == ["'0'", "'1'"]

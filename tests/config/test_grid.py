@@ -177,7 +177,7 @@ def test_sweep_settings_of_single_run_are_refused() -> None:
     ],
     ids=lambda overrides: overrides[0],
 )
-def test_resolved_plain_merge_equals_omegaconf(
+def test_values_merged_in_dicts_equal_values_merged_by_omegaconf(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nnopt.config import resolve
@@ -197,7 +197,7 @@ def test_sweep_that_is_too_large_is_refused_before_expansion() -> None:
 
 
 @pytest.mark.parametrize("mode", ["zip", "one_at_a_time"])
-def test_expand_limit_counts_only_points_of_mode(mode: str) -> None:
+def test_limit_of_points_counts_only_points_of_the_mode(mode: str) -> None:
     overrides = ["optimizer.lr=range(1,4,0.01)", "regularizer.l2=range(0,3,0.01)"]
     sizes = {"zip": 300, "one_at_a_time": 599}
     from nnopt.config.grid import expand

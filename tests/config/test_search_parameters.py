@@ -44,7 +44,7 @@ def test_parameter_is_read_from_override(text: str, expected: Parameter) -> None
         assert type(parameter.low) is type(expected.low)
 
 
-def test_float_range_includes_last_value() -> None:
+def test_float_range_includes_last_value_below_stop() -> None:
     parameter = read("k=range(0,1,0.1)")
     assert isinstance(parameter, Numbers)
     assert (parameter.low, parameter.high) == (0.0, 0.9)

@@ -149,6 +149,6 @@ def test_search_without_optuna_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     assert "pip install 'nnopt[search]'" in problem
 
 
-def test_search_plan_is_sweep() -> None:
+def test_search_without_multirun_is_refused() -> None:
     with pytest.raises(ConfigError, match="-m"):
         make_plan(OPTUNA)

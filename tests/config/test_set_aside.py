@@ -1,4 +1,4 @@
-"""Values that a file sets for one optimizer or schedule do not apply to another."""
+"""Values that a file sets for one optimizer or schedule are set aside (unused) for another."""
 
 from __future__ import annotations
 
@@ -85,22 +85,24 @@ def test_other_optimizer_on_command_line_uses_default_rate(name: str) -> None:
         "rate given alone": (["optimizer.lr=0.01"], ("momentum", 0.01)),
         "later file": (["ablation=other"], ("rmsprop", 0.001)),
         "later file with a rate": (["ablation=other_with_rate"], ("rmsprop", 0.004)),
-        "its optimizer again": (
+        "optimizer of the ablation": (
             ["ablation=other_with_rate", "optimizer=rmsprop"],
             ("rmsprop", 0.004),
         ),
-        "neither file's": (["ablation=other_with_rate", "optimizer=sgd"], ("sgd", 0.1)),
-        "the first file's": (
+        "optimizer of neither file": (["ablation=other_with_rate", "optimizer=sgd"], ("sgd", 0.1)),
+        "optimizer of the experiment": (
             ["ablation=other_with_rate", "optimizer=momentum"],
             ("momentum", 0.3),
         ),
     }.values(),
 )
-def test_optimizer_uses_own_rate_of_file(overrides: list[str], expected: tuple[str, Any]) -> None:
+def test_optimizer_uses_last_rate_set_for_it(
+    overrides: list[str], expected: tuple[str, Any]
+) -> None:
     assert optimizer_of("experiment=tuned", *overrides) == expected
 
 
-def test_similar_optimizer_uses_default_values() -> None:
+def test_other_optimizer_with_same_keys_uses_default_values() -> None:
     nesterov = compose_config(["experiment=tuned", "optimizer=nesterov"]).optimizer
     plain = compose_config(["optimizer=nesterov"]).optimizer
     assert nesterov == plain
@@ -125,7 +127,7 @@ def test_auto_rate_is_kept_for_every_optimizer() -> None:
     assert momentum == compose_config(["optimizer=nesterov", "optimizer.lr=auto"]).optimizer
 
 
-def test_user_config_file_sets_rate_only_of_one_optimizer(workplace: Path) -> None:
+def test_rate_in_user_config_file_applies_only_to_its_optimizer(workplace: Path) -> None:
     from nnopt import conf
 
     text = (Path(conf.__path__[0]) / "config.yaml").read_text()
@@ -154,7 +156,7 @@ def test_sweep_rate_on_command_line_applies_to_all_points() -> None:
     assert [p.config.optimizer.lr for p in plan.points] == [0.5, 0.5]
 
 
-def test_ablation_entries_set_separate_rates() -> None:
+def test_grids_of_ablation_set_separate_rates() -> None:
     plan = make_plan(["experiment=tuned", "ablation=entries"])
     rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
     assert rates == [("momentum", 0.3), ("adam", 0.001), ("adam", 0.2), ("momentum", 0.3)]
@@ -222,7 +224,7 @@ NOTES = {
         ["experiment=tuned", "optimizer=adam"],
         ["note: optimizer=adam has its own lr=0.001; experiment/tuned sets lr=0.3 for optimizer="],
     ),
-    "by another file": (
+    "choice in another file": (
         ["experiment=child"],
         ["note: optimizer=adam has its own lr=0.001; experiment/tuned sets lr=0.3 for optimizer="],
     ),
@@ -232,7 +234,7 @@ NOTES = {
         ["experiment=tuned", "optimizer=nesterov", "optimizer.lr=0.3", "optimizer.momentum=0.8"],
         [],
     ),
-    "rest of the values": (
+    "values not on the command line": (
         ["experiment=tuned", "optimizer=nesterov", "optimizer.lr=0.3"],
         ["note: optimizer=nesterov has its own momentum=0.9; experiment/tuned sets momentum=0.8"],
     ),
@@ -240,7 +242,7 @@ NOTES = {
         ["experiment=shared", "backend=numpy"],
         ["note: backend=numpy has no deterministic; experiment/shared sets deterministic=true for"],
     ),
-    "preset under other values": (
+    "values on top of a preset": (
         ["experiment=sparse", "regularizer=dropout"],
         ["note: regularizer=dropout: experiment/sparse sets dropout=0.1, augmentation.mixup=0.3"],
     ),

@@ -81,7 +81,7 @@ def assert_same_keys(container: dict[str, Any], record: type, where: str) -> Non
 
 SINGLE = ("experiment", "ablation", "debug")
 OF_POINTS = [name for name in FILES if "/" in name and not name.startswith((*SINGLE, "hydra/"))]
-"""Files of the groups that a point's configuration has."""
+"""Files of the groups that are part of a configuration."""
 
 
 def load_group_file(name: str) -> dict[str, Any]:
@@ -141,6 +141,7 @@ def make_main() -> Any:
 
 @pytest.fixture(scope="module")
 def base() -> dict[str, Any]:
+    """Return the configuration of ``nnopt run`` without overrides."""
     return dict(make_plan([]).points[0].container)
 
 
@@ -166,7 +167,7 @@ def test_group_file_is_valid(name: str, base: dict[str, Any]) -> None:
 
 
 def assert_builds(point: Point) -> None:
-    """Check that the architecture fits the dataset and that its backends can train one step."""
+    """Check that the network fits the dataset, and that each suitable backend trains one step."""
     config = point.config
     shape, classes = SHAPES[config.dataset.name]
     chosen = getattr(config.dataset, "classes", None)
@@ -256,7 +257,9 @@ def test_search_file_composes_and_builds_samples(name: str) -> None:
         ("hydra/launcher", schema.PLUGINS["hydra.launcher"]),
     ],
 )
-def test_keys_of_sweep_file_equal_dataclass_fields(folder: str, records: dict[str, type]) -> None:
+def test_keys_of_sweeper_and_launcher_files_equal_dataclass_fields(
+    folder: str, records: dict[str, type]
+) -> None:
     assert set(of_group(folder)) == set(records)
     for name, record in records.items():
         container = load_group_file(f"{folder}/{name}.yaml")

@@ -25,7 +25,7 @@ def base() -> dict[str, Any]:
 
 
 def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy with new values by dotted key. The key ``@group`` loads a file of the group."""
+    """Return a copy of ``base`` with new values of dotted keys. ``@group`` loads a group's file."""
     container = copy.deepcopy(base)
     for key, value in changes.items():
         if key.startswith("@"):
@@ -498,7 +498,7 @@ def test_allowed_word_instead_of_number_is_accepted(base: dict[str, Any]) -> Non
     assert read(base, **{"optimizer.lr": "auto", "regularizer.weight_decay": 1e9})
 
 
-def test_key_of_experiment_group_is_unknown(base: dict[str, Any]) -> None:
+def test_experiment_as_key_of_configuration_is_unknown(base: dict[str, Any]) -> None:
     (message,) = problems(base, {"experiment": {"epochs": 3}})
     assert message.startswith("unknown key 'experiment'")
 

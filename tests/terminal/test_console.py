@@ -66,7 +66,7 @@ print("end")
 
 
 def train(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Train 8 epochs in a new process in ``folder``, with pipes."""
+    """Run the program TRAINING in ``folder`` with pipes, and return the finished process."""
     return subprocess.run(
         [sys.executable, "-c", TRAINING],
         cwd=folder,
@@ -78,7 +78,7 @@ def train(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def train_on_terminal(folder: Path, columns: int, **environment: str) -> str:
-    """Train on a pseudo-terminal, and return its output."""
+    """Run the program TRAINING on a pseudo-terminal, and return the output."""
     return on_terminal(TRAINING, folder, columns, **environment)
 
 
@@ -151,13 +151,13 @@ def test_training_line_contains_metrics(capsys: pytest.CaptureFixture[str]) -> N
     assert " ".join(second.split()) == "epoch 1/1 loss 1 train 0.5000 lr 0.1"
 
 
-def test_training_diverged_epoch_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_epoch_with_nan_loss_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingProgress(5, 20) as run:
         run.epoch(replace(ROW, train_loss=float("nan")), best=False)
     assert "loss nan" in capsys.readouterr().out
 
 
-def test_training_interrupted_prints_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_training_prints_last_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted() -> None:
         with TrainingProgress(100, 20) as run:
             for epoch in range(1, 8):

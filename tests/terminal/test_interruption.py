@@ -45,7 +45,11 @@ def test_signal_without_postponement_is_raised_at_once(number: signal.Signals) -
 def postponed_signals(
     *numbers: signal.Signals, with_point: bool = False, error: Exception | None = None
 ) -> Postponed:
-    """Send signals within a context. Then raise the pending signal or the error, if any."""
+    """Send signals within a context of ``postpone_interruptions``, and return the context.
+
+    After the signals, raise ``error`` if it is given. Otherwise, call ``raise_pending`` if
+    ``with_point`` is true.
+    """
     with postpone_interruptions() as postponed:
         LATEST[:] = [postponed]
         postponed.raise_pending()
@@ -62,12 +66,12 @@ def postponed_signals(
 
 
 LATEST: list[Any] = []
-"""The context of the latest call of ``postponed_signals``, and its progress."""
+"""The latest context of ``postponed_signals``, and texts that record the progress of a test."""
 
 
-@pytest.mark.parametrize("with_point", [True, False], ids=["at a point", "at the end"])
+@pytest.mark.parametrize("with_point", [True, False], ids=["at raise_pending", "at the end"])
 @pytest.mark.parametrize("number", NUMBERS)
-def test_postponed_signal_is_raised_at_the_next_point(
+def test_postponed_signal_is_raised_at_raise_pending_or_at_the_end(
     number: signal.Signals, with_point: bool
 ) -> None:
     stop_on_signals()
@@ -107,7 +111,7 @@ def test_second_ctrl_c_without_handlers_is_raised_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_signal_in_a_nested_context_is_raised_in_this_context() -> None:
+def test_signal_in_nested_context_is_not_raised_in_outer_context() -> None:
     stop_on_signals()
     with postpone_interruptions() as outer:
         with pytest.raises(Interruption):
@@ -131,8 +135,8 @@ def test_time_limit_is_postponed_like_a_signal() -> None:
     assert (code_of(limit), message_of(limit)) == (5, "took longer than max_time = 3 s")
 
 
-def test_signal_after_time_limit_raised_instead() -> None:
-    """Otherwise a sweep would ignore a Ctrl-C while it saves a point over its time."""
+def test_signal_after_time_limit_is_raised_instead_of_the_limit() -> None:
+    """Otherwise a sweep would ignore a Ctrl-C while it saves a point that ran too long."""
     stop_on_signals()
     with pytest.raises(Interruption):
         limited_and_stopped()
@@ -184,7 +188,7 @@ def test_contexts_of_two_threads_are_independent() -> None:
     limit = TimeLimitError(3, "max_time")
     interrupt(limit)
     assert [context.pending for context in contexts] == [None, limit]
-    contexts[1].pending = None  # else the thread would raise it
+    contexts[1].pending = None  # otherwise the thread would raise the limit
     ends[1].set()
     threads[1].join()
     with pytest.raises(TimeLimitError):

@@ -45,7 +45,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Replace standard output by a terminal of 80 columns and 24 lines.
+    """Replace standard output by a terminal of 80 columns and 24 lines, and return it.
 
     The environment variables COLUMNS and LINES change the size.
     """
@@ -65,7 +65,7 @@ def one_run() -> Plan:
 
 
 def train(mode: ProgressMode = "curves", last: int = 8) -> None:
-    """Train up to 8 epochs, with a refresh of the display at each epoch."""
+    """Report ``last`` of 8 epochs, each with a refresh. Raise KeyboardInterrupt if ``last`` < 8."""
     with TrainingProgress(8, 20, mode=mode) as run:
         for epoch in range(1, last + 1):
             row = replace(ROW, epoch=epoch, step=20 * epoch, train_loss=1 / epoch)
@@ -172,7 +172,7 @@ def test_live_curves_on_suitable_terminal_print_no_note(terminal: Terminal) -> N
 def test_live_curves_of_sweep_show_the_running_point(
     nnopt: Run, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, mode: ProgressMode
 ) -> None:
-    """Curves are between the point's name and the progress line. A line per point remains."""
+    """Curves are between the point's name and the progress line. One line per point remains."""
     monkeypatch.setattr(LiveDisplay, "is_due", lambda self: True)
     small = ["epochs=3", "dataset.samples_per_class=20", "plots=false", f"progress={mode}"]
     assert nnopt("run", *small, "-m", "seed=4,5") == 0

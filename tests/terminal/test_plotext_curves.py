@@ -1,4 +1,4 @@
-"""Learning curves in text: positions of the dots, sizes, and extreme values."""
+"""Learning curves drawn with characters: positions of the dots, sizes, and extreme values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Panel:
         self.height, self.width = 4 * len(self.canvas), 2 * max(map(len, self.canvas))
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Return the column and row of the dot at fraction x of one axis and y of the other.
+        """Return the column and row of the dot at fraction x of the width and y of the height.
 
         An axis extends from the centre of its first character to the centre of its last character.
         """
@@ -72,7 +72,7 @@ def loss_panel(rows: list[EpochRow], columns: int = 80, lines: int = 21) -> Pane
     return Panel(curves(rows, columns, lines), slice(0, columns // 2), slice(0, lines - 1))
 
 
-def test_curves_dots_are_at_the_values() -> None:
+def test_dots_of_curves_are_at_the_values() -> None:
     values = [0.3 + math.exp(-i / 9) + 0.3 * math.sin(i) ** 2 for i in range(40)]
     panel = loss_panel(history(values, accuracies=values), 100, 26)
     low, high = min(values), max(values)
@@ -87,7 +87,7 @@ def test_curves_dots_are_at_the_values() -> None:
         assert min(bounds) - 1 <= b <= max(bounds) + 1
 
 
-def test_curves_of_loss_over_a_decade_have_a_log_scale() -> None:
+def test_loss_that_spans_a_decade_has_a_log_scale() -> None:
     straight = [10 ** (-3 * i / 29) for i in range(30)]
     panel = loss_panel(history(straight))
     assert panel.title == "loss, log scale"
@@ -102,7 +102,7 @@ def test_curves_of_loss_over_a_decade_have_a_log_scale() -> None:
     assert loss_panel(history([1.0, 0.0])).title == "loss"
 
 
-def test_curves_ticks_are_round_numbers_at_their_values() -> None:
+def test_ticks_of_curves_are_round_numbers_at_their_values() -> None:
     panel = loss_panel(history([0.2, 1.31]))
     ticks, lines = panel.ticks(), panel.height // 4 - 1
     assert set(ticks) == {"0.2", "0.4", "0.6", "0.8", "1.0", "1.2"}
@@ -132,7 +132,7 @@ def test_curves_differ_from_each_other_without_colours() -> None:
     assert not set("▖▗▘▝▀▄▌▐▚▞▛▜▙▟█") & set(alone.plain)
 
 
-def test_curves_only_lines_are_coloured() -> None:
+def test_only_lines_of_curves_are_coloured() -> None:
     """Text stays legible on dark and light backgrounds."""
     text = curves(history([1.0, 0.9, 0.8], [1.2, 1.15, 1.1]), 80, 21)
     for i, character in enumerate(text.plain):
@@ -159,7 +159,7 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.floats(0, 3)
     st.integers(40, 200),
     st.integers(9, 50),
 )
-def test_curves_of_arbitrary_values_fit(
+def test_curves_of_arbitrary_values_fit_into_terminal(
     values: list[tuple[float, float | None, float]], columns: int, lines: int
 ) -> None:
     rows = [
