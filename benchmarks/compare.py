@@ -2,8 +2,8 @@
 
     python benchmarks/compare.py
 
-The script copies a real run to the folders of a sweep of 200 settings and 5 seeds, and compares
-the settings with a baseline. The whole process must take at most 3 s (median of five, after a
+The script makes a sweep of 200 learning rates and 5 seeds from copies of a real run, and compares
+the learning rates with a baseline. The whole process must take at most 3 s (median of five, after a
 warm-up) and need at most 400 MB. Exits with 1 if a target is missed.
 """
 

@@ -119,7 +119,7 @@ def measure(name: str, sweep: Path, peak: float | None) -> tuple[str, bool]:
 
 
 def model_flops(point: dict[str, Any]) -> int:
-    """Return the FLOPs of a training with its validations.
+    """Return the FLOPs of all training steps and validations of a run.
 
     Every recipe has drop_last=true, so that all batches have the same size.
     """

@@ -2,9 +2,9 @@
 
     python benchmarks/sweep.py [--points 1000]
 
-A sweep of 100 runs, each with one step on the spiral, must take at most 15 s. Its overhead must be
-at most 100 ms per run in addition to training. Its command line selects a file of every group. A
-sweep of 10 runs with plots of each run, the default of small sweeps, has no target. In a sweep of
+A sweep of 100 runs, each with one step on the spiral, must take at most 15 s, and at most 100 ms
+per run in addition to training. Its command line selects a file of every config group. A sweep of
+10 runs with plots of each run, the default of small sweeps, has no target. In a sweep of
 ``--points`` runs, the number of open files must not grow from the 10th run to the last, and the
 memory must grow by at most 2 %. Exits with 1 if a target is missed.
 

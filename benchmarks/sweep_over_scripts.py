@@ -2,8 +2,8 @@
 
     NNOPT_DATA_DIR=... python benchmarks/sweep_over_scripts.py [--loop 16] [--epochs 10]
 
-Both train a 784-128-64-10 net with 16 settings (4 learning rates, 4 strengths of L2) and 5 seeds,
-with the same number of epochs, batch size and optimizer:
+Sweep and loop train a 784-128-64-10 net with 16 settings (4 learning rates, 4 strengths of L2) and
+5 seeds, with the same number of epochs, batch size and optimizer:
 
     nnopt run -m hydra/launcher=pool dataset=mnist ... 'seed=range(5)'
     for ...; do python benchmarks/plain_mnist.py --lr ... --l2 ... --seed ...; done

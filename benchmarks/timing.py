@@ -132,7 +132,7 @@ def alternate(
 
 
 def paired_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """Return the median over turns of a turn's numerator divided by its denominator."""
+    """Compute numerator / denominator for each turn, and return the median."""
     return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
