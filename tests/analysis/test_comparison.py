@@ -122,9 +122,7 @@ def test_baseline_of_several_settings_is_chosen_by_the_other_keys() -> None:
         difference = found[lr, 1e-3].difference
         assert difference is not None
         assert difference.change is not None
-        assert difference.change.mean == pytest.approx(
-            1.5e-3
-        )  # not 0.1 more or less, as for the other lr
+        assert difference.change.mean == pytest.approx(1.5e-3)  # independent of lr
 
 
 def test_baseline_applies_only_to_settings_with_the_same_test_set() -> None:
@@ -207,7 +205,7 @@ def test_compare_runs_marks_the_best_of_each_test_set() -> None:
     assert best == [("circles", 0.9), ("moons", 0.75)]
 
 
-def test_sort_rows_by_key_or_metric() -> None:
+def test_sort_rows_sorts_by_key_or_metric() -> None:
     runs = runs_of([0.5], lr=1) + runs_of([0.9], lr=2) + runs_of([0.7], lr=10)
     runs += runs_of([None], lr=0)
     comparison = compared(runs)

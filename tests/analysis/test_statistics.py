@@ -47,7 +47,7 @@ def test_estimate_interval_equals_scipy(values: list[float]) -> None:
     assert actual.interval == pytest.approx(tuple(expected), rel=1e-7, abs=1e-9 * scale)
 
 
-def test_estimate_of_single_huge_or_nearly_equal_values_is_correct() -> None:
+def test_estimate_of_extreme_samples_is_correct() -> None:
     one = estimate([0.5])
     assert (one.n, one.mean, one.std, one.interval) == (1, 0.5, None, None)
     assert estimate([1.5e308, 1.7e308]).mean == pytest.approx(1.6e308)

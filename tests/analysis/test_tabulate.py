@@ -18,7 +18,7 @@ def comparison_of(key: str, *values: Value, metric: str = "test_accuracy") -> Co
     return compare_runs(runs, [metric])
 
 
-def test_short_text_long_values_stay_distinct() -> None:
+def test_tabulate_long_values_are_cut_and_stay_distinct() -> None:
     layers = ["{dense: 64}"] * 20
     one, other = (*layers, "relu"), (*layers, "tanh")
     comparison = comparison_of("architecture.layers", one, other, (8,))

@@ -62,7 +62,10 @@ def write_plot() -> Callable[..., None]:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iterator[Path]:
-    """Yield the folder of a sweep: sgd and adam with three seeds; a point of each other status."""
+    """Yield the folder of a sweep with points of every status.
+
+    sgd and adam have three finished points each. There is one point of every other status.
+    """
     folder = tmp_path_factory.mktemp("reported") / "a <b> & sweep"
     table = [["number", "id", "status", "error", "optimizer", "seed", "test_accuracy"]]
 

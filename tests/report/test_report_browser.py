@@ -145,7 +145,7 @@ def test_page_opens_without_errors_or_requests(
 def test_page_screenshot_is_not_blank(
     browser: WebDriver, open_page: Open, width: int, scheme: str
 ) -> None:
-    """The lines of both settings have their colours, in the light and in the dark scheme."""
+    """The chart shows the lines of both settings in the colours of the light or dark scheme."""
     open_page(width=width, scheme=scheme)
     overflow = "return document.documentElement.scrollWidth - window.innerWidth"
     assert browser.execute_script(overflow) <= 0

@@ -94,7 +94,9 @@ def test_usable_cores_quota_is_rounded_down(
 @pytest.mark.parametrize(
     ("allowed", "ticks"), [(None, 666), (frozenset({0}), 111), (frozenset({1, 12}), 555)]
 )
-def test_ticks_of_all_count_the_allowed_cores(allowed: frozenset[int] | None, ticks: int) -> None:
+def test_ticks_of_all_includes_only_the_allowed_cores(
+    allowed: frozenset[int] | None, ticks: int
+) -> None:
     assert ticks_of_all(STAT, allowed) == ticks
 
 
@@ -129,7 +131,7 @@ def test_processor_times_count_this_process() -> None:
     assert after.clock > before.clock
 
 
-def test_thread_pools_are_relisted_only_after_import(
+def test_thread_pools_are_relisted_only_after_an_import(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = thread_pools()

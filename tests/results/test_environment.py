@@ -120,7 +120,7 @@ def test_machine_is_described_but_not_named() -> None:
 
 
 def test_peak_memory_contains_a_large_array() -> None:
-    """The array is in a new process, because the peak of pytest's process may be much higher."""
+    """The array is in a new process, because pytest's process may have had a higher peak before."""
     program = (
         "import numpy as np; from nnopt.results.environment import peak_memory_mb\n"
         "before = peak_memory_mb(); np.ones(100 * 2**17); print(peak_memory_mb() - before)"

@@ -167,7 +167,9 @@ def test_read_metrics_incomplete_row_is_ignored(tmp_path: Path) -> None:
         (",".join(METRICS_COLUMNS) + "\n1,2,1,,1,1,1,1,1,1\n", "line 2: train_loss is ''"),
     ],
 )
-def test_read_metrics_of_wrong_form_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_read_metrics_file_of_wrong_form_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_metrics(tmp_path / "m.csv")

@@ -255,7 +255,7 @@ def test_means_outlier_does_not_stretch_the_axis(tmp_path: Path, figures: Figure
     ("values", "direction", "expected"),
     [
         ([1, 2, 3, 4], "higher", (1, 4)),
-        ([-90, 2, 3, 4, 5], "higher", (-7, 5)),  # -7 = 2 - 3 (5 - 2), where 2 is the quartile
+        ([-90, 2, 3, 4, 5], "higher", (-7, 5)),  # -7 = 2 - 3 (5 - 2), where 2 is the lower quartile
         ([1, 2, 3, 4, 90], "lower", (1, 13)),
         ([1, 2, 3, 4, 90], None, (1, 90)),
         ([1, 90], "lower", (1, 90)),

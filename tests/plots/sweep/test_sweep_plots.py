@@ -57,7 +57,7 @@ def test_plots_depend_on_varying_keys(
 ) -> None:
     one = tmp_path / "one"
     leave_run(one / "a")
-    assert names_of(one) == []  # one setting, no epochs
+    assert names_of(one) == []  # one setting without epochs
     leave_epochs(one / "a", 2)
     assert names_of(one) == ["curves"]
     leave_run(one / "b", 0, {"optimizer": "adam"})
@@ -164,7 +164,7 @@ def test_finished_sweep_has_plots(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("plot_training", "plot_test", "plot_convolutions"):  # slow
+    for name in ("plot_training", "plot_test", "plot_convolutions"):  # slow plots
         monkeypatch.setattr(f"nnopt.recipe.run.{name}", lambda *arguments: None)
     command = ["run", "-m", "optimizer.lr=0.1,0.2", "epochs=2", "dataset.samples_per_class=20"]
     assert nnopt(*command, "plots=false", "hydra.sweep.dir=plain") == 0
