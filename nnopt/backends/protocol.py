@@ -56,8 +56,8 @@ class Loader(Protocol):
         """Yield the batches of an epoch. The last batch may be smaller than ``batch_size``.
 
         ``order`` contains indices of samples, from 0 to len(part) - 1. The first batch to yield has
-        the index ``first``. ``augmentation`` contains the random draws of the epoch. Inputs (N,
-        ...) are valid until the next batch is requested. Mixed labels are (N, K), others (N,).
+        the index ``first``. ``augmentation`` contains the epoch's random draws. Inputs (N, ...) are
+        valid until the next batch is requested. Mixed labels are (N, K), others (N,).
         """
 
     def evaluation_batches(self) -> Iterator[DeviceArray]:
@@ -95,7 +95,7 @@ class Network(Protocol):
 
         With ``accumulation_steps``, the batch is divided into micro-batches, and their gradients
         are added up. ``step`` is the index of the step, counted from 0. The dropout masks depend on
-        this index and on that of the micro-batch. ``y`` must not change before ``read_steps``.
+        this index and on that of the micro-batch. ``y`` must not change until ``read_steps``.
         """
 
     def read_steps(self) -> StepRecord:

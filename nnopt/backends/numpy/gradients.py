@@ -21,10 +21,10 @@ def clip(gradient: Array, max_norm: float) -> float:
 
 
 def norm(vector: Array) -> float:
-    """Return √(v·v), or NaN if the result is not finite.
+    """Return √(v·v) for a vector v, or NaN if the result is not finite.
 
-    If v·v overflows, or is so small that squares may have become 0, compute m √(u·u) with u = v / m
-    and m the largest absolute value.
+    If v·v overflows, or is so small that squares may have become 0, the result is m √(u·u), where m
+    is the largest absolute value and u = v / m.
     """
     with np.errstate(over="ignore"):
         square = _dot(vector)

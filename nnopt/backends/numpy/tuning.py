@@ -31,7 +31,7 @@ FLATTEN_CHUNK_SAMPLES = 4
 # Parameter updates -----------------------------------------------------------------------------
 
 UPDATE_CHUNK_ELEMENTS = 2**18
-"""Parameters that one task updates. With smaller chunks, threads wait for Python's lock."""
+"""Number of parameters per task. With smaller chunks, threads wait for Python's lock."""
 
 UPDATE_THREADING_MIN_ELEMENTS = 2**20
 """Number of parameters from which threads share an update."""

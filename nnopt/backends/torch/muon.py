@@ -70,7 +70,7 @@ class Muon(optim.Optimizer):
         betas = (config.beta1, config.beta2)
         group = {"params": rest, "lr_scale": config.adam_lr_ratio}
         self.adam = optim.Adam([group], betas=betas, eps=config.epsilon, fused=True)
-        self.param_groups += self.adam.param_groups  # set_learning_rate also sets Adam's
+        self.param_groups += self.adam.param_groups  # set_learning_rate also sets Adam's rate
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]

@@ -50,7 +50,7 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
 
 def model_problems(config: TorchvisionConfig) -> list[str]:
     """Return the problems of the keys ``model`` and ``small_images``, one line each."""
-    known = models.list_models(module=models)  # for classification
+    known = models.list_models(module=models)  # models for classification
     if config.model not in known:
         hint = suggest(config.model, known)
         return [f"architecture.model = {config.model!r}: torchvision has no such model; {hint}"]

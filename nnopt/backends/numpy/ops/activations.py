@@ -1,6 +1,6 @@
 """Activations: element-wise functions. x, y and the gradients have the same shape.
 
-Backward functions overwrite dL/dy with dL/dx. Images (H·W, N·C) and large batches (N, D) are
+Backward functions overwrite g = dL/dy with dL/dx. Images (H·W, N·C) and large batches (N, D) are
 divided into chunks of rows that stay in the cache of a core, and threads share the chunks.
 """
 

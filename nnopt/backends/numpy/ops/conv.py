@@ -155,7 +155,7 @@ def _backward(
 
 
 def _contiguous(x: Array, name: str, buffer: Buffer) -> Array:
-    """Return x if it is C-contiguous, else a contiguous copy. The algorithms merge axes."""
+    """Return x if it is C-contiguous, else a copy, because the algorithms merge axes."""
     if x.flags.c_contiguous:
         return x
     copy = buffer(name, x.shape, x.dtype)

@@ -18,7 +18,7 @@ from nnopt.backends.numpy.ops import Array, Buffer, Shape
 from nnopt.backends.numpy.threads import SERIAL, ThreadPool, chunk_slices
 
 Chunk = tuple[int, tuple[slice, slice]]
-"""A part of a matrix (P, L): the index of its row of chunks, and the slices of the two axes."""
+"""A part of a matrix (P, L): its row in the grid of chunks, and its slice of each axis."""
 
 MAX_MEAN_IN_STDS = 4
 """Channels with |μ| > 4 √(σ² + ε) are shifted by μ before σ² is computed again."""

@@ -166,7 +166,7 @@ def _chunks(images: int, down: int, across: int, channels: int) -> list[Chunk]:
 
     A chunk gets enough images for a long run, then rows of tiles until it has ``enough`` tiles, and
     then more images. ``enough`` grows with the number of channels, because each matrix product has
-    a fixed cost. It is at most a quarter of all tiles (if these are many), to share the work.
+    a fixed cost. With many tiles, it is at most a quarter of them, so that threads share the work.
     """
     enough = min(max(tuning.WINOGRAD_TILES, 4 * channels), images * down * across // 4)
     enough = max(enough, tuning.WINOGRAD_MIN_TILES)
