@@ -33,8 +33,8 @@ NORMS: dict[str, Callable[[int], Layers]] = {
     "layer": lambda channels: (records.LayerNorm(),),
     "group": lambda channels: (records.GroupNorm(math.gcd(records.GroupNorm().groups, channels)),),
 }
-"""Name of a norm -> function from the number of channels to the norm's layers. Group norm has 8
-groups, the default, or the largest divisor of 8 that also divides the number of channels."""
+"""Name of a norm -> function from the number of channels to the norm's layers. For group
+norm, the number of groups is the largest divisor of 8 that divides the number of channels."""
 
 
 def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> Layers:
@@ -94,7 +94,7 @@ def resnet(config: ResnetConfig, regularizer: RegularizerConfig) -> Layers:
 
 
 def _resnet9(width: int, regularizer: RegularizerConfig) -> list[Layer]:
-    """Return four convolutions, with a max pool after three and a residual block after two."""
+    """Return conv, conv, max pool, residual, conv, max pool, conv, max pool, residual."""
 
     def conv(channels: int) -> Layers:
         return (*_conv(channels, regularizer), records.ReLU())
@@ -132,7 +132,7 @@ def _basic_blocks(
 def _conv(
     channels: int, regularizer: RegularizerConfig, kernel: int = 3, stride: int = 1
 ) -> Layers:
-    """Return a convolution and a norm. Batch norm would subtract a bias, so it is then omitted."""
+    """Return a convolution and a norm. Batch norm would subtract a bias, so none precedes it."""
     conv = records.Conv2d(channels, kernel, stride, bias=regularizer.norm != "batch")
     return (conv, *NORMS[regularizer.norm](channels))
 

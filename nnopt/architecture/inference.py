@@ -28,15 +28,15 @@ class Layer:
         dataclass(frozen=True)(cls)
 
     def infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
-        """Apply the rule to an input shape. ``name`` is the name of the layer in the network.
+        """Infer the shapes of output and arrays. ``name`` is the name of the layer in the network.
 
         Raises:
             ConfigError: The layer does not accept this input shape.
         """
         if self.needs_images and len(shape) != 3:
             raise ConfigError(
-                f"layer {name}: needs images (C, H, W), but its input is flat, "
-                f"{format_shape(shape)}; use an image dataset, or move the layer before the layer "
+                f"layer {name}: needs images (C, H, W), but its input is flat "
+                f"({shape[0]} numbers); use an image dataset, or move the layer before the layer "
                 "that flattens the images"
             )
         return self._infer(name, shape, classes)

@@ -58,7 +58,7 @@ BackProp", section 4.6."""
 def initial_arrays(
     architecture: Architecture, config: InitializerConfig, seed: int, dataset: Dataset | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the initial value of every parameter and running statistic by full name, in float64.
+    """Return the initial parameters and running statistics: full name -> array in float64.
 
     Biases and running means are 0. Norm weights and running variances are 1. Each layer draws from
     a separate random stream, so adding or removing a layer does not change the weights of others.

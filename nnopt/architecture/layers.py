@@ -83,7 +83,7 @@ class Conv2d(Layer, kind="conv2d"):
             padded = format_shape([n + 2 * padding for n in image])
             raise ConfigError(
                 f"layer {name}: its kernel of {kernel}x{kernel} is larger than its input of "
-                f"{format_shape(image)} with a padding of {padding}, {padded}"
+                f"{format_shape(image)}, which is {padded} with a padding of {padding}"
             )
         output = (outputs, *count_windows(image, kernel, self.stride, padding))
         weight: dict[str, Shape] = {"weight": (outputs, inputs // self.groups, kernel, kernel)}
@@ -124,11 +124,11 @@ class _Pool2d(Layer):
 
 
 class MaxPool2d(_Pool2d, kind="max_pool2d"):
-    """Maximum of each window. Padding is ignored."""
+    """Maximum of each window. Positions in the padding are ignored."""
 
 
 class AvgPool2d(_Pool2d, kind="avg_pool2d"):
-    """Mean of each window. Padding counts as zeros."""
+    """Mean of each window. Positions in the padding count as zeros."""
 
 
 class GlobalAvgPool(Layer, kind="global_avg_pool"):
@@ -160,7 +160,7 @@ class LeakyReLU(_Elementwise, kind="leaky_relu"):
 
 
 class GELU(_Elementwise, kind="gelu"):
-    """The activation x Φ(x) with the normal distribution Φ (Hendrycks and Gimpel 2016)."""
+    """The activation x Φ(x), where Φ is the normal CDF (Hendrycks and Gimpel 2016)."""
 
     flops_per_number = EXPONENTIAL_FLOPS
 

@@ -33,7 +33,7 @@ class Architecture:
         return {f"{x.name}.{key}": s for x in self.walk() for key, s in x.parameters.items()}
 
     def statistic_shapes(self) -> dict[str, Shape]:
-        """Return the shapes of all other arrays, such as ``batch_norm1.running_mean``."""
+        """Return the shapes of all untrained arrays, such as ``batch_norm1.running_mean``."""
         return {f"{x.name}.{key}": s for x in self.walk() for key, s in x.statistics.items()}
 
     @property
@@ -118,8 +118,8 @@ def infer_shapes(
     last = inferred[-1]
     if last.output_shape != (classes,):
         raise ConfigError(
-            f"architecture: the last layer, {last.name}, returns {format_shape(last.output_shape)} "
-            f"per sample, but the dataset has {classes} classes; end with {{dense: classes}}"
+            f"architecture: the last layer, {last.name}, has {format_shape(last.output_shape)} "
+            f"outputs per sample, but there are {classes} classes; end with {{dense: classes}}"
         )
     if stochastic_depth:
         blocks = sum(isinstance(layer.record, Residual) for layer in every)
@@ -137,10 +137,10 @@ def infer_shapes(
 def _with_skip_probabilities(
     layers: tuple[InferredLayer, ...], rates: Iterator[float]
 ) -> tuple[InferredLayer, ...]:
-    """Return the layers with skip probabilities: p_L l / L for the l-th of L residual branches.
+    """Return the layers, with ``rates`` as the skip probabilities of the residual branches.
 
-    Later branches are skipped more often ("linear decay", Huang et al. 2016, section 3). Branches
-    are numbered in the order of ``walk``: an outer branch comes before the inner branches.
+    Later branches are skipped more often ("linear decay", Huang et al. 2016, section 3). The rates
+    are in the order of ``walk``: an outer branch comes before the inner branches.
     """
     return tuple(
         replace(  # the order of the arguments matters: it is the order of ``walk``

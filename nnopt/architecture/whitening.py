@@ -117,11 +117,11 @@ def patch_statistics(dataset: Dataset, kernel: int) -> tuple[Floats, Floats]:
 
 
 def whitening_filters(covariance: Floats, channels: int) -> Floats:
-    """Return the first O of the 2 D rows of W (O, D) for a covariance (D, D).
+    """Return O = ``channels`` filters (O, D) for patches with a covariance (D, D), O <= 2 D.
 
-    The first D rows are the eigenvectors divided by the square roots of the eigenvalues, in
-    descending order of the eigenvalues. The other rows are the negatives of the first D rows,
-    because a ReLU removes half of each output. The largest entry of each eigenvector is positive.
+    The first D filters are the eigenvectors divided by the square roots of the eigenvalues, in
+    descending order of the eigenvalues. The other filters are the negatives of the first D, because
+    a ReLU removes half of each output. The largest entry of each eigenvector is positive.
     """
     variances, directions = (x[..., ::-1] for x in np.linalg.eigh(covariance))
     peaks = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)

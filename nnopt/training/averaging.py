@@ -26,7 +26,7 @@ def first_swa_epoch(fraction: float, epochs: int) -> int:
 
 
 class Averaging:
-    """The configured average a of all parameters and running statistics w, or none.
+    """The configured average (a) of all parameters and running statistics (w), or none.
 
     ``ema`` starts with the initial weights a₀. After every update t (Tarvainen and Valpola 2017,
     section 2; Polyak and Juditsky 1992 proposed averaging, with equal weights),
@@ -50,7 +50,7 @@ class Averaging:
     """
 
     def __init__(self, network: Network, config: Config, epochs: int) -> None:
-        """Start the average at the loaded weights of ``network``. epochs: those of the training."""
+        """Start the average at the loaded weights of ``network``. epochs: length of training."""
         ema, swa = config.regularizer.ema_decay, config.regularizer.swa_start
         self._network = network
         self._ema = ema
@@ -78,8 +78,8 @@ class Averaging:
     ) -> None:
         """Update the SWA average at the end of a complete epoch, and the running statistics.
 
-        ``batches`` returns the batches of an epoch again. An interruption while it does so leaves a
-        state in which a second call of this method gives the same result.
+        ``batches`` returns the batches of an epoch again. If an interruption ends their iteration,
+        this method can be called again, and gives the same result.
         """
 
         def inputs() -> Iterator[DeviceArray]:  # lazy: draws no random number if not iterated
@@ -90,7 +90,7 @@ class Averaging:
             self._network.recompute_statistics(inputs())
         if not is_complete or epoch < self._first_swa_epoch:
             return
-        if epoch != self._averaged_epoch:  # else the interruption was within recompute_statistics
+        if epoch != self._averaged_epoch:  # else an interrupted call has updated the average
             self.epochs, self._averaged_epoch = self.epochs + 1, epoch
             self._network.average(1 / self.epochs)
         with self.applied():

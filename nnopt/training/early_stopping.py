@@ -26,9 +26,9 @@ class EarlyStopping:
         self.best_step = 0
 
     def monitored_value(self, loss: float, accuracy: float) -> float:
-        """Return the monitored value, where lower is better; inf if the loss is not finite.
+        """Return the monitored value, where lower is better.
 
-        The accuracy of logits that are not finite is meaningless.
+        The value is infinite if the loss is not finite, because the accuracy is then meaningless.
         """
         if not math.isfinite(loss):
             return math.inf

@@ -19,7 +19,7 @@ class Evaluation:
     Attributes:
         loss: Mean loss, without penalties and label smoothing.
         accuracy: Fraction of correct predictions.
-        logits: (N, K) in the order of the part.
+        logits: (N, K), in the order of the samples.
     """
 
     loss: float

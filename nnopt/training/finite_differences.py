@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Displace = Callable[[float], None]
-"""Sets the parameters to their original values plus this multiple of one direction."""
+"""Function that sets the parameters to their original values plus a multiple of a direction."""
 
 TOLERANCE = 1e-6
 """The largest relative error of a derivative that counts as right."""
 
 STEP_SIZES = (1e-6, 1e-7, 1e-5, 1e-4)
-"""The step 1e-6 avoids the kinks of most networks; 1e-7, which is less precise, those of deep
-networks. The larger steps are for losses whose rounding error exceeds the small differences."""
+"""The step 1e-6 avoids the kinks of most networks. The step 1e-7 avoids those of deep networks, but
+is less precise. Losses whose rounding error exceeds the small differences need the larger steps."""
 
 
 def relative_error(
@@ -52,9 +52,9 @@ def relative_error(
         numeric[i] = _closest(_estimates(displace, loss, center), derivative, close)
         displace(0)
         deviation = abs(numeric[i] - derivative)
-        # ‖numeric‖ is at most ‖analytic‖ + ‖difference‖, so one estimate can exceed the tolerance.
+        # ‖numeric‖ is at most ‖analytic‖ + ‖difference‖, so one deviation may decide the result.
         if deviation > TOLERANCE * (2 * norm + deviation + rounding):
-            close = math.inf  # the result is known to be wrong: one estimate per direction suffices
+            close = math.inf  # the error is too large: one estimate per direction suffices
         advance()
     scale = float(np.linalg.norm(numeric)) + norm + rounding
     return float(np.linalg.norm(numeric - derivatives)) / scale

@@ -22,8 +22,8 @@ PROBE_BATCH_SIZE = 32
 def select_probe(dataset: Dataset) -> Part:
     """Return at most 256 evenly spaced samples.
 
-    They are validation samples or, without a validation part, training samples. The samples are the
-    same at every epoch and for every seed of the weights.
+    They are validation samples or, without a validation part, training samples. The samples depend
+    only on the dataset, so they are the same at every epoch.
     """
     part = dataset.train if dataset.validation is None else dataset.validation
     rows = np.linspace(0, len(part) - 1, min(len(part), MAX_PROBE_SAMPLES)).astype(np.int64)

@@ -31,7 +31,7 @@ def epoch_batches(
 ) -> Iterator[tuple[DeviceArray, DeviceArray]]:
     """Return the batches of an epoch (1, 2, ...) from the index ``first`` on.
 
-    They are shuffled, augmented and mixed.
+    The samples are shuffled, and augmented and mixed as configured.
     """
     samples = len(dataset.train)
     order = epoch_order(config.seed, epoch, samples)
@@ -125,7 +125,7 @@ class Loop:
     def _validates_within_epoch(self) -> bool:
         """Return whether the validation part is evaluated after the latest step.
 
-        The SWA average is constant within an epoch.
+        The SWA average is not evaluated within an epoch, because it is constant there.
         """
         validate_every, training = self._config.early_stopping.validate_every, self.training
         is_due = validate_every and training.step % validate_every == 0

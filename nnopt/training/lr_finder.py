@@ -1,8 +1,8 @@
 """The learning-rate range test: suggest a learning rate from one short training.
 
 The learning rate rises exponentially from step to step (Smith 2017, "Cyclical learning rates for
-training neural networks", section 3.3). The losses are smoothed by a bias-corrected exponential
-average (Gugger 2018, "How do you find a good learning rate"):
+training neural networks", section 3.3). The losses Lₖ of the steps k are smoothed to sₖ by a
+bias-corrected exponential average (Gugger 2018, "How do you find a good learning rate"):
 
     aₖ = β aₖ₋₁ + (1 - β) Lₖ,    sₖ = aₖ / (1 - βᵏ),    a₀ = 0, k = 1, 2, ...
 
@@ -47,7 +47,7 @@ EDGE_TOLERANCE = 0.1
 """Fraction of the total drop by which a loss may exceed the minimum and still count as low."""
 
 SAFETY_FACTOR = 10.0
-"""Ratio of the edge to the suggestion: training runs longer than the few steps near the edge."""
+"""Ratio of the edge to the suggestion. A rate near the edge may be too large for many steps."""
 
 MAX_LR = 1_000_000
 """Largest learning rate that is tried."""
@@ -108,7 +108,7 @@ class LossDrop:
 
     @property
     def is_significant(self) -> bool:
-        """Whether the drop exceeds the smoothed noise and a hundredth of the loss.
+        """Whether the drop exceeds twice the noise and a hundredth of the initial loss.
 
         Noise alone causes a drop of 1.4 standard deviations in one of 1,000 tests of 300 steps.
         """
@@ -131,7 +131,7 @@ class LrSuggestion:
         curve: Losses of the test.
         lr: Suggested learning rate with two digits, None if there is no suggestion.
         edge_step: Step of the edge, None without a suggestion.
-        advice: The range to try if ``lr`` is None, or if a wider range may give a better rate.
+        advice: What to change if ``lr`` is None, or if a wider range may give a better rate.
         proposed_range: The range of ``advice`` as arguments of ``nnopt lr-find``.
     """
 
@@ -177,11 +177,11 @@ def suggest_learning_rate(
 
 
 def _obstacle(config: Config) -> str | None:
-    """Return the argument ``obstacle`` of ``suggest_from_curve``."""
+    """Return the reason why no rate can reduce the loss of this configuration, or None."""
     if config.initializer.hidden == "zeros":
         return (
             "with initializer.hidden = 'zeros' no hidden layer has a gradient; choose another "
-            "one, such as initializer=he"
+            "initializer, such as initializer=he"
         )
     return None
 
@@ -224,8 +224,7 @@ def suggest_from_curve(
 ) -> LrSuggestion:
     """Return the suggestion of a curve, or the range to try instead.
 
-    obstacle: the reason why no rate can reduce the loss of this configuration; None if there is
-    none.
+    obstacle: the reason why no rate can reduce the loss of this configuration, or None.
     """
     drop = measure_loss_drop(curve)
     if not drop.is_significant:
@@ -240,7 +239,7 @@ def suggest_from_curve(
     if suggestion < range_test.min_lr:
         wider = _range(range_test.min_lr / 1000, range_test.max_lr * (100 if is_last else 1))
         reason = (
-            f"a tenth of the largest usable rate is below the lowest one, {range_test.min_lr:g}"
+            f"a tenth of the largest usable rate is below the lowest rate, {range_test.min_lr:g}"
         )
         return LrSuggestion(curve, None, None, f"{reason}; try {wider}", wider)
     if not is_last:
@@ -266,11 +265,11 @@ def _advice_without_drop(
         if lowest > 0.9 * range_test.min_lr:
             lowest = range_test.min_lr / 1000
         lower = _range(lowest, last)
-        why = f"the loss {verb} by a rate of {last:.2g} without a steady fall"
+        why = f"up to a rate of {last:.2g}, the loss {verb} without a steady fall"
         return f"{why}; try {lower}", lower
     if last >= MAX_LR:
         return (
-            f"the loss did not change up to a rate of {last:.2g}, the largest one; check "
+            f"the loss did not change up to {last:.2g}, the largest allowed rate; check "
             "the data, the initializer and the activations"
         ), None
     higher = _range(last / 10, last * 1000)

@@ -23,7 +23,7 @@ from nnopt.training.schedules import Plateau, Schedule, build_schedule
 Arrays = Mapping[str, NDArray[Any]]
 
 VECTORS = {"learning_rates": np.float64, "sizes": np.int64, "losses": np.float64}
-"""Vectors of a checkpoint: a learning rate of every step, and sizes and losses of the epoch."""
+"""Vectors of a checkpoint: the rates of all steps, and batch sizes and losses of this epoch."""
 
 NUMBERS: Mapping[str, Any] = {
     "last_averaged": int,
@@ -84,7 +84,7 @@ class UnfinishedEpoch:
         return np.concatenate([np.zeros(0), *(record.losses for record in self.records)])
 
     def add(self, record: StepRecord) -> None:
-        """Add the record of the latest steps. The norm of a record without steps is ignored."""
+        """Add the record of the latest steps. Without steps, the last gradient norm stays."""
         if not record.count and self.records:
             last = self.records[-1]
             record = StepRecord(
@@ -196,7 +196,7 @@ class TrainingState:
             self.best_validation_accuracy = result.accuracy
 
     def finish_epoch(self, row: EpochRow, arrays: Arrays) -> None:
-        """Add the metrics of an epoch, after which the evaluated weights are ``arrays``."""
+        """Add the metrics of an epoch. ``arrays`` are the weights that were evaluated after it."""
         self.history.append(row)
         self.last, self.last_averaged = arrays, self.averaging.epochs
         if row.validation_loss is None or row.validation_accuracy is None:
@@ -209,7 +209,7 @@ class TrainingState:
         self.epoch = UnfinishedEpoch()
 
     def save(self, seconds: float) -> Content:
-        """Return the state and that of the network. seconds: the time spent on the epoch."""
+        """Return this state and the network's state. seconds: the time spent on the epoch."""
         if self.epoch.sizes:
             self.epoch.add(self._network.read_steps())
         records = self.epoch.records
@@ -239,7 +239,7 @@ class TrainingState:
         return Content(values, arrays)
 
     def restore(self, content: Content) -> None:
-        """Restore the state and that of the network. Raises ValueError if the content is not valid.
+        """Restore this state and the network's state. Raises ValueError if ``content`` is invalid.
 
         The network must have been built from the same configuration, with its initial weights.
         """
@@ -259,7 +259,7 @@ class TrainingState:
             getattr(self, rule).load_state(values[rule])
         network = _with_prefix(arrays, "network/")
         if any(x.startswith("average/") for x in network) is not self.averaging.is_used:
-            raise ValueError("it has an average that the training does not use, or none")
+            raise ValueError("its average of the weights is missing, or the training uses none")
         self._network.load_state(network)
         self.last, self.best = last, best
         for name, value in typed(values["numbers"], NUMBERS).items():

@@ -108,7 +108,7 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
     (
         [{"dense": 3}, "relu"],
         (6,),
-        "architecture: the last layer, relu1, returns 3 per sample, but the dataset has 4 "
+        "architecture: the last layer, relu1, has 3 outputs per sample, but there are 4 "
         "classes; end with {dense: classes}",
     ),
     (["flatten"], (4,), "architecture.layers: needs at least one dense or conv2d layer"),

@@ -41,7 +41,7 @@ def test_describe_with_flat_samples_is_refused_by_first_layer(
 ) -> None:
     assert nnopt("describe", "dataset=spiral", f"architecture={name}") == 2
     message = capsys.readouterr().err
-    assert "layer conv2d1: needs images (C, H, W), but its input is flat, 2; use an" in message
+    assert "layer conv2d1: needs images (C, H, W), but its input is flat (2 numbers);" in message
 
 
 def test_describe_with_conv_algorithm_for_torch_is_refused(nnopt: Run, capsys: Captured) -> None:

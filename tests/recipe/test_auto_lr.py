@@ -94,7 +94,7 @@ def test_auto_lr_without_suggestion_trains_nothing(
     assert "epoch" not in captured.out
     assert captured.err.count("nnopt: error: ") == 1
     assert "optimizer.lr = 'auto' found no learning rate: the loss " in captured.err
-    assert "choose another one, such as initializer=he, or set a number" in captured.err
+    assert "choose another initializer, such as initializer=he, or set a number" in captured.err
     summary = summary_of(workplace / "a")
     assert (summary["status"], summary["suggested_lr"]) == ("failed", None)
     assert captured.err.endswith(f"nnopt: error: {summary['error']}\n")
