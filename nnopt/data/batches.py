@@ -178,7 +178,7 @@ def hidden_pixels(row: Any, column: Any, side: int, down: Any, across: Any) -> A
 def draw_mixup(
     seed: int, epoch: int, count: int, batch_size: int, alpha: float, classes: int
 ) -> Mixing:
-    """Draw an epoch's partners, permuted within each batch, and λ ~ Beta(α, α) for each batch.
+    """Draw a permutation of each batch as its partners, and λ ~ Beta(α, α) for each batch.
 
     The partners do not depend on α.
     """
@@ -227,7 +227,7 @@ def draw_either(
 def _draw_partners(
     random: np.random.Generator, count: int, batch_size: int, alpha: float
 ) -> tuple[Indices, NDArray[np.float64]]:
-    """Draw partners (count,), permuted within each batch, and λ (batches,) from Beta(α, α)."""
+    """Draw a permutation of each batch as partners (count,), and λ (batches,) from Beta(α, α)."""
     starts = range(0, count, batch_size)
     partner = np.concatenate([random.permutation(min(batch_size, count - i)) for i in starts])
     return partner, random.beta(alpha, alpha, len(starts))

@@ -66,8 +66,8 @@ def candidates(published: Published, root: Path) -> list[Location]:
 def _fingerprint(folders: Iterable[Path]) -> str:
     """Return a hash of all names, and of sizes and times of some files of each class folder.
 
-    Reading 270,000 names takes 0.1 s; reading their sizes and times takes 2 s. So the change of an
-    image in place may not be detected. ``nnopt data verify`` reads all images.
+    Reading 270,000 names takes 0.1 s; reading the sizes and times of all files takes 2 s. So a
+    change of an image in place may not be detected. ``nnopt data verify`` reads all images.
     """
     (folder,) = folders
     digest = hashlib.sha256()
@@ -220,8 +220,8 @@ def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.mode == "P" and np.asarray(image).max() >= len(image.getpalette() or ()) // 3:
-                raise ValueError("a pixel outside of its palette")
-            if "transparency" in image.info:  # Pillow warns unless RGBA is the first step
+                raise ValueError("the index of a pixel is outside of the palette")
+            if "transparency" in image.info:  # without RGBA first, Pillow warns
                 return np.asarray(image.convert("RGBA").convert("RGB"))
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow raises many kinds of errors for hostile files

@@ -72,7 +72,7 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
 
 
 def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Path) -> Columns:
-    """Find the columns of the training file by name in another file. Raises DataError."""
+    """Find the columns of another file that have the names in ``train``. Raises DataError."""
     _check_names(names, path)
     required = [train.names[train.label], *train.feature_names]
     allowed = {*required, *train.dropped, *map(str, config.drop_columns if config.header else ())}
@@ -157,7 +157,7 @@ def _check_names(names: list[str], path: Path) -> None:
 def _check_header(
     names: list[str], features: list[int], label: int, config: CsvConfig, path: Path
 ) -> None:
-    """Raise DataError if the header may be a row of values, because all its names are numbers."""
+    """Raise DataError if all names are numbers, so that the header may be a row of values."""
     if not all(is_number(names[index]) for index in features):
         return
     if str(config.label) == names[label] and not is_number(names[label]):
@@ -170,7 +170,7 @@ def _check_header(
         return
     raise DataError(
         f"{shown(path)}: the first line, which has {listed(names, 3)}, may have values in place of "
-        "names; if so, set dataset.header=false, else name the column of labels by a word"
+        "names; if so, set dataset.header=false, else use a word as the name of the label column"
     )
 
 

@@ -33,7 +33,7 @@ PACKED = {
 
 UNPACKING_ERRORS = (
     *(EOFError, gzip.BadGzipFile, zlib.error, zipfile.BadZipFile),
-    *(NotImplementedError, RuntimeError),  # an unknown compression, a password
+    *(NotImplementedError, RuntimeError),  # raised for an unknown compression or a password
 )
 
 
@@ -113,7 +113,7 @@ def _only_table(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream of unpacked bytes. Reading more than the limit raises DataError."""
+    """A stream of unpacked bytes that raises DataError if there are too many."""
 
     def __init__(self, packed: IO[bytes] | gzip.GzipFile, path: Path) -> None:
         self._packed, self._path = packed, path
@@ -155,7 +155,7 @@ class Header(NamedTuple):
 
 
 def read_header(lines: Iterator[str], config: CsvConfig, path: Path) -> Header:
-    """Read the names of the columns, or count them. Raises DataError."""
+    """Read the names of the columns, or number them without a header. Raises DataError."""
     line, given = _record(lines, path), config.separator
     separator = None if given is None else SEPARATORS.get(given, given)
     if line.lower().startswith("sep=") and len(line.strip("\r\n")) == 5:  # written by Excel

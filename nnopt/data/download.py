@@ -32,7 +32,7 @@ LOCATE = {
 
 
 def locate_published(name: str, root: Path) -> Source[Published]:
-    """Find the files of a published dataset under ``root``. Raises DataError if missing."""
+    """Find the files of a published dataset under ``root``. Raises DataError if one is missing."""
     return LOCATE[name](PUBLISHED[name], root)
 
 

@@ -28,8 +28,8 @@ class Decoded:
     """The complete arrays of a source, before rows are selected.
 
     The parts are "train", "test" (unless there is a single CSV file) and, for CINIC-10, "valid".
-    Each part has inputs, (M, C, H, W) uint8, (M, D) float64 or generated (M, 2) float32, and labels
-    (M,) int64 in 0..K-1.
+    Each part has inputs and labels. Inputs are (M, C, H, W) uint8, (M, D) float64 or, if generated,
+    (M, 2) float32. Labels are (M,) int64 in 0..K-1.
     """
 
     classes: tuple[str, ...]  # names of the K classes
@@ -83,7 +83,7 @@ class Source(Generic[S]):
 
 
 def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:
-    """Raise DataError with the first invalid label unless all are in 0..classes-1."""
+    """Raise DataError, which shows the first such label, if one is not in 0..classes-1."""
     bad = np.flatnonzero(labels >= classes)
     if len(bad):
         raise DataError(

@@ -92,7 +92,7 @@ class LogFile(logging.StreamHandler):  # type: ignore[type-arg]  # generic only 
 
 
 def irregular_entries(folder: Path, names: frozenset[str]) -> Iterator[str]:
-    """Yield a line for each entry in ``names`` that is a link, a pipe, a device or a socket."""
+    """Yield a message for each of ``names`` that is a link, a pipe, a device or a socket."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name in names and not (

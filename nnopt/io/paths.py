@@ -18,7 +18,7 @@ def environment(name: str, default: str) -> str:
 
 
 def absolute_folder(text: str, key: str) -> str:
-    """Return the absolute path that the setting ``key`` names. Raises ConfigError."""
+    """Return the absolute path of ``text``, the value of a setting ``key``. Raises ConfigError."""
     if problem := path_problem(text):
         raise ConfigError(f"{key} = {text!r}: {problem}")
     return os.path.abspath(os.path.expanduser(text))
