@@ -219,7 +219,7 @@ def test_draw_mixup_partners_do_not_depend_on_alpha() -> None:
     width=st.integers(1, 9),
     seed=st.integers(0, 1000),
 )
-def test_draw_cutmix_weight_is_the_area_outside_of_the_box(
+def test_draw_cutmix_weight_is_the_fraction_outside_of_the_box(
     count: int, batch_size: int, alpha: float, height: int, width: int, seed: int
 ) -> None:
     mixing = draw_cutmix(seed, 3, count, batch_size, alpha, 4, height, width)

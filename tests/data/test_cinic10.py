@@ -207,7 +207,7 @@ HOSTILE = {
     "second header": (png(GIANT, ZEROS), "a second header at byte 33"),
     "animated": (png(chunk(b"acTL", bytes(8)), ZEROS), "an animated PNG"),
     "palette absent": (png(INDICES, kind=3), "without a palette"),
-    "palette too short": (png(chunk(b"PLTE", bytes(3)), INDICES, kind=3), "outside of its palette"),
+    "palette too short": (png(chunk(b"PLTE", bytes(3)), INDICES, kind=3), "outside of the palette"),
     "unknown critical chunk": (png(chunk(b"AB\x1bD", b""), ZEROS), "'AB.x1bD', which is not part"),
     "16 bit gray": (png(ZEROS, kind=0, depth=16), "has 16 bits per channel"),
     "pixels cut short": (png(chunk(b"IDAT", zlib.compress(ROWS[:500]))), "truncated"),

@@ -44,6 +44,6 @@ def test_columns_with_other_names_are_features_in_the_order_of_the_file(names: s
 
 
 @pytest.mark.parametrize("names", ["pixel5 pixel1 pixel2 pixel3", "px1 px2 px2_ px3"])
-def test_gap_or_different_name_among_pixels_is_refused(names: str) -> None:
+def test_gap_or_different_name_among_pixel_columns_is_refused(names: str) -> None:
     with pytest.raises(DataError, match=r"gaps or repeat|and also"):
         find_columns(["label", *names.split()], csv_config(train="a"), Path("a.csv"))

@@ -26,7 +26,7 @@ def test_row_hashes_depend_on_the_order_of_the_columns() -> None:
     assert len(set(row_hashes(np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])))) == 3
 
 
-def test_repeated_rows_are_equal_in_every_process() -> None:
+def test_repeated_rows_gives_the_same_result_in_every_process() -> None:
     program = (
         "import numpy as np; from nnopt.data.duplicates import repeated_rows; "
         "rows = np.random.default_rng(0).integers(0, 9, (40, 1)); "
@@ -50,7 +50,9 @@ def test_row_hashes_negative_zero_equals_zero() -> None:
 
 
 @given(st.lists(st.integers(0, 5)), st.lists(st.integers(0, 5)))
-def test_repeated_rows_equal_a_comparison_of_all_values(train: list[int], test: list[int]) -> None:
+def test_repeated_rows_agree_with_a_comparison_of_all_values(
+    train: list[int], test: list[int]
+) -> None:
     parts = {
         name: (np.array(values, dtype=np.float64)[:, None], None)
         for name, values in (("train", train), ("test", test))

@@ -63,7 +63,7 @@ def test_load_generated_data_imports_no_heavy_package() -> None:
     assert result.stdout.strip() == "[]", result.stderr
 
 
-def test_load_validation_is_split_off_training() -> None:
+def test_load_validation_is_split_off_the_training_part() -> None:
     dataset = load(spiral_config(), NO_DATA, seed=0)
     assert (len(dataset.train), len(dataset.test)) == (120, 150)
     assert rows(dataset.train) | rows(dataset.validation) == set(range(150))
@@ -76,7 +76,7 @@ def test_load_validation_is_split_off_training() -> None:
     assert dataset.sources == {}
 
 
-def test_load_validation_is_split_off_test() -> None:
+def test_load_validation_is_split_off_the_test_part() -> None:
     dataset = load(spiral_config(validation=Validation("test", 0.4)), NO_DATA, seed=0)
     assert len(dataset.train) == 150
     assert rows(dataset.test) | rows(dataset.validation) == set(range(150))

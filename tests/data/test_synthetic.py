@@ -27,7 +27,7 @@ def test_generate_spiral_arms_are_rotations() -> None:
     assert np.allclose(points[50:100], np.stack([y, -x], axis=1), atol=1e-6)
 
 
-def test_generate_moons_and_circles_equal_formula() -> None:
+def test_generate_moons_and_circles_satisfy_their_equations() -> None:
     points, labels = generate(two_class("moons")).parts["train"]
     upper, lower = points[labels == 0], points[labels == 1]
     assert np.allclose(np.hypot(*upper.T), 1, atol=1e-6)

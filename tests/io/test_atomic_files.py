@@ -59,7 +59,7 @@ def test_write_text_longest_name_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["file/a", "missing/a", "folder"])
-def test_write_text_unwritable_path_is_refused(tmp_path: Path, where: str) -> None:
+def test_write_bytes_unwritable_path_is_refused(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError) as caught:
@@ -72,7 +72,7 @@ def test_write_text_unwritable_path_is_refused(tmp_path: Path, where: str) -> No
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_write_text_full_disk_keeps_the_old_file(
+def test_write_bytes_full_disk_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def full(descriptor: int) -> None:
@@ -87,7 +87,7 @@ def test_write_text_full_disk_keeps_the_old_file(
     assert names(tmp_path) == ["a"]
 
 
-def test_write_text_interrupted_leaves_no_file(
+def test_write_bytes_interrupted_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(descriptor: int) -> None:

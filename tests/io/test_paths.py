@@ -12,7 +12,9 @@ from nnopt.io.paths import absolute_folder, environment, given_path
 
 
 @pytest.mark.parametrize("value", ["", " ", "\t\n"])
-def test_environment_blank_value_is_unset(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_environment_blank_value_gives_the_default(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     monkeypatch.setenv("NNOPT_DATA_DIR", value)
     assert environment("NNOPT_DATA_DIR", "data") == "data"
 

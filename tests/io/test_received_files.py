@@ -63,7 +63,7 @@ def test_read_received_special_file_is_refused_at_once(tmp_path: Path) -> None:
         read_received(Path("/dev/zero"), Path("/dev"), 10)
 
 
-def test_read_received_too_large_file_is_refused_unread(tmp_path: Path) -> None:
+def test_open_received_too_large_file_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "a").open("wb") as file:
         file.truncate(2**40)
     with pytest.raises(OSError, match="1,099,511,627,776 bytes or more, and at most 10 are"):
