@@ -122,6 +122,6 @@ def write_cifar(root: Path, count: int) -> Path:
 
 
 def summary_values(**changes: Any) -> dict[str, Any]:
-    """Return the required keys of the ``summary.json`` of a finished run, with changes."""
+    """Return the values that ``summary.json`` needs for a finished run, updated by ``changes``."""
     needed = {"seed": 0, "config": {}, "overrides": [], "data": None, "error": None}
     return {"status": "done", **needed, **changes}

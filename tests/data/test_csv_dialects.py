@@ -1,4 +1,4 @@
-"""Tables that pandas writes in any dialect are read back equal."""
+"""Tables that pandas writes in any dialect are read back unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks on folders of disks and of network file systems, where locks behave differently."""
+"""Locks on local disks and on network file systems, whose locks behave differently."""
 
 from __future__ import annotations
 
