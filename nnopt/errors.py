@@ -12,6 +12,8 @@ from typing import Any
 
 MAX_LISTED_NAMES = 20  # a hint with a nearest name omits the list of allowed names if it is longer
 
+MAX_JOINED_PROBLEMS = 5
+
 
 def suggest(name: object, allowed: Iterable[str]) -> str:
     """Return a hint for a name that is not allowed: the nearest allowed name, and the list."""
@@ -32,6 +34,13 @@ def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str | Non
     from difflib import get_close_matches  # imported here because nnopt version must be fast
 
     return next(iter(get_close_matches(name, list(allowed), n=1, cutoff=cutoff)), None)
+
+
+def join_problems(problems: Sequence[str], separator: str) -> str:
+    """Return one text with the first problems and the number of further problems."""
+    others = len(problems) - MAX_JOINED_PROBLEMS
+    more = f" and {others} more" if others > 0 else ""
+    return separator.join(problems[:MAX_JOINED_PROBLEMS]) + more
 
 
 class Problem(str):
@@ -100,6 +109,10 @@ class ResumeError(NnoptError):
     """A run or sweep cannot be resumed: its files are missing, damaged or inconsistent."""
 
     exit_code = 4
+
+
+class LengthError(ResumeError):
+    """The new length of a training would have changed the steps that are already done."""
 
 
 class TrainingError(NnoptError):

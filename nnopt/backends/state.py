@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
-MAX_LISTED_PROBLEMS = 5
+from nnopt.errors import join_problems
 
 
 def check_state(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArray[Any]]) -> None:
@@ -16,14 +16,7 @@ def check_state(expected: Mapping[str, NDArray[Any]], found: Mapping[str, NDArra
     The message contains the first problems and the number of further problems.
     """
     if problems := list(_problems(expected, found)):
-        raise ValueError(listed(problems, "; "))
-
-
-def listed(problems: Sequence[str], separator: str) -> str:
-    """Return one text with the first problems and the number of further problems."""
-    others = len(problems) - MAX_LISTED_PROBLEMS
-    more = f" and {others} more" if others > 0 else ""
-    return separator.join(problems[:MAX_LISTED_PROBLEMS]) + more
+        raise ValueError(join_problems(problems, "; "))
 
 
 def _problems(

@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nnopt.backends.state import listed
 from nnopt.cli.run import prepare_all, run_and_report
 from nnopt.config.hydra import composing, override_text, parse_overrides
 from nnopt.config.point import Point, point_id
 from nnopt.config.validate import read_config
-from nnopt.errors import ConfigError, ResumeError
+from nnopt.errors import ConfigError, LengthError, ResumeError, join_problems
 from nnopt.io.atomic_files import shown
 from nnopt.io.locks import LOCK, hold
 from nnopt.io.own_files import (
@@ -90,6 +89,8 @@ def resume_run(folder: Path, options: Namespace) -> int:
                 _note_differences(checkpoint, safe)
                 console.note(f"the run continues after step {checkpoint.step}")
                 return run_and_report(safe, folder, checkpoint)
+        except LengthError:
+            raise
         except ResumeError as error:
             raise ResumeError(f"{error}; --restart starts over") from error
         if stored["status"] == "done" and not options.restart:
@@ -121,9 +122,8 @@ def _point(folder: Path, stored: Mapping[str, Any]) -> Point:
     try:
         config = read_config(container)
     except ConfigError as error:
-        raise ResumeError(
-            f"the configuration in {shown(folder)} is not valid: {listed(error.problems, '; ')}"
-        ) from error
+        reason = join_problems(error.problems, "; ")
+        raise ResumeError(f"the configuration in {shown(folder)} is not valid: {reason}") from error
     return Point(point_id(config), config, container, tuple(stored["overrides"]))
 
 

@@ -10,10 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nnopt.backends.state import listed
 from nnopt.config.point import Point
 from nnopt.config.validate import read_config
-from nnopt.errors import ConfigError, OutputError, ResumeError, TimeLimitError
+from nnopt.errors import (
+    ConfigError,
+    LengthError,
+    OutputError,
+    ResumeError,
+    TimeLimitError,
+    join_problems,
+)
 from nnopt.io.atomic_files import shown
 from nnopt.io.own_files import CHECKPOINTS, remove_files
 from nnopt.io.safe_text import shortened
@@ -180,12 +186,12 @@ def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
     before = with_added_keys(with_new_keys(summary["config"]))
     if changed := list(_changed_keys(before, point.container)):
         raise ResumeError(
-            f"{where} belongs to a run with another configuration: {listed(changed, ', ')}"
+            f"{where} belongs to a run with another configuration: {join_problems(changed, ', ')}"
         )
     try:
         old = read_config(before)
     except ConfigError as error:
-        reason = listed(error.problems, "; ")
+        reason = join_problems(error.problems, "; ")
         raise ResumeError(f"{where} is not a checkpoint of nnopt: {reason}") from error
     dataset = prepare(point.config).dataset
     # The paths may differ, so the contents are compared in the order in which they are read.
@@ -197,7 +203,7 @@ def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
     lengths = [Length.of(x, len(dataset.train)) for x in (old, point.config)]
     if lengths[0] != lengths[1]:
         for problem in _length_problems(checkpoint, point.config, *lengths):
-            raise ResumeError(
+            raise LengthError(
                 f"the length of the training cannot change, because {problem}; start a new run"
             )
 

@@ -610,7 +610,9 @@ def test_resume_with_more_epochs_is_refused_if_past_steps_would_differ(
     attempt("run", *SMALL, *options, "hydra.run.dir=run").is_done()
     before = results(workplace / "run")
     more = "max_steps=9" if "max_steps=5" in options else "epochs=8"
-    attempt("resume", "run", more).is_refused(4, reason, "start a new run")
+    refused = attempt("resume", "run", more)
+    refused.is_refused(4, reason, "start a new run")
+    assert "--restart" not in refused.err
     assert results(workplace / "run") == before
 
 
