@@ -45,12 +45,7 @@ def main() -> int:
     for name, overrides in RUNS.items():
         with tempfile.TemporaryDirectory() as parent:
             folder = Path(parent, "run")
-            settings = [
-                f"backend={name.split()[0]}",
-                *overrides,
-                "epochs=1000",
-                f"max_time={MAX_TIME}",
-            ]
+            settings = [f"backend={name.split()[0]}", *overrides, "epochs=1000"]
             settings += [f"max_time={MAX_TIME}", f"hydra.run.dir={folder}", *QUIET]
             run_nnopt("run", *settings, exit_code=5)
             summary = json.loads((folder / "summary.json").read_text("utf-8"))

@@ -122,7 +122,7 @@ def cifar10(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return images (N, 3, 32, 32) uint8 and labels (N,) int64."""
     folder = Path(os.environ.get("NNOPT_DATA_DIR", "data")) / "cifar-10-batches-bin"
     if not folder.exists():
-        random = np.random.default_random(0)
+        random = np.random.default_rng(0)
         x = random.integers(0, 256, (count, 3, SIDE, SIDE), dtype=np.uint8)
         return x, random.integers(0, 10, count)
     rows = np.fromfile(folder / "data_batch_1.bin", np.uint8).reshape(-1, 3073)[:count]
