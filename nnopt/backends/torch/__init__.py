@@ -113,13 +113,13 @@ def _missing_for_compilation(device: str) -> str | None:
     """Return a tool that torch.compile needs and that is missing, or None if all are present."""
     if device.startswith("cuda"):
         if importlib.util.find_spec("triton") is None:
-            return "Triton, found none: pip install triton"
+            return "Triton, which is not installed (pip install triton)"
         if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang"))):
-            return "a C compiler, found neither $CC nor gcc nor clang"
+            return "a C compiler, and finds neither $CC nor gcc nor clang"
     if device == "cpu" and not any(
         map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))
     ):
-        return "a C++ compiler, found neither $CXX nor g++ nor clang++"
+        return "a C++ compiler, and finds neither $CXX nor g++ nor clang++"
     return None
 
 

@@ -160,7 +160,8 @@ def published_weights(name: str, download: bool = False) -> Mapping[str, Tensor]
     if not (actual := file_sha256(path)).startswith(digest):
         raise DataError(
             f"architecture.pretrained = true: {path} is damaged: its SHA-256 is {actual} but "
-            f"should begin with {digest}; delete it to download it again"
+            f"should begin with {digest}; delete the file, and set data.download=true to "
+            "download it again"
         )
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     # The files of DenseNet are older than the rule that the name of a module contains no dot.
