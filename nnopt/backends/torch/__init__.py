@@ -115,11 +115,11 @@ def _missing_for_compilation(device: str) -> str | None:
         if importlib.util.find_spec("triton") is None:
             return "Triton, which is not installed (pip install triton)"
         if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang"))):
-            return "a C compiler, and finds neither $CC nor gcc nor clang"
+            return "a C compiler, found neither $CC nor gcc nor clang"
     if device == "cpu" and not any(
         map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))
     ):
-        return "a C++ compiler, and finds neither $CXX nor g++ nor clang++"
+        return "a C++ compiler, found neither $CXX nor g++ nor clang++"
     return None
 
 
