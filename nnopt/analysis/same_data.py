@@ -44,7 +44,7 @@ def same_test_set(one: Setting, other: Setting) -> bool:
 
 
 def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
-    """Raise ConfigError if the test samples of one dataset differ among the runs.
+    """Raise ConfigError if runs on the same dataset have different test samples.
 
     Unless ``may_differ`` is True, all runs must also have the same dataset.
     """
@@ -67,7 +67,7 @@ def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
 
 
 def notes_on_training_files(runs: Iterable[Run]) -> list[str]:
-    """Return a note for each dataset with equal test samples but different training files."""
+    """Return a note for each dataset whose runs share test samples but not training files."""
     by_test: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         if run.status == "done" and run.test_file is not None:

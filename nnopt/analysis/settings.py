@@ -39,7 +39,7 @@ class Setting:
 
 
 def known_keys(runs: Iterable[_WithSettings]) -> list[str]:
-    """Return the keys of all runs, sorted by config group; the group's name precedes its keys."""
+    """Return the keys of all runs, by config group; the group's name precedes its keys."""
     names = dict.fromkeys(key for run in runs for key in run.settings)
     groups = {name: n for n, name in enumerate(dict.fromkeys(map(_group_of, names)))}
     return sorted(names, key=lambda key: (groups[_group_of(key)], key != _group_of(key)))
@@ -62,7 +62,7 @@ def varying_keys(runs: Sequence[_WithSettings]) -> list[str]:
     for key in names:
         having = [run for run in runs if key in run.settings]
         if key == "seed" or (key in groups and len(having) < len(runs)):
-            continue  # or the key is a group whose choice is unknown for some runs
+            continue  # the seed, or a group whose choice is unknown for some runs
         group = _group_of(key)
         given = group if group != key and group in varying else None
         pairs = {(run.settings[given] if given else None, run.settings[key]) for run in having}

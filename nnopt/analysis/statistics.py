@@ -100,8 +100,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for multiple tests, in the same order (Holm 1979).
 
     The i-th smallest of m values is multiplied by m - i + 1. The result is at most 1, and at least
-    the adjusted value of the next smaller one. At level α, the probability of any false positive is
-    at most α, even for dependent tests, such as comparisons with a common baseline.
+    the adjusted value of the next smaller value. At level α, the probability of any false positive
+    is at most α, even for dependent tests, such as comparisons with a common baseline.
     """
     adjusted, largest, m = [0.0] * len(p_values), 0.0, len(p_values)
     for rank, index in enumerate(sorted(range(m), key=p_values.__getitem__)):

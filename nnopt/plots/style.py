@@ -282,7 +282,7 @@ def _power(value: float, position: int) -> str:
 
 
 def readable(text: str, most: int | None = None) -> str:
-    r"""Return the text in at most ``most`` characters.
+    r"""Return the text, cut to at most ``most`` characters.
 
     A character without a glyph in the installed fonts is replaced by its code, such as \u732b.
     """

@@ -87,7 +87,7 @@ def _listed(values: Sequence[str]) -> str:
 
 
 def _fixed(points: Sequence[Point], keys: Sequence[str]) -> list[str]:
-    """Return the group choices and top-level keys that all points share."""
+    """Return the choices of config groups and the top-level keys that all points share."""
     known = [point for point in points if point.folder and point.settings]
     if not known:
         return []
@@ -176,7 +176,7 @@ def _start(point: Point) -> datetime | None:
 
 
 def _end(point: Point) -> datetime | None:
-    """Return the end time in the summary, or else the time of the file's last change."""
+    """Return the end time in the summary, or else when the file was last changed."""
     with suppress(*INVALID_TIME):
         return _local(point.summary["finished"])
     if point.folder:

@@ -90,7 +90,7 @@ def _column(values: Sequence[float | None]) -> Column:
 
 
 def short(value: Any, digits: int) -> float | None:
-    """Return a number rounded to ``digits`` digits, as int if it is whole; None if not finite."""
+    """Round a number to ``digits`` significant digits; None if not finite, an int if whole."""
     if value is None or not math.isfinite(value):
         return None
     rounded = float(f"{value:.{digits}g}")

@@ -186,7 +186,7 @@ def _varied_settings(row: Row) -> dict[str, Value]:
 
 
 def _number(text: str) -> Value:
-    """Convert a text to a value of a configuration: an int, a float, such as 0.001, or the text."""
+    """Convert a cell of a table to an int or a float; return the text if it is no number."""
     if re.fullmatch(r"-?[0-9]{1,18}", text):
         return int(text)
     number = r"-?[0-9]{1,30}(\.[0-9]{0,30})?(e[+-]?[0-9]{1,3})?"

@@ -159,7 +159,7 @@ def read_run(folder: Path, with_summary: bool = False) -> Run:
     """Read the summary of one run. Raises DataError if the summary is invalid."""
     read = read_summary(folder)
     summary, ended = read.values, read.written_ns / 1e9
-    if finished := summary.get("finished"):  # the file may have been copied later
+    if finished := summary.get("finished"):  # the file's time may be that of a copy
         ended = datetime.fromisoformat(finished).timestamp()
     sources = (summary["data"] or {}).get("sources", {})
     dataset = summary["config"].get("dataset")

@@ -38,7 +38,7 @@ def allowed_cores() -> frozenset[int] | None:
 def thread_pools() -> ThreadpoolController:
     """Return an object that controls the thread pools of all loaded libraries.
 
-    The search takes a millisecond, so the object is cached until another module is imported.
+    Finding the pools takes a millisecond, so the object is cached until another module is imported.
     """
     return _thread_pools(len(sys.modules))
 
@@ -104,7 +104,7 @@ def processor_times() -> ProcessorTimes | None:
 
 
 def ticks_of_all(stat: str, cores: frozenset[int] | None) -> int:
-    """Sum the times user, nice and system of ``cores``. stat: the content of ``/proc/stat``."""
+    """Sum the user, nice and system ticks of ``cores``. stat: the content of ``/proc/stat``."""
     rows = re.findall(r"^cpu(\d+) (\d+) (\d+) (\d+)", stat, re.MULTILINE)
     return sum(sum(map(int, row)) for core, *row in rows if cores is None or int(core) in cores)
 

@@ -114,7 +114,7 @@ def _checked_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
 
 @dataclass(frozen=True)
 class ArrayDifference:
-    """Difference of two arrays, a and b, of the same name and shape. They count as vectors.
+    """Difference of two arrays a and b of the same name and shape. Both are treated as vectors.
 
     ``cosine`` is the cosine of the angle between a and b, or None if one of them is 0.
     """

@@ -16,7 +16,7 @@ from nnopt.results.metrics import softmax
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-GRID_SIZE = 140  # points along each side at which the network is evaluated
+GRID_SIZE = 140  # the network is evaluated at 140 x 140 points
 MAX_SAMPLES = 1500
 MAX_NAMES = 12  # classes in the legend
 MAX_OPACITY = 0.5  # opacity of the colour where the network is certain
@@ -76,7 +76,7 @@ def _regions(
 def _draw_points(
     axes: Axes, points: NDArray[Any], labels: Ints, classes: Sequence[str], wrong: Bools
 ) -> None:
-    """Draw the samples, and a ring around misclassified ones."""
+    """Draw the samples, and a ring around each misclassified sample."""
     size = 5.5 if len(points) <= 500 else 4
     for k, name in enumerate(classes):
         marker = style.MARKERS[k % len(style.MARKERS)]

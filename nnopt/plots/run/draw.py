@@ -56,7 +56,7 @@ def plot_training(
 def plot_test(
     dataset: Dataset, logits: NDArray[np.floating], predict: Predict, name: str, folder: Path
 ) -> None:
-    """Draw the confusion matrix; and sample images or, for inputs (2,), the decision boundary.
+    """Draw the confusion matrix; for images, also samples; for points, the decision boundary.
 
     ``logits`` (N, K) are the logits of the test samples. ``predict`` maps raw inputs (M, 2) to
     logits (M, K). ``name`` is the name of the run.

@@ -35,7 +35,7 @@ NOTE_HEIGHT = 0.72  # inches
 # increases, so that the sign is visible in greyscale.
 SIGNED_COLOURS = ("#00204D", "#2E6DB4", "#ABABAB", "#E3B93A", "#FFF3A0")
 
-Extent = tuple[float, float, float, float]  # left, right, bottom and top, in inches of a canvas
+Extent = tuple[float, float, float, float]  # left, right, bottom and top, in inches on a canvas
 
 
 def canvas(figure: Figure) -> Axes:

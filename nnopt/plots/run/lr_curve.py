@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def plot_lr_find(suggestion: LrSuggestion, path: Path, title: str) -> None:
     """Draw the losses of the batches, the smoothed loss, and the suggestion if there is one.
 
-    The plot ends at the rate where the smoothed loss leaves the vertical axis: training diverges.
+    The horizontal axis ends where training diverges: the smoothed loss leaves the vertical axis.
     """
     curve = suggestion.curve
     if suggestion.lr is None:

@@ -110,7 +110,7 @@ def plot_sweep_curves(
 
 
 def _columns(metric: str, curves: Sequence[LearningCurves]) -> tuple[str, str]:
-    """Return ``train_loss``, and the validation column of ``metric``, else ``train_accuracy``."""
+    """Return ``train_loss``, and the validation loss or accuracy, or else ``train_accuracy``."""
     kind = "loss" if metric.endswith("loss") else "accuracy"
     column = f"validation_{kind}"
     rows = (row for setting in curves for history in setting.histories for row in history)
@@ -233,7 +233,7 @@ def values_of(histories: Sequence[History], column: str) -> Floats:
 
 
 def line_of(values: Floats, logarithmic: bool) -> Line:
-    """Return mean ± standard deviation (divided by S - 1) over the seeds of ``values`` (S, E).
+    """Return mean ± standard deviation (denominator S - 1) over the seeds of ``values`` (S, E).
 
     If ``logarithmic``, the line has the exponentials of mean and limits of the logarithms.
     """

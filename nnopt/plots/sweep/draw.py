@@ -36,7 +36,7 @@ def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
     """Draw the plots of the finished runs of a sweep into its folder ``plots``; return the files.
 
     If ``metric`` is None, the plots show the test accuracy. The function never raises: a plot that
-    cannot be drawn is a warning in the log.
+    cannot be drawn causes a warning in the log.
     """
     metric = metric or DEFAULT_METRIC
     try:
@@ -58,7 +58,7 @@ def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
 
 
 def plot_comparison(comparison: Comparison, runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Draw the plots of a comparison, in its first metric, into ``folder``; return the files.
+    """Draw the plots of a comparison, for its first metric, into ``folder``; return the files.
 
     Raises:
         OutputError: A file cannot be written.

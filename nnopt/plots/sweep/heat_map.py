@@ -175,7 +175,7 @@ def _facet(
             done[y, x] += 1
             is_best[y, x] |= row.outcomes[0].is_best
     means = np.where(done > 0, sums / np.maximum(done, 1), np.nan)
-    if settings.max() > 1:  # the best cell may not contain the best setting
+    if settings.max() > 1:  # the best cell need not contain the best setting
         best = {"higher": np.nanmax, "lower": np.nanmin}.get(metric.direction or "")
         is_best = means == best(means) if best and done.any() else np.zeros(shape, np.bool_)
     return Facet(title, means, settings, done, is_best)

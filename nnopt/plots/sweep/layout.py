@@ -62,7 +62,7 @@ class SettingTable:
 class Legend:
     """A table with a short sample of a line before each row.
 
-    ``unnamed`` is the text of a last row for all lines without their own row; empty omits the row.
+    ``unnamed`` is the text of a last row for all lines without their own row. It may be empty.
     """
 
     table: SettingTable

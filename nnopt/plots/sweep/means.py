@@ -1,4 +1,4 @@
-"""The mean of every setting over seeds, with its confidence interval and the single seeds."""
+"""The mean of each setting over seeds, with its confidence interval and the result per seed."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _draw_row(axes: Axes, y: int, row: Row, seeds: np.ndarray, metric: Metric) -
     if len(seeds) > 1:
         axes.plot(seeds, np.full(len(seeds), y), "o", color=style.SKY, markersize=4.5, alpha=0.6)
     if result.interval is not None:
-        # A logarithmic axis cannot show a lower end below 0; the line ends at the frame.
+        # A logarithmic axis cannot show an interval's end below 0; its line ends at the frame.
         axes.plot(np.maximum(result.interval, low), [y, y], color=style.INK, linewidth=1.4)
         axes.plot(result.interval, [y, y], "|", color=style.INK, markersize=8, markeredgewidth=1.4)
     best = row.outcomes[0].is_best

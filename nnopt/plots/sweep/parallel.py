@@ -76,7 +76,7 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
 
 
 def _key_scale(rows: Sequence[Row], key: str) -> Scale:
-    """Return the axis of a key. Many numbers are to scale, other values are evenly spaced."""
+    """Return the axis of a key. More than 8 numbers are to scale, other values evenly spaced."""
     group, _, name = key.rpartition(".")
     ordered = sorted(rows, key=lambda row: sort_key(row.setting.values, key))
     texts = list(dict.fromkeys(value_of(row.setting, key) for row in ordered))
