@@ -47,7 +47,7 @@ class Problem(str):
     """A message about a key. The key may be set on the command line or in a YAML file."""
 
     key: str  # dotted key, such as optimizer.lr or architecture.hidden[0]
-    value: Any  # the refused value, or ... if the message is not about the value
+    value: Any  # the refused value; Ellipsis if the message is only about the key
 
     def __new__(cls, message: str, key: str, value: Any = ...) -> Problem:
         """Create the message."""

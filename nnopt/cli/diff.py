@@ -174,7 +174,7 @@ def _print_weights(a: Arrays, b: Arrays, file: str) -> None:
     if alone := [name for name in {**a, **b} if name not in matched]:
         named, rest = ", ".join(alone[:MAX_NAMED_ARRAYS]), len(alone) - MAX_NAMED_ARRAYS
         more = f" and {rest} more" if rest > 0 else ""
-        console.note(f"not in both, or of different shapes: {named}{more}")
+        console.note(f"arrays that differ in shape or are not in both files: {named}{more}")
 
 
 def _plot(a: Arrays, b: Arrays, names: tuple[str, str], folder: Path) -> None:

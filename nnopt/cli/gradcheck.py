@@ -207,7 +207,7 @@ def check_gradients(
 
 
 def _step_with_fewest_skips(architecture: Architecture, seed: int, samples: int) -> int:
-    """Return the first step with the fewest residual branches that all samples skip."""
+    """Return the first step that minimizes the number of branches that all samples skip."""
     masks = [
         DropoutMasks(seed, layer.name, layer.skip_probability)
         for layer in architecture.walk()

@@ -36,7 +36,7 @@ examples:
   nnopt resume outputs/latest                    continue a run; run a sweep's missing points
   nnopt resume outputs/latest epochs=200         train a run longer (with checkpoint.keep=true)
   nnopt resume outputs/latest --restart          run it again from the beginning
-  nnopt resume outputs/latest --retry-failed     run failed, diverged and timed out points too
+  nnopt resume outputs/latest --retry-failed     repeat points that failed, diverged or timed out
   nnopt resume outputs/latest 'seed=range(10)'   add values: run the new points
   nnopt resume outputs/latest hydra.sweeper.trials=60   run more trials of a search
 """
@@ -119,8 +119,8 @@ def run_parser() -> Parser:
 def resume_parser() -> Parser:
     """Return the parser of ``nnopt resume``."""
     description = (
-        "Resume a run from its checkpoint, or a sweep: missing and interrupted points run, "
-        "finished points are kept."
+        "Resume a run from its checkpoint, or run the missing and interrupted points of a sweep. "
+        "Finished points are kept."
     )
     parser = make_parser("resume", description, RESUME_EXAMPLES)
     add = parser.add_argument
@@ -132,7 +132,7 @@ def resume_parser() -> Parser:
         help="run: epochs, max_steps, max_time; sweep: more values of varied keys, hydra/launcher",
     )
     add("--restart", action="store_true", help="run: start over instead of continuing")
-    add("--retry-failed", action="store_true", help="run failed, diverged, timed out points again")
+    add("--retry-failed", action="store_true", help="repeat failed, diverged and timed out points")
     add("--fail-fast", action="store_true", help="start no further point after a failure")
     return parser
 
@@ -169,13 +169,13 @@ def compare_parser() -> Parser:
         "--pivot",
         nargs=2,
         metavar=("ROW", "COLUMN"),
-        help="table of means: a row and a column for each value of two keys",
+        help="table of means: a row for each value of the key ROW, a column for each of COLUMN",
     )
     add("--allow-mixed-data", action="store_true", help="allow runs on different datasets or files")
     add(
         "--format",
         choices=tuple(SUFFIXES.values()),
-        help="format of the output (default: that of the suffix of --out, else table)",
+        help="format of the output (default: selected by the suffix of --out, or else table)",
     )
     add(
         "--keep-formulas",
@@ -203,14 +203,14 @@ def report_parser() -> Parser:
 def diff_parser() -> Parser:
     """Return the parser of ``nnopt diff``."""
     description = (
-        "Compare two runs: different keys of the configuration, data, versions and machine, the "
+        "Compare two runs: the keys that differ (configuration, data, versions, machine), the "
         "metrics, and the weights of each layer."
     )
     parser = make_parser("diff", description)
     add = parser.add_argument
     add("a", metavar="A", help="the folder of a run")
     add("b", metavar="B", help="the folder of another run")
-    add("--weights", choices=("best", "last"), default="best", help="the epoch of the weights")
+    add("--weights", choices=("best", "last"), default="best", help="compare weights of this epoch")
     add("--out", metavar="DIR", help="draw the weights: DIR/weights.png and DIR/weights.svg")
     return parser
 
@@ -254,7 +254,7 @@ def _add_metric(parser: Parser) -> None:
         "--metric",
         action="append",
         metavar="NAME[,NAME]",
-        help="numbers of summary.json (default: test_accuracy)",
+        help="metrics from summary.json (default: test_accuracy)",
     )
 
 

@@ -105,8 +105,8 @@ def _resume_search(
 ) -> int:
     if options.retry_failed:
         raise ConfigError(
-            "--retry-failed: the sampler of a search has used the failed trials; run more trials "
-            "with hydra.sweeper.trials=N"
+            "--retry-failed does not apply to a search, whose sampler has used the failed trials; "
+            "run more trials with hydra.sweeper.trials=N"
         )
     from nnopt.sweeps.search.execute import plan_resumed_search, run_search  # imports Optuna
 

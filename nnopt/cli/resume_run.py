@@ -128,7 +128,7 @@ def _point(folder: Path, stored: Mapping[str, Any]) -> Point:
 
 
 def _with_overrides(point: Point, overrides: Sequence[str]) -> Point:
-    """Return the point with the overrides. Raises ConfigError for a key not in CHANGEABLE."""
+    """Apply overrides to a point. Raises ConfigError for a key that is not in CHANGEABLE."""
     if not overrides:
         return point
     with composing(None):
@@ -178,6 +178,6 @@ def _note_differences(checkpoint: Checkpoint, point: Point) -> None:
     launcher = SequentialConfig("sequential")
     if others := differences([checkpoint.summary], threads, launcher):
         console.note(
-            f"note: the run began with {', '.join(others)}; its numbers may differ from those of "
-            "an uninterrupted run in the last digits"
+            f"note: the run began with {', '.join(others)}; the last digits of its numbers may "
+            "differ from an uninterrupted run"
         )

@@ -134,7 +134,7 @@ def note_missing_plots(points: Iterable[Point], count: int) -> None:
     """Print a note if ``plots=auto`` draws no plots of points in a sweep of ``count`` points."""
     if count > MAX_POINTS_WITH_PLOTS and any(point.config.plots == "auto" for point in points):
         console.note(
-            "note: only the plots of the sweep are drawn; plots=true adds those of each point"
+            "note: only the plots of the sweep are drawn; plots=true adds the plots of each point"
         )
 
 

@@ -81,7 +81,7 @@ def read_conf_file(
 
 
 def settings_of(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, Any]]:
-    """Yield the line number and the value of each line in a file that sets a key.
+    """Find a key in a file. Yield the number and the value of each line that sets the key.
 
     ``keys`` are the parts of the dotted key. For a list or a map, the yielded value is ``...``. A
     line that sets a parent key to a scalar is included. In the file, dots may join parts of the
@@ -169,7 +169,7 @@ def _unsupported_hydra_keys(node: Node) -> Iterator[tuple[str, int]]:
 
 
 def _default_problems(path: Path, node: Node, own_groups: Container[str]) -> Iterator[str]:
-    """Yield the problems of a list of defaults. Groups of ``own_groups`` need ``override``."""
+    """Yield the problems of a list of defaults, such as a missing word ``override``."""
     if not isinstance(node, SequenceNode):
         yield f"{shown_path(path)}, line {line_of(node)}: defaults must be a list, such as [none]"
         return

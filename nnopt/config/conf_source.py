@@ -160,7 +160,7 @@ SWEPT = ("", "hydra.sweeper.params.", "hydra.sweeper.grids.")
 
 
 def with_location(problem: str) -> str:
-    """Return a problem with the location of the refused value, if a user's file sets this value."""
+    """Add the location of the refused value to a problem, if a user's file sets the value."""
     if not isinstance(problem, Problem):
         return problem
     key, value = problem.key.partition("[")[0], problem.value
@@ -224,7 +224,7 @@ def _flat(value: Any) -> Iterator[Any]:
 def with_defaults_location(
     problem: str, groups: Collection[str], is_group: Callable[[str], bool]
 ) -> str:
-    """Return Hydra's message about an entry of a list of defaults, with the file and the line.
+    """Add the file and the line to Hydra's message about an entry of a list of defaults.
 
     If ``is_group`` does not find the group of the entry, the message suggests the most similar
     name in ``groups``.

@@ -224,7 +224,7 @@ def override_text(override: Override) -> str:
 
 
 def concerns_files(override: Override) -> bool:
-    """Return whether Hydra needs an override: it chooses a file or sets a key of Hydra."""
+    """Return whether an override chooses a file of a group or sets a key of Hydra."""
     return override.key_or_group in config_groups() or is_hydra_setting(override)
 
 

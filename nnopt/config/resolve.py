@@ -152,7 +152,7 @@ class _ComposedFiles:
         return frozenset(keys)
 
     def _affects_references(self, settings: Mapping[str, Any]) -> bool:
-        """Return whether interpolations must be resolved again after setting these values."""
+        """Return whether interpolations must be resolved again after ``settings`` are applied."""
         if self._references is None or any("${" in x or x == "???" for x in _texts(settings)):
             return True
         pairs = ((f"{key}.", f"{name}.") for key in settings for name in self._references)

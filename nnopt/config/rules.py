@@ -31,7 +31,7 @@ Rule = Callable[[Config], Iterator[str]]
 
 
 def cross_field_problems(config: Config, incomplete: bool = False) -> list[str]:
-    """Return the problems of combinations of values, one line each.
+    """Return the problems that ``VALUE_RULES`` and ``RULES`` find, one line each.
 
     In an ``incomplete`` configuration, refused values are None. Rules that need a refused value are
     skipped.

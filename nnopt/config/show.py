@@ -61,7 +61,7 @@ def print_config(plan: Plan, options: Namespace) -> None:
     if options.cfg in ("job", "all"):
         shown |= plan.points[0].container
         if len(plan.points) > 1:
-            console.note(f"note: the first of {len(plan.points):,} points")
+            console.note(f"note: this is the first of {len(plan.points):,} points")
     package = options.package
     if package in (None, "_global_"):
         print(to_yaml(shown), end="")

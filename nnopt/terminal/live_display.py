@@ -33,8 +33,8 @@ class LiveDisplay:
     mode="curves" and a terminal that can show them. The bar represents ``total`` units of work, and
     the text ``counter`` is to its left. Without ``total``, there is no bar. Only calls of ``draw``
     and ``advance`` redraw the live part. In a pipe, a file or a dumb terminal, or with mode="none",
-    only the permanent lines are written. On closing, ``final_line`` is printed. The curves remain
-    above this line; if it is empty, they are removed::
+    only the permanent lines are written. On closing, ``final_line`` is printed, and the curves
+    remain above it. If ``final_line`` is empty, the curves are removed::
 
         with LiveDisplay("curves", total=1200, counter="epoch  1/60") as display:
             display.add_epoch(row)

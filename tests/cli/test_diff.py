@@ -44,7 +44,7 @@ def test_diff_shows_differences(nnopt: Run, capsys: Captured) -> None:
         "test_accuracy 0.5 0.5 0",
         "train_seconds – 2 –",
         "dense1.weight 1x2 5 10 5 1.0000",
-        "not in both, or of different shapes: dense1.bias, dense2.bias",
+        "arrays that differ in shape or are not in both files: dense1.bias, dense2.bias",
     ):
         assert line in lines
     assert not any(line.startswith(("epochs", "architecture")) for line in lines)

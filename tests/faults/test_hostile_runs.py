@@ -381,7 +381,7 @@ def test_diff_of_different_architectures_lists_few_arrays(
     deep = f"architecture.hidden={[3] * 12}".replace(" ", "")
     attempt(*arguments, "hydra.run.dir=b", deep).is_done()
     printed = attempt("diff", "a", "b")
-    printed.is_done("not in both, or of different shapes: dense1.weight", "more")
+    printed.is_done("arrays that differ in shape or are not in both files: dense1.weight", "more")
 
 
 def test_read_weights_gives_same_arrays_as_numpy(sent: Path) -> None:
