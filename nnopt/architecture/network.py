@@ -17,7 +17,7 @@ BYTES_PER_PARAMETER = 16  # weight, gradient and two optimizer states in float32
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network, from the shape of one sample to one output per class."""
+    """A network that turns a sample of ``input_shape`` into one output per class."""
 
     input_shape: Shape
     classes: int

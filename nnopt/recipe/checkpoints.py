@@ -84,7 +84,7 @@ class CheckpointWriter:
             try:
                 yield
             except (KeyboardInterrupt, SystemExit, TimeLimitError):
-                if self._postponed.was_raised:  # else it was raised within a step
+                if self._postponed.was_raised:  # else the interruption was raised within a step
                     self._try_to_write(None)
                 raise
             if interval is not None:

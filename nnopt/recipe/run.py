@@ -87,7 +87,7 @@ def run(
 
 @dataclass(frozen=True)
 class Model:
-    """The network of a run, and its initial weights and running statistics by full name."""
+    """The network of a run. ``initial``: full name -> initial parameter or running statistic."""
 
     config: Config
     prepared: Prepared

@@ -57,7 +57,7 @@ def check_point(point: Point) -> None:
     """Raise ValueError unless the point's id matches its configuration and paths are absolute."""
     config = point.config
     own, given = point_id(config), point.id
-    if isinstance(config.dataset, CsvConfig):  # its id depends on the original working directory
+    if isinstance(config.dataset, CsvConfig):  # the id depends on the original working directory
         own, given = own.rpartition("-")[0], given.rpartition("-")[0]
     if own != given:
         raise ValueError(f"the id of point {point.id} does not match its configuration")

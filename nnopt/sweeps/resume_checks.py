@@ -139,7 +139,7 @@ def _is_inside(path: str | None, folder: Path) -> bool:
 def note_differences(
     states: Iterable[PointState], threads: Sequence[ThreadChoice], launcher: LauncherConfig
 ) -> None:
-    """Print a note if finished points used other versions, another processor or other threads.
+    """Print a note if finished points used other versions, processors or numbers of threads.
 
     The results of the points to run may then differ in the last digits. ``threads`` and
     ``launcher`` belong to the points to run.
@@ -157,7 +157,7 @@ def differences(
     threads: Sequence[ThreadChoice],
     launcher: LauncherConfig,
 ) -> list[str]:
-    """Return versions, processors and threads in summaries that differ from this process.
+    """Return how versions, processors and threads of summaries differ from those of this process.
 
     ``threads`` and ``launcher`` belong to the points that this process runs.
     """

@@ -1,1 +1,1 @@
-"""Training: the loop, learning rates, early stopping, averages of weights, and their checks."""
+"""Training: the loop, learning rates, early stopping, averages of weights, and checks."""

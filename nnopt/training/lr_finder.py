@@ -279,7 +279,7 @@ def _advice_without_drop(
 def measure_loss_drop(curve: LrCurve) -> LossDrop:
     """Return the drop of the loss; all values are NaN if the first loss is not finite.
 
-    The start is the mean over the first tenth of the steps, at most up to the minimum.
+    The start is the mean over the first tenth of the steps, without steps after the minimum.
     """
     first = curve.losses[: max(1, min(len(curve.losses) // 10, curve.lowest + 1))]
     with np.errstate(invalid="ignore"):

@@ -35,7 +35,7 @@ START_SECONDS = 120.0
 """Maximum time for the start of a worker, which is slow on a busy machine or a slow disk."""
 
 MAX_STDERR_BYTES = 64 * 1024
-"""Maximum size of a worker's stderr that is copied to the log of its point."""
+"""Maximum number of bytes of stderr that are copied to the log of a point."""
 
 # A worker gets the import path of this process, so that both import the same modules.
 PROGRAM = (
@@ -71,7 +71,7 @@ class Worker:
 
 
 class _Pool:
-    """The workers of one sweep. A thread of this process receives the messages of a worker."""
+    """The workers of one sweep. For each worker, a thread of this process receives its messages."""
 
     def __init__(self, config: PoolConfig) -> None:
         self._config = config
@@ -183,7 +183,7 @@ class _Pool:
         return [record_lost_task(task, "failed", error)]
 
     def _stop(self, workers: Sequence[Worker], status: str, error: str) -> list[TaskResult]:
-        """Let points write their results, then kill the workers after GRACE_SECONDS or Ctrl-C."""
+        """Terminate workers, and kill those that still run after GRACE_SECONDS or Ctrl-C."""
         deadline = time.monotonic() + GRACE_SECONDS
         try:
             for worker in workers:

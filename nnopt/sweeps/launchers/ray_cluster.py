@@ -76,7 +76,7 @@ def run_on_ray(tasks: Iterable[Task], config: RayConfig) -> Generator[TaskResult
                 running[reference] = task, time.monotonic()
             if not running:
                 return
-            # If Ray waited, it would turn the SystemExit of a signal handler into its own error.
+            # A longer timeout would turn the SystemExit of a signal handler into an error of Ray.
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0)
             if not ended:
                 time.sleep(POLL_SECONDS)
@@ -98,7 +98,7 @@ def _room(config: RayConfig) -> int:
 
 
 def _points_on(resources: dict[str, float], config: RayConfig) -> int:
-    """Return the number of points that these resources of a node or cluster allow at once."""
+    """Return how many points can run at once with the resources of a node or cluster."""
     fitting = resources.get("CPU", 0) // config.threads
     if config.gpus:
         fitting = min(fitting, resources.get("GPU", 0) // config.gpus)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
 POLL_SECONDS = {"local": 0.1, "slurm": 2.0}
-"""Pause between two checks of the files of jobs. submitit queries SLURM at growing intervals."""
+"""Pause between two checks for ended jobs. submitit queries SLURM itself at growing intervals."""
 
 SIGNAL_SECONDS = 30
 """Time between submitit's signal and the limit of a job. SLURM may send the signal 60 s earlier."""

@@ -30,7 +30,7 @@ from nnopt.terminal.live_display import ProgressMode
 MAX_TRIALS = 5  # maximum number of trials in the table of the best trials
 
 UNSET_KEYS = {"experiment", "ablation", "seed", *WITHOUT_EFFECT} - {"data"}
-"""Keys and groups that the printed command for a rerun of the best trial does not set."""
+"""Keys and groups that are left out of the printed command for a rerun of the best trial."""
 
 
 class SearchProgress(PointsProgress):
@@ -168,7 +168,7 @@ def best_trials(run: SearchRun) -> list[FrozenTrial]:
 
 
 def overrides_of(container: Mapping[str, Any]) -> Iterator[str]:
-    """Yield overrides that reproduce a configuration without an experiment or ablation file.
+    """Yield overrides that reproduce a configuration, but select no experiment or ablation file.
 
     The seed, and keys that do not change the results, are omitted. Must be called within
     ``composing``.

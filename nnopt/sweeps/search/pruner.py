@@ -53,7 +53,7 @@ class PrunerCallback:
 
     @cached_property
     def _reported(self) -> int:
-        """The last epoch of the trial that an earlier process, now killed, reported."""
+        """The last epoch of the trial that an earlier, killed process reported, or 0."""
         return self._frozen_trial.last_step or 0
 
     def _forget_rung(self, value: float) -> None:
