@@ -123,7 +123,7 @@ class Reader:
         key: str,
         bounds: Mapping[str, Any] = NO_BOUNDS,
     ) -> Any:
-        """Return a value of the type ``kind``, or None if it has another type or is out of range.
+        """Convert a value to the type ``kind``, or None if it has another type or is out of range.
 
         ``bounds`` maps attributes of ``Range`` to the bounds of a number.
         """
@@ -160,7 +160,7 @@ class Reader:
                 self.refuse(key, item, f"needs {text.allowed}")
 
     def _read_entries(self, entries: Entries, container: Any, key: str) -> Any:
-        """Return a map whose values are texts, whole numbers or true."""
+        """Check and return a map whose values must be texts, whole numbers or true."""
         if not isinstance(container, Mapping):
             example = f"{{{min(entries.keys)}: VALUE}}"
             return self.refuse(key, container, f"needs a map, such as {example}")

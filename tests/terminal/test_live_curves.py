@@ -284,7 +284,7 @@ def test_progress_none_draws_nothing_on_a_terminal(terminal: Terminal) -> None:
     assert terminal.getvalue() == ""
 
 
-def test_display_drawing_takes_a_small_fraction_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_of_display_takes_a_small_fraction_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The display is refreshed less often if a refresh takes long."""
     now = 0.0
     spent = 0.0
@@ -322,7 +322,7 @@ def test_live_curves_that_fail_do_not_stop_training(
     assert "planted" in caplog.text
 
 
-def test_live_curves_run_on_a_pseudo_terminal(workplace: Path) -> None:
+def test_live_curves_are_drawn_on_a_pseudo_terminal(workplace: Path) -> None:
     """Plotext and tensorboard are imported only if requested."""
     program = """
 import sys
