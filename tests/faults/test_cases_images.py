@@ -201,9 +201,16 @@ def test_known_keys_are_listed_in_a_stable_order(
     assert "unknown" in message or "known:" in message
 
 
+def results(run: Path) -> dict[str, Any]:
+    """Return the test metrics of a run and the content of each of its weight files."""
+    summary = json.loads((run / "summary.json").read_text())
+    metrics = {key: summary[key] for key in ("test_loss", "test_accuracy")}
+    return metrics | {path.name: path.read_bytes() for path in run.glob("model_*.npz")}
+
+
 @pytest.mark.parametrize("damage", ["cut short", "replaced", "deleted"])
 @pytest.mark.parametrize("is_mapped", [True, False])
-def test_run_with_cache_file_changed_meanwhile_succeeds_or_is_refused(
+def test_run_with_cache_file_changed_meanwhile_has_same_results_or_is_refused(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -215,6 +222,8 @@ def test_run_with_cache_file_changed_meanwhile_succeeds_or_is_refused(
     write_idx(workplace / "data")
     if is_mapped:
         monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)
+    overrides = "dataset=mnist", f"backend={backend}", "epochs=4", "batch_size=4", "plots=false"
+    attempt("run", *overrides, "hydra.run.dir=expected").is_done()
     _decode.cache_clear()
     real, calls = Part.check_file, iter(range(1000))
 
@@ -232,8 +241,7 @@ def test_run_with_cache_file_changed_meanwhile_succeeds_or_is_refused(
 
     monkeypatch.setattr(Part, "check_file", check_file)
     monkeypatch.setattr(numpy_loader, "EVALUATION_BATCH_SIZE", 8)
-    overrides = "dataset=mnist", "epochs=4", "batch_size=4", "plots=false", "hydra.run.dir=out"
-    result = attempt("run", *overrides, f"backend={backend}")
+    result = attempt("run", *overrides, "hydra.run.dir=out")
     if is_mapped and damage == "cut short":
         result.is_refused(3, "truncated to 0 bytes while it was in use")
         summary = json.loads((workplace / "out/summary.json").read_text())
@@ -241,6 +249,7 @@ def test_run_with_cache_file_changed_meanwhile_succeeds_or_is_refused(
         assert (workplace / "out/model_last.npz").exists()
     else:
         result.is_done()
+        assert results(workplace / "out") == results(workplace / "expected")
 
 
 def test_data_list_escapes_names(attempt: Command, workplace: Path) -> None:
