@@ -55,6 +55,7 @@ def test_run_on_busy_machine_notes_thread_choice_once(
 ) -> None:
     result = attempt("run", f"backend={backend}", *QUICK, "backend.threads=2", "hydra.run.dir=a")
     result.is_done("other processes use 1.9 of the 2 cores", "backend.threads=1")
+    assert (result.out + result.err).count("other processes use") == 1
     found = threads_of(workplace / "a")
     assert (found["used"], found["chosen_by"]) == (2, "backend.threads")
 
