@@ -215,7 +215,9 @@ def test_max_norm_of_overflowing_weight_is_nan(make_network: MakeNetwork, backen
 # norms --------------------------------------------------------------------------------------------
 
 
-def normalize(backend: str, make_network: MakeNetwork, layer: Any, x: Array, **options: Any) -> Any:
+def train_norm_layer(
+    backend: str, make_network: MakeNetwork, layer: Any, x: Array, **options: Any
+) -> Any:
     """Return a network with a norm layer after one training step with a learning rate of 0.
 
     All entries of the network's arrays start as 1, except in the arrays given by ``options``.
@@ -249,7 +251,7 @@ def test_norm_layer_of_large_values_is_finite(
     make_network: MakeNetwork, backend: str, name: str, scale: float
 ) -> None:
     layer, x = NORMS[name]
-    network = normalize(backend, make_network, layer, scale * x)
+    network = train_norm_layer(backend, make_network, layer, scale * x)
     assert np.isfinite(network.read_steps().losses).all()
     assert all(np.isfinite(array).all() for array in network.arrays().values())
 
@@ -260,7 +262,7 @@ def test_norm_layer_with_overflowing_variance_is_not_finite(
     make_network: MakeNetwork, backend: str, name: str
 ) -> None:
     layer, x = NORMS[name]
-    network = normalize(backend, make_network, layer, 1e21 * x)
+    network = train_norm_layer(backend, make_network, layer, 1e21 * x)
     losses = network.read_steps().losses
     arrays = network.arrays()
     assert not np.isfinite(losses).all() or not all(np.isfinite(a).all() for a in arrays.values())

@@ -40,7 +40,7 @@ def images(count: int = 16) -> tuple[Tensor, Tensor]:
     return torch.tensor(x), torch.tensor(rng.integers(0, 4, count))
 
 
-def formats_seen(network: TorchNetwork, x: Tensor) -> dict[str, torch.dtype]:
+def output_dtypes(network: TorchNetwork, x: Tensor) -> dict[str, torch.dtype]:
     """Train for one step, and return the dtype of each layer's output."""
     seen: dict[str, torch.dtype] = {}
     for name, module in network.module.named_children():
@@ -89,7 +89,7 @@ def test_memory_format_changes_no_result(make_network: MakeNetwork) -> None:
 def test_bf16_training_computes_only_products_in_16_bits(make_network: MakeNetwork) -> None:
     network = make_network("torch", CONV, IMAGE, **SINGLE, **{"backend.precision": "bf16"})
     x, _ = images()
-    seen = formats_seen(network, x)
+    seen = output_dtypes(network, x)
     assert seen["conv2d1"] == seen["dense1"] == torch.bfloat16
     assert {p.dtype for p in network.module.parameters()} == {torch.float32}
     assert {array.dtype for array in network.gradient_arrays().values()} == {np.dtype("float32")}
@@ -99,7 +99,7 @@ def test_bf16_training_computes_only_products_in_16_bits(make_network: MakeNetwo
 
 def test_full_precision_computes_in_float32(make_network: MakeNetwork) -> None:
     network = make_network("torch", CONV, IMAGE, **SINGLE)
-    assert set(formats_seen(network, images()[0]).values()) == {torch.float32}
+    assert set(output_dtypes(network, images()[0]).values()) == {torch.float32}
 
 
 def test_layer_outputs_have_the_precision_of_predictions(make_network: MakeNetwork) -> None:
@@ -117,7 +117,7 @@ def test_bf16_training_ends_near_float32(make_network: MakeNetwork) -> None:
         assert_allclose(narrow[name], array, rtol=0.1, atol=0.02)
 
 
-def scaled(make_config: MakeConfig) -> Precision:
+def fp16_precision(make_config: MakeConfig) -> Precision:
     """Return a ``Precision`` that scales the loss for fp16. Loss scaling works on any device."""
     backend = make_config(backend="torch").backend
     assert isinstance(backend, TorchConfig)
@@ -125,7 +125,7 @@ def scaled(make_config: MakeConfig) -> Precision:
 
 
 def test_fp16_scales_the_loss_up_and_the_gradients_back(make_config: MakeConfig) -> None:
-    precision, w = scaled(make_config), nn.Parameter(torch.tensor([3.0]))
+    precision, w = fp16_precision(make_config), nn.Parameter(torch.tensor([3.0]))
     optimizer = torch.optim.SGD([w], 0.5)
     precision.backward((2 * w).sum())
     assert w.grad is not None
@@ -137,7 +137,7 @@ def test_fp16_scales_the_loss_up_and_the_gradients_back(make_config: MakeConfig)
 
 
 def test_fp16_overflow_skips_step_and_reduces_scale(make_config: MakeConfig) -> None:
-    precision, w = scaled(make_config), nn.Parameter(torch.tensor([3.0]))
+    precision, w = fp16_precision(make_config), nn.Parameter(torch.tensor([3.0]))
     optimizer = torch.optim.SGD([w], 0.5)
     precision.backward((w * 1e38).sum())
     precision.unscale(optimizer)
