@@ -1,4 +1,4 @@
-"""Buffers that several threads request at the same time, and buffers of several sizes."""
+"""Buffers that several threads request at the same time."""
 
 from __future__ import annotations
 
@@ -39,12 +39,3 @@ def test_buffers_requested_by_several_threads_are_distinct() -> None:
 
     with ThreadPoolExecutor(THREADS) as pool:
         assert all(pool.map(fill, range(THREADS)))
-
-
-def test_buffers_of_smaller_shape_share_memory_of_larger_shape() -> None:
-    buffers = Buffers()
-    small = buffers("y", (2, 3), np.float32)
-    large = buffers("y", (4, 3), np.float32)
-    assert not np.shares_memory(small, large)
-    assert np.shares_memory(buffers("y", (2, 3), np.float32), large)
-    assert buffers("y", (4, 3), np.float32) is large
