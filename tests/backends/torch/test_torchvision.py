@@ -180,7 +180,7 @@ def test_small_and_grey_images_are_accepted(
     assert sizes == {False: (16, 16), True: (32, 32)}
 
 
-def test_two_steps_lower_the_loss(vision: Callable[..., Config]) -> None:
+def test_three_steps_lower_the_loss(vision: Callable[..., Config]) -> None:
     """Repeating the training gives the same bits. No step uses the global random generator."""
     config = vision("mobilenet_v3_small", optimizer="sgd")
     architecture = described(config)
