@@ -235,5 +235,5 @@ def _notes(settings: Sequence[Setting]) -> list[str]:
         counts = ", ".join(f"{count} {status}" for status, count in left_out.items())
         notes.append(f"left out of every mean: {counts}")
     if repeated := sum(setting.repeated for setting in settings):
-        notes.append(f"{repeated} runs repeat a setting and seed; the newest one counts")
+        notes.append(f"runs left out because a newer run has the same setting and seed: {repeated}")
     return notes

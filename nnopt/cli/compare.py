@@ -18,7 +18,7 @@ from nnopt.analysis.same_data import (
     with_unified_file_names,
 )
 from nnopt.analysis.settings import Condition, known_keys, read_condition
-from nnopt.analysis.tabulate import check_pivot, pivot, records, tabulate
+from nnopt.analysis.tabulate import check_pivot, counted, pivot, records, tabulate
 from nnopt.cli.parsers import compare_parser, metric_names
 from nnopt.errors import ConfigError, DataError, suggest
 from nnopt.io.atomic_files import shown, write_text
@@ -127,13 +127,13 @@ def _compare(options: argparse.Namespace, found: RunIndex) -> tuple[Comparison, 
 def _notes(found: RunIndex) -> list[str]:
     """Return notes on the numbers of points without results."""
     running = sum(map(is_held, found.unfinished))
-    notes = {
-        "left out: {} still running": running,
-        "left out: {} interrupted": len(found.unfinished) - running,
-        "left out: {} points that have no folder": found.missing,
-        "left out: {} points that have not started": found.pending,
-    }
-    return [note.format(count) for note, count in notes.items() if count]
+    counts = [
+        (running, "run", "still running"),
+        (len(found.unfinished) - running, "run", "interrupted"),
+        (found.missing, "point", "without a folder"),
+        (found.pending, "point", "not started"),
+    ]
+    return [f"left out: {counted(count, noun)} {state}" for count, noun, state in counts if count]
 
 
 def _filtered(found: RunIndex, conditions: Sequence[Condition]) -> list[Run]:

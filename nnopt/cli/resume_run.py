@@ -95,8 +95,8 @@ def resume_run(folder: Path, options: Namespace) -> int:
             raise ResumeError(f"{error}; --restart starts over") from error
         if stored["status"] == "done" and not options.restart:
             raise ResumeError(
-                f"{shown(folder)} is finished, and it has no checkpoint: the length can change "
-                "only with checkpoint.keep=true; start a new run"
+                f"{shown(folder)} is finished, and it has no checkpoint: only a run that was "
+                "started with checkpoint.keep=true can be trained longer; start a new run"
             )
         prepare_all([safe])
         reason = "" if options.restart else f"{console.short(folder)} has no checkpoint; "

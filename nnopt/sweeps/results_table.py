@@ -88,7 +88,8 @@ class ResultsTable:
         try:
             return read_sweep(self.folder, self._sweep)
         except ResumeError as error:
-            log.warning("%s; %s is written again from memory", error, MANIFEST)
+            reason = str(error).partition(";")[0]  # without the remedy
+            log.warning("%s; %s is written again from memory", reason, MANIFEST)
             write_sweep(self._sweep)
             return self._sweep
 

@@ -121,8 +121,8 @@ def test_compare_reports_damaged_and_unfinished_runs(
     assert "sgd-0.5-1/summary.json is damaged" in captured.err
     assert len(captured.err.splitlines()) == 1
     assert "1 diverged" in captured.out
-    assert "left out: 1 interrupted" in captured.out
-    assert "left out: 1 points that have not started" in captured.out
+    assert "left out: 1 run interrupted" in captured.out
+    assert "left out: 1 point not started" in captured.out
     assert "7 runs, 3 settings" in captured.out
 
 
@@ -137,8 +137,8 @@ def test_compare_reports_point_without_folder(
     (sweep / "results.csv").write_text("\n".join(["id,status", *rows, "later,pending", ""]))
     assert nnopt("compare", "sweep") == 0
     out = capsys.readouterr().out
-    assert "left out: 1 points that have no folder" in out
-    assert "left out: 1 points that have not started" in out
+    assert "left out: 1 point without a folder" in out
+    assert "left out: 1 point not started" in out
 
 
 @pytest.mark.parametrize(

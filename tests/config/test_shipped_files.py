@@ -250,23 +250,6 @@ def test_search_file_composes_and_builds_samples(name: str) -> None:
         assert_builds(point)
 
 
-@pytest.mark.parametrize(
-    ("folder", "records"),
-    [
-        ("hydra/sweeper", schema.PLUGINS["hydra.sweeper"]),
-        ("hydra/launcher", schema.PLUGINS["hydra.launcher"]),
-    ],
-)
-def test_keys_of_sweeper_and_launcher_files_equal_dataclass_fields(
-    folder: str, records: dict[str, type]
-) -> None:
-    assert set(of_group(folder)) == set(records)
-    for name, record in records.items():
-        container = load_group_file(f"{folder}/{name}.yaml")
-        assert container["name"] == name
-        assert set(container) == {field.name for field in fields(record)}
-
-
 @pytest.mark.parametrize("name", [name for name in ABLATIONS if name not in SEARCHES])
 def test_ablation_composes_and_builds_all_points(name: str) -> None:
     plan = make_plan([f"ablation={name}"])

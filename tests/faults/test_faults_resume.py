@@ -599,7 +599,7 @@ REFUSED = {
         "early stopping has ended the training",
     ),
     "max_steps": (["max_steps=5", *KEPT], "max_steps = 5 has ended the last epoch"),
-    "not kept": (["epochs=4"], "the length can change only with checkpoint.keep=true"),
+    "not kept": (["epochs=4"], "started with checkpoint.keep=true can be trained longer"),
 }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -132,9 +132,10 @@ def test_write_arrays_larger_than_the_file_size_limit_are_refused(tmp_path: Path
             st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_]),
             hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
         ),
-        max_size=4,
+        max_size=8,
     )
 )
+@settings(max_examples=40)
 def test_write_arrays_are_read_back_bit_by_bit(
     arrays: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -195,11 +196,14 @@ def test_write_json_nan_becomes_null(tmp_path: Path) -> None:
     }
 
 
-@given(text=st.text())
-def test_write_json_any_text_is_kept(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(texts=st.lists(st.text(), max_size=20))
+@settings(max_examples=25)
+def test_write_json_any_texts_are_kept(
+    texts: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("json") / "a.json"
-    write_json(path, {"text": text})
-    assert json.loads(path.read_text(encoding="utf-8")) == {"text": text}
+    write_json(path, {"texts": texts})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"texts": texts}
 
 
 def test_write_json_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:

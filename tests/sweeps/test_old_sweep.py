@@ -128,7 +128,7 @@ def test_compare_old_and_new_sweep_finds_same_settings(
     assert nnopt("compare", "old", "new") == 0
     table = capsys.readouterr().out
     assert "4 runs, 4 settings" in table
-    assert "2 runs repeat a setting and seed" in table
+    assert "a newer run has the same setting and seed: 2" in table
     assert "drop_last" in table
     assert "schedule.gamma" in table
 
