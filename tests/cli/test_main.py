@@ -228,12 +228,12 @@ def test_numpy_runs_import_no_torch(start_nnopt: Start, workplace: Path) -> None
     assert len(list(workplace.glob("outputs/runs/*/plots/*.png"))) >= 4
 
 
-def test_python_m_nnopt_equals_the_command(workplace: Path) -> None:
+def test_python_m_nnopt_equals_the_command(nnopt: Run, capsys: Captured, workplace: Path) -> None:
     for arguments, code in ((["version"], 0), (["rnu"], 2)):
+        assert nnopt(*arguments) == code
         command = [sys.executable, "-m", "nnopt", *arguments]
         result = subprocess.run(command, cwd=workplace, capture_output=True, text=True)
-        assert result.returncode == code
-    assert "rnu" in result.stderr
+        assert (result.returncode, result.stdout, result.stderr) == (code, *capsys.readouterr())
 
 
 def test_closed_pipe_does_not_stop_training(workplace: Path) -> None:
