@@ -92,6 +92,8 @@ def test_run_dir_sets_folder(nnopt: Run, workplace: Path, capsys: Captured) -> N
 def test_run_dir_that_is_empty_is_used(nnopt: Run, workplace: Path) -> None:
     (workplace / "empty").mkdir()
     assert nnopt("run", *SMALL, "hydra.run.dir=empty") == 0
+    assert summary_of(workplace / "empty")["status"] == "done"
+    assert [path.name for path in workplace.iterdir()] == ["empty"]
 
 
 @pytest.mark.parametrize("obstacle", ["file", "below a file"])
@@ -212,9 +214,12 @@ def test_run_with_impossible_batches_is_refused(
     assert list(workplace.iterdir()) == []
 
 
-def test_run_that_drops_last_batch_of_one_trains(nnopt: Run) -> None:
+def test_run_that_drops_last_batch_of_one_trains(nnopt: Run, workplace: Path) -> None:
+    """Each of the two epochs has 48 samples and one step."""
     overrides = ["regularizer.norm=batch", "batch_size=47", "drop_last=true"]
-    assert nnopt("run", *SMALL, *overrides) == 0
+    assert nnopt("run", *SMALL, *overrides, "hydra.run.dir=here") == 0
+    summary = summary_of(workplace / "here")
+    assert (summary["status"], summary["epochs"], summary["steps"]) == ("done", 2, 2)
 
 
 def test_run_that_diverges_has_exit_code_5(nnopt: Run, workplace: Path, capsys: Captured) -> None:
