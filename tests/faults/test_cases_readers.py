@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -161,8 +164,11 @@ def test_run_with_one_class_has_loss_zero_without_sign(
     (workplace / "a.csv").write_text("a,label\n" + "".join(f"{i},x\n" for i in range(20)))
     overrides = ["dataset=csv", "dataset.train=a.csv", "data.root=.", f"backend={backend}"]
     result = attempt("run", "epochs=1", "max_steps=1", "hydra.run.dir=a", "plots=false", *overrides)
+    result.is_done()
     assert "-0" not in result.out
-    assert "test loss" in result.out
+    assert re.search(r"^  test loss +0\.0000$", result.out, re.MULTILINE)
+    loss = json.loads((workplace / "a" / "summary.json").read_text())["test_loss"]
+    assert (loss, math.copysign(1, loss)) == (0, 1)
 
 
 # control characters ------------------------------------------------------------------------------
