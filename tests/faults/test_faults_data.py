@@ -140,6 +140,7 @@ def test_run_that_learns_gives_no_warning(attempt: Command, backend: str) -> Non
     """A run of one step, which cannot learn, gives no warning either."""
     for overrides in (["epochs=20"], ["epochs=1", "max_steps=1"]):
         result = attempt("run", f"backend={backend}", *overrides, "plots=false")
+        result.is_done("test accuracy")
         assert "above chance" not in result.out + result.err
 
 
