@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import Attempt, Command, Trap, temporary_files
 
@@ -220,20 +222,35 @@ def test_run_suspended_and_continued_gives_equal_bits(
     assert weights(workplace / "stopped") == weights(workplace / "whole")
 
 
-@pytest.mark.parametrize("count", range(1, 9))
+WRITTEN = (
+    *("summary.json", "config.yaml", *["metrics.csv"] * 5, "model_last.npz", "model_best.npz"),
+)
+"""The file of each write of a run. metrics.csv is written with its header and four rows."""
+
+
+@pytest.mark.parametrize("count", range(1, 1 + len(WRITTEN)))
 def test_run_on_full_disk_leaves_no_partial_file(
     attempt: Command, workplace: Path, backend: str, trap: Trap, count: int
 ) -> None:
-    """One of eight writes fails: config.yaml, metrics.csv, its four rows, two weight files."""
+    """One of nine writes fails. Its file is absent, or has only the rows of earlier writes."""
 
     def full() -> None:
         raise OSError(28, "No space left on device")
 
     trap("os.fsync", count, full)
     result = attempt("run", f"backend={backend}", *TINY, "hydra.run.dir=run")
-    result.is_refused(6, "cannot write ", str(workplace / "run"), "is full", "bytes")
-    rows = workplace / "run" / "metrics.csv"
-    assert not rows.exists() or rows.read_bytes().endswith(b"\n")
+    file = workplace / "run" / WRITTEN[count - 1]
+    result.is_refused(6, f"cannot write {file}: ", "is full", "bytes")
+    if file.name == "summary.json":  # nnopt writes a summary again when a run fails
+        assert json.loads(file.read_text())["status"] == "failed"
+    elif file.name == "metrics.csv" and count > 3:
+        assert re.fullmatch(r"(.+\n)*", text := file.read_text())
+        assert text.count("\n") == count - 3
+    else:
+        assert not file.exists()
+    for path in (workplace / "run").glob("*.npz"):
+        with np.load(path) as weights:
+            assert all(np.isfinite(weights[name]).all() for name in weights.files)
 
 
 def test_run_without_disk_space_for_log_trains_to_the_end(
