@@ -29,6 +29,7 @@ weights:
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -71,11 +72,19 @@ def test_resume_sweep_of_earlier_code_accepts_new_values(
     assert [row["optimizer.lr"] for row in rows_of(old_sweep)] == ["0.1", "0.2", "0.3", "0.4"]
 
 
-@pytest.mark.parametrize("verb", ["compare", "report"])
-def test_compare_and_report_read_sweep_of_earlier_code(
-    nnopt: Callable[..., int], old_sweep: Path, verb: str
+def test_compare_and_report_show_results_of_earlier_code(
+    nnopt: Callable[..., int], old_sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert nnopt(verb, str(old_sweep)) == 0
+    done = [row for row in rows_of(old_sweep) if row["status"] == "done"]
+    assert nnopt("compare", str(old_sweep), "--format", "csv") == 0
+    table = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert [(row["optimizer.lr"], row["test_accuracy_mean"]) for row in table] == [
+        (row["optimizer.lr"], row["test_accuracy"]) for row in done
+    ]
+    assert nnopt("report", str(old_sweep)) == 0
+    page = (old_sweep / "report.html").read_text()
+    for row in done:
+        assert f'"test_accuracy":{float(row["test_accuracy"]):.6g},' in page
 
 
 FIRST_KEYS = Path(__file__).parent / "sweep_with_first_keys"
