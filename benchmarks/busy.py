@@ -5,8 +5,8 @@
 Each command runs at the same time as three processes that compute without pause, all on the first
 two cores that this process may use. The command is ``nnopt run experiment=mnist_mlp epochs=1``
 (784-256-128-10, batches of 128). Commands with default threads and with one thread take turns. For
-each backend, the median training time with default threads must be at most 1.6 times the one with
-one thread. Exits with 1 if it is longer.
+each backend, the median training time with default threads must be at most 1.6 times the median
+with one thread. Exits with 1 if it is longer.
 
 Training times are read from ``summary.json`` and exclude the start of Python and PyTorch. The
 column "command" contains the ratio of the times of whole commands.
@@ -53,7 +53,7 @@ def main() -> int:
     use_two_cores()
     print(f"{machine_line()}\n{options.load} busy processes on {CORES} cores")
     for backend in options.backends:
-        measure(backend, [])  # fills the cache of data and of imported files
+        measure(backend, [])  # fills nnopt's cache and the system's cache of files
     table = Table("backend", "default", "one thread", "ratio", "command", label_width=8)
     with busy_processes(options.load):
         for backend in options.backends:
@@ -82,7 +82,7 @@ def use_two_cores() -> None:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Run processes that only compute, until the end of the block."""
+    """Run processes that only compute, until the end of the ``with`` block."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(count):

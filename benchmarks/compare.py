@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def make_sweep(folder: Path) -> None:
-    """Train one run and copy it with other learning rates, seeds and random results."""
+    """Train one run, and copy it for each learning rate and seed, with a random accuracy."""
     first = folder / "first"
     run_nnopt("run", "epochs=1", f"hydra.run.dir={first}", cwd=folder)
     summary = json.loads((first / "summary.json").read_text("utf-8"))

@@ -104,13 +104,13 @@ def configure(case: Case, backend: str) -> Config:
 
 
 def nnopt_step(case: Case) -> Step:
-    """Return a step of nnopt's NumPy backend."""
+    """Return a function that runs a step of nnopt's NumPy backend."""
     config = configure(case, "numpy")
     return numpy_step(config, build_architecture(config, SHAPE, CLASSES), *batch(), LR)
 
 
 def pytorch_step(case: Case, memory_format: torch.memory_format) -> Step:
-    """Return a step of a usual hand-written PyTorch loop."""
+    """Return a function that runs a step of a usual hand-written PyTorch loop."""
     config = configure(case, "torch")
     architecture = build_architecture(config, SHAPE, CLASSES)
     model = build_sequential(architecture.layers, config).to_empty(device="cpu")
@@ -132,7 +132,7 @@ STEPS: dict[str, Callable[[Case], Step]] = {
 
 
 def memory_of(side: str, number: int) -> tuple[float, float]:
-    """Return the growth of a new process's peak memory in MB, in 20 steps and in 180 more steps.
+    """Return the growth in MB of a new process's peak memory until step 20, and after step 20.
 
     ``side`` is a key of ``STEPS``, and ``number`` is an index of ``CASES``.
     """
@@ -143,7 +143,7 @@ def memory_of(side: str, number: int) -> tuple[float, float]:
 def measure_memory(side: str, number: int) -> None:
     """Build and train a network in this child process, and print the growth of its peak memory."""
     torch.set_num_threads(THREADS)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory; imports raised it
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, which imports have raised
     before = peak()
     with threadpool_limits(THREADS):
         step = STEPS[side](CASES[number])

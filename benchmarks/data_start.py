@@ -112,7 +112,7 @@ def load(root: Path, read: bool) -> dict[str, float]:
 
 
 def write_tree(folder: Path, images: int) -> int:
-    """Write part/class/*.png with the same number of images per class; return the number in all."""
+    """Write equally many part/class/*.png for each part and class; return the number of images."""
     from nnopt.data.published import CINIC10
 
     contents = [png(seed) for seed in range(DISTINCT_IMAGES)]

@@ -88,7 +88,7 @@ PARTS = {
 
 
 def main() -> int:
-    """Print the table; return 1 if a bound is missed."""
+    """Print the table; return 1 if a target is missed."""
     parts, overrides, seeds = read_arguments("PART")
     if unknown := sorted(set(parts) - set(PARTS)):
         sys.exit(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")

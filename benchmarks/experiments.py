@@ -57,7 +57,7 @@ def main() -> int:
 def read_arguments(name: str) -> tuple[list[str], list[str], int]:
     """Return the names, the overrides and the number of seeds given on the command line.
 
-    The usage message shows ``name`` for the names.
+    ``name`` is the placeholder for a name in the usage message.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("arguments", nargs="*", metavar=f"{name} or KEY=VALUE")

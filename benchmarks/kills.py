@@ -90,7 +90,7 @@ SEARCH += ["hydra.sweeper.pruner=median", "hydra.sweeper.warmup_epochs=2"]
 FILES = "*.npz", "metrics.csv", "layers.csv", "summary.json", "results.csv", "search.journal"
 UNEQUAL = {"train_seconds", "total_seconds", "checkpoint_seconds", "peak_memory_mb"}
 UNEQUAL |= {"started", "finished", "interruptions", "files", "sha256"}
-"""Keys and columns that are not compared: times, memory, interruptions, and their checksums."""
+"""Keys and columns that are not compared: times, memory, interruptions, and checksums."""
 
 AT_WRITE, AGAIN = 0.3, 0.25
 """Fractions of kills: during a write, and within the first second of a resumed process."""
@@ -192,7 +192,7 @@ def print_row(table: Table, counts: Counter[str], *cells: str) -> None:
 
 
 def check(case: Case, rng: random.Random) -> Case:
-    """Run a case once without interruption, then with kills until it has ``case.kills`` of them."""
+    """Run a case once without interruption, then kill and resume its runs ``case.kills`` times."""
     case.folder.mkdir()
     whole, started = case.folder / "whole", time.monotonic()
     process = case.start(whole)
@@ -219,7 +219,7 @@ def check(case: Case, rng: random.Random) -> Case:
 
 
 def kill_often(case: Case, folder: Path, rng: random.Random) -> list[str]:
-    """Start a run, kill and resume it a few times, and report finished runs that changed."""
+    """Start a run, kill and resume it a few times; return messages about changed finished runs."""
     left = min(case.kills - case.counts["kills"], MAX_KILLS)
     done, problems = 0.0, list[str]()
     while left:
@@ -240,7 +240,7 @@ def kill_often(case: Case, folder: Path, rng: random.Random) -> list[str]:
         done += max(time.monotonic() - started - case.ready, 0)
         now = finished(folder)
         problems += [f"{path} has changed" for path in ended if now.get(path) != ended[path]]
-        if not was_killed:  # it ended before the kill: it is faster than the uninterrupted run
+        if not was_killed:  # the run ended before the kill, earlier than expected
             case.seconds = min(case.seconds, case.ready + done)
             break
         if case.has_started(folder):
@@ -251,7 +251,7 @@ def kill_often(case: Case, folder: Path, rng: random.Random) -> list[str]:
 
 
 def kill(process: subprocess.Popen[bytes], kind: str, rng: random.Random) -> bool:
-    """Kill a process, and possibly its workers. Return False if it had ended."""
+    """Kill a process, and possibly its workers. Return False if the process had already ended."""
     target = rng.choice(("sweep", "worker", "all")) if kind == "pool" else "sweep"
     if process.poll() is not None:
         return False
@@ -308,7 +308,7 @@ def differences(whole: Path, killed: Path) -> Iterator[str]:
 
 
 def content(path: Path) -> object:
-    """Return what must be equal in two copies of a file; None if the file does not exist."""
+    """Return the comparable content of a file, without ``UNEQUAL``; None for a missing file."""
     match path.name if path.exists() else None:
         case "search.journal":
             return trials(path)

@@ -3,14 +3,14 @@
     python benchmarks/numpy_step.py
 
 Both sides have the same net, initial weights, batch and optimizer, which is SGD with momentum 0.9
-except in the last table. Both have 2 threads, but nnopt multiplies small matrices with one. The
-NumPy side is nnopt's network and optimizer (``NumpyNetwork.train_step``). The PyTorch side is a
+except in the last table. Both have 2 threads, but nnopt multiplies small matrices with one thread.
+The NumPy side is nnopt's network and optimizer (``NumpyNetwork.train_step``). The PyTorch side is a
 hand-written ``nn.Sequential``, and ``torch.optim`` with default settings. Both take turns; the
 ratio is computed from the medians. Exits with 1 if a ratio of the first table exceeds its target.
 
 The column "by hand" of the first table is a control: the time of a short NumPy loop without nnopt,
-with preallocated arrays, relative to PyTorch. It depends only on the matrix libraries, OpenBLAS and
-MKL, and differs between processors.
+with preallocated arrays, relative to PyTorch. It depends only on the matrix libraries (OpenBLAS
+for NumPy, MKL for PyTorch) and differs between processors.
 """
 
 from __future__ import annotations
@@ -116,7 +116,10 @@ def measure(case: Case, overrides: list[str], with_control: bool) -> list[float]
 def loop_by_hand(
     case: Case, config: Config, architecture: Architecture, x: np.ndarray, y: np.ndarray
 ) -> Callable[[], None]:
-    """Return a step of the control: ReLU layers, and SGD with momentum. Weights are (in, out)."""
+    """Return a function that runs a step of the control, with ReLU layers and SGD with momentum.
+
+    Weights are (in, out).
+    """
     initial = initial_arrays(architecture, config.initializer, config.seed)
     parameters = [aligned(a.T) for a in initial.values()]  # w, b, w, b, ...
     velocities, updates = [[aligned(0 * p) for p in parameters] for _ in range(2)]
@@ -163,7 +166,10 @@ def aligned(values: np.ndarray) -> np.ndarray:
 def pytorch_step(
     case: Case, config: Config, architecture: Architecture, x: np.ndarray, y: np.ndarray
 ) -> Step:
-    """Return a step of a hand-written PyTorch net with the same initial weights."""
+    """Return a function that runs a step of a hand-written PyTorch net.
+
+    The initial weights are those of nnopt's network.
+    """
     regularizer = config.regularizer
     layers: list[nn.Module] = []
     for inputs, outputs in zip(case.sizes, case.sizes[1:-1], strict=False):

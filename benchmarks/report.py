@@ -52,7 +52,7 @@ def main() -> int:
         write_sweep(folder / "run", folder / "sweep")
         writing = run_nnopt("report", folder / "sweep")
         page = folder / "sweep" / "report.html"
-        loads = [load_page(page) for _ in range(ROUNDS + 1)][1:]  # the first loads Chromium itself
+        loads = [load_page(page) for _ in range(ROUNDS + 1)][1:]  # without the warm-up
         megabytes = page.stat().st_size / 1e6
     painted, worked = zip(*loads, strict=True)
     median = statistics.median(painted)

@@ -119,7 +119,7 @@ def compare(old: Path, new: Path) -> list[str]:
 
 
 def content(path: Path) -> object:
-    """Return what must be equal in two copies of a file; None if the file does not exist."""
+    """Return the comparable content of a file, without ``TIMES``; None for a missing file."""
     if not path.exists():
         return None
     if path.suffix == ".npz":

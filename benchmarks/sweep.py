@@ -64,7 +64,10 @@ def main() -> int:
 
 
 def measure(table: Table, folder: Path, points: int, plots: str) -> None:
-    """Run a sweep and print its rows. ``plots`` is what plots=auto means for this many points."""
+    """Run a sweep, and print rows with its time and with the overhead and training time per point.
+
+    ``plots`` is the value that plots=auto selects for this number of points.
+    """
     base = run_nnopt(*arguments(folder.with_suffix(".two"), 2), f"plots={plots}").seconds
     sweep = run_nnopt(*arguments(folder, points))
     training = [float(row["train_seconds"]) for row in read_csv(folder / "results.csv")]
@@ -81,7 +84,7 @@ def measure(table: Table, folder: Path, points: int, plots: str) -> None:
 
 
 def watch(table: Table, folder: Path, points: int) -> None:
-    """Run a long sweep and print its rows."""
+    """Run a long sweep, and print rows with its time, open files and memory."""
     records = folder.with_suffix(".json")
     process = run_command(sys.executable, "-c", WATCHED, records, *arguments(folder, points))
     values = json.loads(records.read_text())

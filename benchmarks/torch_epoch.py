@@ -100,7 +100,7 @@ def mlp(hidden: tuple[int, ...]) -> nn.Sequential:
 
 
 def plain(x: np.ndarray, y: np.ndarray, hidden: tuple[int, ...], batch: int) -> Epoch:
-    """Return an epoch of an efficient hand-written loop."""
+    """Return a function that runs an epoch of an efficient hand-written loop."""
     inputs = (torch.tensor(x).flatten(1).float() - MEAN) / DEVIATION
     labels = torch.tensor(y)
     model = mlp(hidden)[1:]
@@ -140,7 +140,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 def tutorial(
     x: np.ndarray, y: np.ndarray, hidden: tuple[int, ...], batch: int, workers: int
 ) -> Epoch:
-    """Return an epoch of the loop of most tutorials."""
+    """Return a function that runs an epoch of the loop of most tutorials."""
     model = mlp(hidden)
     optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM)
     loader = DataLoader(Images(x, y), batch, shuffle=True, num_workers=workers)

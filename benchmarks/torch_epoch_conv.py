@@ -130,7 +130,7 @@ def cifar10(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def backend(name: str, x: np.ndarray, y: np.ndarray, overrides: list[str]) -> Epoch:
-    """Return an epoch of nnopt's PyTorch backend."""
+    """Return a function that runs an epoch of nnopt's PyTorch backend."""
     fixed = ["dataset=cifar10", "backend=torch", f"architecture={name}", "regularizer.norm=batch"]
     fixed += [f"regularizer.augmentation.crop={PAD}", "regularizer.augmentation.flip=true"]
     fixed += [f"batch_size={BATCH}", f"optimizer.lr={LR}", f"optimizer.momentum={MOMENTUM}"]
@@ -140,7 +140,7 @@ def backend(name: str, x: np.ndarray, y: np.ndarray, overrides: list[str]) -> Ep
 
 
 def best(name: str, x: np.ndarray, y: np.ndarray, device: str) -> Epoch:
-    """Return an epoch of an efficient hand-written loop."""
+    """Return a function that runs an epoch of an efficient hand-written loop."""
     mean, deviation = torch.tensor(MEAN), torch.tensor(DEVIATION)
     images = (torch.tensor(x).permute(0, 2, 3, 1) / 255 - mean) / deviation
     padded = F.pad(images, (0, 0, PAD, PAD, PAD, PAD)).to(device)
@@ -192,7 +192,10 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 def tutorial(name: str, x: np.ndarray, y: np.ndarray, device: str) -> Epoch:
-    """Return an epoch of the loop of most tutorials; its workers persist between epochs."""
+    """Return a function that runs an epoch of the loop of most tutorials.
+
+    The workers of the loader persist between epochs.
+    """
     model = MODELS[name]().to(device)
     optimizer = torch.optim.SGD(model.parameters(), LR, MOMENTUM)
     loader = DataLoader(Images(x, y), BATCH, shuffle=True, num_workers=2, persistent_workers=True)

@@ -1,4 +1,4 @@
-"""Training steps and epochs of nnopt and of hand-written PyTorch, for the benchmarks."""
+"""Functions that run training steps and epochs of nnopt and of hand-written PyTorch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from nnopt.schema import Config
 Step = Callable[[], None]
 
 Epoch = Callable[[], Iterator[float]]
-"""One epoch. It may yield NaN at the end of each turn, and yields the mean loss at its own end."""
+"""A function that runs an epoch. It may yield NaN at the end of each turn, and yields the mean loss
+at the end of the epoch."""
 
 TURN_STEPS = 50
 
@@ -40,7 +41,10 @@ def build_architecture(config: Config, shape: tuple[int, ...], classes: int = 10
 def numpy_step(
     config: Config, architecture: Architecture, x: np.ndarray, y: np.ndarray, lr: float
 ) -> Step:
-    """Return a step of nnopt's NumPy backend; every 100 steps, it reads the recorded losses."""
+    """Return a function that runs a step of nnopt's NumPy backend.
+
+    Every 100 steps, the function reads the recorded losses.
+    """
     network = NumpyNetwork(architecture, config)
     network.load(initial_arrays(architecture, config.initializer, config.seed))
     count = 0
@@ -56,7 +60,7 @@ def numpy_step(
 
 
 def torch_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> Step:
-    """Return a step of a usual hand-written PyTorch loop."""
+    """Return a function that runs a step of a usual hand-written PyTorch loop."""
 
     def step() -> None:
         optimizer.zero_grad()
@@ -77,7 +81,10 @@ def make_dataset(x: np.ndarray, y: np.ndarray, mean: np.ndarray, std: np.ndarray
 
 
 def backend_epoch(config: Config, dataset: Dataset, lr: float) -> Epoch:
-    """Return an epoch of the configured backend. It uses only the backend's loader and network."""
+    """Return a function that runs an epoch of the configured backend.
+
+    The function uses only the backend's loader and network.
+    """
     architecture = build_architecture(config, dataset.input_shape)
     backend = load_backend(config.backend.name)
     network = backend.build_network(architecture, config)
@@ -104,7 +111,10 @@ def backend_epoch(config: Config, dataset: Dataset, lr: float) -> Epoch:
 def tutorial_epoch(
     loader: DataLoader, model: nn.Module, optimizer: torch.optim.Optimizer, device: str = "cpu"
 ) -> Epoch:
-    """Return an epoch as in most tutorials: a DataLoader, and loss.item() at each step."""
+    """Return a function that runs an epoch as in most tutorials.
+
+    The epoch uses a DataLoader, and calls loss.item() at each step.
+    """
 
     def epoch() -> Iterator[float]:
         total = 0.0
@@ -120,7 +130,7 @@ def tutorial_epoch(
 
 
 def race(*epochs: Epoch) -> list[float]:
-    """Return the seconds of each epoch; the epochs take turns where they yield."""
+    """Run epochs that take turns whenever they yield; return the seconds of each epoch."""
     running = [epoch() for epoch in epochs]
     seconds = [0.0] * len(running)
     unfinished = set(range(len(running)))

@@ -108,7 +108,7 @@ def plain_config() -> Config:
 
 
 def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
-    """Return a copy of the configuration with the values of ``overrides``, a map by dotted key.
+    """Return a copy of the configuration with the values of ``overrides``, whose keys are dotted.
 
     If the value of ``optimizer`` or ``backend`` is a name, it selects the default configuration of
     this optimizer or backend.
@@ -130,7 +130,7 @@ def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
 
 
 def _replaced(record: Any, key: str, value: Any) -> Any:
-    """Return the record with the value at a dotted key changed."""
+    """Return a copy of the record with a new value at a dotted key."""
     name, _, inner = key.partition(".")
     return replace(
         record, **{name: _replaced(getattr(record, name), inner, value) if inner else value}

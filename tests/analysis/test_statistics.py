@@ -1,4 +1,4 @@
-"""Intervals, paired tests and corrections against SciPy, tables and simulations."""
+"""Intervals, paired tests and corrections, compared with SciPy, tables and simulations."""
 
 from __future__ import annotations
 

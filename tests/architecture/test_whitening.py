@@ -29,7 +29,7 @@ WHITENING = schema.InitializerConfig("he_normal", "lecun_normal", "whitening")
 def photographs(count: int = 40) -> Dataset:
     """Return a dataset of images that vary smoothly, like photographs.
 
-    The training set uses every second image of the array. The other images are noise.
+    The training set uses the images with even indices. The images with odd indices are noise.
     """
     rng = np.random.default_rng(0)
     smooth = np.cumsum(np.cumsum(rng.standard_normal((2 * count, *SHAPE)), axis=2), axis=3)

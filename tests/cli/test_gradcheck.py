@@ -253,7 +253,7 @@ def test_gradcheck_samples_entries_of_large_arrays() -> None:
 
 
 def test_gradcheck_detects_loss_gradient_for_wrong_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gradient is the one for label 0. Only samples of other classes reveal the error."""
+    """The planted gradient is that for label 0. Only samples of other classes reveal the error."""
 
     def forward(logits: Array, *, labels: Array, **options: Any) -> Any:
         _, saved = CROSS_ENTROPY.forward(logits, labels=np.zeros_like(labels), **options)
@@ -298,7 +298,7 @@ DEEP = {
 
 @pytest.mark.parametrize("name", DEEP)
 def test_gradcheck_of_large_network_stays_within_budget(tmp_path: Path, name: str) -> None:
-    """``most`` entries per array fit into the budget; one more entry per array does not."""
+    """The check uses as many entries per array as the budget of comparisons allows."""
     overrides = [*images(tmp_path, 32), f"architecture={name}", "regularizer.norm=batch"]
     sizes = gradcheck.array_sizes(prepare(compose_config(overrides)))
     most = gradcheck.entries_each(list(sizes.values()))

@@ -56,7 +56,7 @@ def test_sweep_of_many_points_draws_no_plots_of_points(
     small = ["epochs=2", "dataset.samples_per_class=20"]
 
     def plots_of(number: int, *overrides: str) -> tuple[int, bool, bool]:
-        """Return the number of points with plots, and whether sweep plots and a note exist."""
+        """Run a sweep; count the points with plots, and check for plots of the sweep and a note."""
         folder = f"hydra.sweep.dir={number}"
         assert nnopt("run", "-m", *small, *overrides, folder) == 0
         drawn = len(list(workplace.glob(f"{number}/*/plots/curves.png")))

@@ -25,7 +25,10 @@ def base() -> dict[str, Any]:
 
 
 def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``base`` with new values of dotted keys. ``@group`` loads a group's file."""
+    """Return a copy of ``base`` with new values of dotted keys.
+
+    The key ``@group`` replaces a group by the content of the file that the value names.
+    """
     container = copy.deepcopy(base)
     for key, value in changes.items():
         if key.startswith("@"):

@@ -63,7 +63,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 def write_idx(root: Path, folder: str = "MNIST/raw", packed: bool = False) -> dict[str, np.ndarray]:
-    """Write 40 training and 20 test images of 4x4 pixels; return the arrays by file name."""
+    """Write 40 training and 20 test images of 4x4 pixels; return a map from file name to array."""
     random = np.random.default_rng(0)
     arrays = {
         "train-images-idx3-ubyte": random.integers(0, 256, (40, 4, 4)),

@@ -63,7 +63,10 @@ def sha256(content: bytes) -> str:
 
 
 def small_mnist(folder: Path, base: str, tmp_path: Path) -> Published:
-    """Return MNIST with the four small files of ``write_idx``, served at ``base``."""
+    """Write the four small files of ``write_idx`` to a served folder, and return a record of MNIST.
+
+    The downloads in the record are these files, at addresses that begin with ``base``.
+    """
     downloads, known = [], {}
     for name, array in write_idx(tmp_path / "original").items():
         packed = gzip.compress(idx_bytes(array))

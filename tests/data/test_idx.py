@@ -164,7 +164,7 @@ def test_decode_file_of_another_dataset_is_refused(
 
 
 def test_read_gzip_longer_than_its_header_is_not_unpacked(tmp_path: Path) -> None:
-    """The header claims 40 images, but 100 MB of zeros follow them; one zero is unpacked."""
+    """The header claims 40 images, but 100 MB of zeros follow the images. One zero is unpacked."""
     write_idx(tmp_path, packed=True)
     path = tmp_path / f"MNIST/raw/{IMAGES}.gz"
     path.write_bytes(gzip.compress(idx_bytes(np.zeros((40, 4, 4))) + bytes(10**8)))

@@ -147,7 +147,7 @@ def test_load_selected_classes_are_renumbered(tmp_path: Path) -> None:
     assert np.array_equal(
         dataset.train.labels, np.where(labels == 7, 0, np.where(labels == 3, 1, -1))
     )
-    assert len(dataset.train.inputs) == 40  # no copy
+    assert len(dataset.train.inputs) == 40  # all images: the selected ones are not copied
 
 
 def test_load_subset_changes_training_rows_only(tmp_path: Path) -> None:

@@ -116,12 +116,12 @@ def _write_datasets(folder: Path) -> None:
 
 
 def sweep_rows() -> Any:
-    """Return status, loss and accuracy of each point of the sweep, by the id of the point."""
+    """Return a map from the id of each point of the sweep to values of the point's summary."""
     return _rows(Path("sweep"))
 
 
 def resumed_run(folder: str) -> Any:
-    """Return a run's files and metrics without times; weights and layers as digests."""
+    """Return a run's results, metrics without times, and digests of weights and layers.csv."""
     run = Path(folder)
     metrics = (run / "metrics.csv").read_text().splitlines()
     files = ("model_best.npz", "model_last.npz", "layers.csv")
@@ -163,7 +163,7 @@ def nothing() -> None:
 
 
 def printed_config() -> Any:
-    """Return the values of the experiment's keys in the composed configuration."""
+    """Compose the experiment, and return the values of the keys that its file sets."""
     from nnopt.config.compose import compose_config
 
     config = compose_config(["experiment=mine"])
@@ -174,7 +174,7 @@ def printed_config() -> Any:
 
 
 def loaded_data(*overrides: str) -> Any:
-    """Return digests of the training set and of the test set, in the order of the files."""
+    """Return digests of the training and test samples, which are in the order of the files."""
     from nnopt.config.compose import compose_config
     from nnopt.data import load
 

@@ -196,7 +196,7 @@ def written(where: str, text: str) -> Build:
 
 
 def with_id(identity: str) -> Build:
-    """Change the id of the interrupted point. ``resume`` empties the folder of this name."""
+    """Change the id of the interrupted point: the name of the folder that ``resume`` empties."""
 
     def build(received: Received) -> None:
         name = identity.replace("OUTSIDE", str(received.outside))

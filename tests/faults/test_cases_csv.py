@@ -75,7 +75,7 @@ def test_sweep_over_label_columns_gives_separate_cache_entries(
 def test_swapped_training_and_test_files_give_swapped_parts(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """The network predicts the larger class, so the accuracy is the share of this class."""
+    """The network predicts the larger class, so the accuracy is the fraction of this class."""
     shares = {"fold1": 0.7, "fold2": 0.9}
     for fold, share in shares.items():
         table = np.stack([np.zeros(40), np.arange(40) >= 40 * share], axis=1)

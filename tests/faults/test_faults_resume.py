@@ -75,7 +75,7 @@ def results(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def at_any_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write checkpoints at the configured interval, whatever share of the time they take."""
+    """Write checkpoints at the configured interval, even if they take most of the time."""
     monkeypatch.setattr("nnopt.recipe.checkpoints.MAX_COST", math.inf)
 
 
@@ -366,7 +366,7 @@ def test_resume_with_newest_checkpoint_damaged_uses_previous_one(
 
 
 def test_latest_checkpoint_with_flipped_bit_is_not_used_or_has_same_values(killed: Path) -> None:
-    """A checkpoint is used if the bit changes no value, but for example a ZIP timestamp."""
+    """Bits outside of the values, such as those of ZIP timestamps, do not damage a checkpoint."""
     path, older = newest(killed), latest_checkpoint(killed)
     data, expected = path.read_bytes(), repr(older.training)
     used = []

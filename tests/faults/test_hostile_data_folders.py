@@ -1,4 +1,4 @@
-"""Data folders from a hostile sender: no command writes, deletes or executes files outside them."""
+"""Hostile data folders: no command writes, deletes or executes a file outside of the folder."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def unpacked_link(received: Received) -> None:
 
 
 def unpacking_link(received: Received) -> None:
-    """Create an archive with a correct checksum, and a link as the temporary folder."""
+    """Create an archive with a correct checksum, and a link in place of the temporary folder."""
     archive = received.root / "downloads/cifar-10-binary.tar.gz"
     archive.parent.mkdir()
     archive.write_bytes(b"no archive")

@@ -43,7 +43,7 @@ def test_is_held_concurrent_calls_do_not_conflict(tmp_path: Path) -> None:
     with hold(tmp_path):
         pass
     with (tmp_path / "lock").open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)  # as ``is_held`` of a second process
+        fcntl.flock(file, fcntl.LOCK_SH)  # like ``is_held`` in a second process
         assert not is_held(tmp_path)
 
 

@@ -31,7 +31,10 @@ EPOCHS = 30
 
 
 def _write_metrics(folder: Path, level: float, epochs: int = EPOCHS) -> None:
-    """Write ``metrics.csv``. The validation loss is level / epoch, the training loss half of it."""
+    """Write ``metrics.csv``.
+
+    The validation loss is level / epoch, and the training loss is half of the validation loss.
+    """
     rows = []
     for epoch in range(1, epochs + 1):
         loss = level / epoch

@@ -158,7 +158,7 @@ def test_concurrent_writers_of_table_lose_no_row(workplace: Path) -> None:
     points = make_plan(["seed=range(1,41)"], multirun=True).points
 
     def add(start: int) -> None:
-        table = ResultsTable(sweep)  # flock excludes threads, because each one opens the file
+        table = ResultsTable(sweep)  # each thread opens the file, so flock excludes the others
         for point in points[start::8]:
             extend_sweep(sweep, [point])
             table.write()

@@ -82,7 +82,7 @@ def test_network_gradients_equal_central_differences(
 
 
 def step_of(network: NumpyNetwork, batch: tuple[Array, Array]) -> dict[str, Array]:
-    """Return the change that one step of SGD with lr 1 subtracts from each parameter."""
+    """Return the array that one step of SGD with lr 1 subtracts from each parameter."""
     before = network.arrays()
     network.train_step(batch[0], batch[1], 1.0, 0)
     after = network.arrays()
@@ -176,8 +176,8 @@ def test_gradient_norm_includes_penalties(make_network: MakeNetwork, batches: Ba
     [
         (range(10**9), 1, [1]),
         (range(0), 1, [2]),
-        (range(6 * 80), 1, [2]),  # a batch of 6 samples is not small
-        (range(6 * 80), 2, [1, 1]),  # half a batch of 6 samples is small
+        (range(6 * 80), 1, [2]),  # 6 samples need at least 480 FLOPs
+        (range(6 * 80), 2, [1, 1]),  # 3 samples need fewer than 480 FLOPs
     ],
 )
 def test_matrix_products_of_a_small_batch_use_one_thread(

@@ -1,4 +1,4 @@
-"""Every fast operation and optimizer equals the reference version at the top of the same file."""
+"""Every fast operation and optimizer equals the reference version in the module that defines it."""
 
 from __future__ import annotations
 

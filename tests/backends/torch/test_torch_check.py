@@ -1,4 +1,4 @@
-"""Problems of a machine that the PyTorch backend reports, and when PyTorch is imported."""
+"""The PyTorch backend's check of the configuration and the machine, and imports of PyTorch."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def test_dropout_masks_depend_only_on_seed_layer_and_step() -> None:
 
 
 def test_units_of_one_mask_are_independent() -> None:
-    """Even units whose random numbers come from the same 64 random bits are independent."""
+    """Units are independent even if their random numbers come from the same 64 random bits."""
     keep = DeviceMasks(0, "dropout1", 0.5, CPU).draw(0, torch.Size((100_000, 4)))
     correlation = np.corrcoef(keep.numpy().T.astype(float))
     assert np.abs(correlation - np.eye(4)).max() < 0.02

@@ -272,7 +272,7 @@ def plot(rows: list[LayerRow], folder: Path, figures: list[Figure]) -> list[Axes
 
 
 def on_strip(axes: Axes) -> dict[int, list[float]]:
-    """Return height -> epochs of each line in the strip that marks zeros or non-finite values."""
+    """Return height -> epochs, for the lines in the strip that marks zeros or non-finite values."""
     found = {}
     for line in axes.lines:
         heights, epochs = values_of(line), np.asarray(line.get_xdata(), np.float64)

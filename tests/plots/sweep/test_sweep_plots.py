@@ -132,7 +132,7 @@ def test_plot_sweep_failed_plot_gives_a_warning(
     assert "cannot draw the plot means of the sweep: ValueError('planted')" in record.message
     assert "in fail" in (tmp_path / "plots.log").read_text()
     runs = find_runs([tmp_path]).runs
-    with pytest.raises(ValueError, match="planted"):  # an explicit request raises
+    with pytest.raises(ValueError, match="planted"):  # an explicit request raises the error
         plot_comparison(compare_runs(runs, ["test_accuracy"]), runs, tmp_path / "other")
     (tmp_path / "plots").rename(tmp_path / "away")
     (tmp_path / "plots").write_text("a file")

@@ -222,7 +222,7 @@ def test_pool_processes_of_point_end_with_worker(make_task: MakeTask) -> None:
 
 
 def test_point_of_killed_worker_is_failed(make_task: MakeTask) -> None:
-    """A bug in a point also fails only this point, and the traceback is in run.log."""
+    """A killed worker fails only its point. So does a bug, and its traceback is in run.log."""
     killed, bug, after = make_task(0, epochs=10_000_000), make_task(2, epochs="2"), make_task(1)
     before = own_workers()
 

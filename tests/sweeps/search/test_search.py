@@ -144,7 +144,7 @@ def test_search_values_equal_optunas_values(plan: Plan, tmp_path: Path, sampler:
         )
         asked = alone.ask()
         for key, suggest in spaces.items():
-            if sampler == "random" or trial.number < 4:  # each key is drawn alone
+            if sampler == "random" or trial.number < 4:  # keys are drawn independently
                 key_seed = study.sampler_seed(0, trial.number, key)
                 alone.sampler = optuna.samplers.RandomSampler(seed=key_seed)
             assert suggest(asked) == trial.params[key]
@@ -186,7 +186,7 @@ def test_search_killed_and_resumed_equals_whole_search(
 
 
 class Killed(BaseException):
-    """The process was killed."""
+    """Raised in place of killing the process."""
 
 
 @pytest.mark.parametrize("is_judged", [False, True], ids=["before", "after"])
