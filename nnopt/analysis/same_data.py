@@ -77,7 +77,7 @@ def notes_on_training_files(runs: Iterable[Run]) -> list[str]:
         if len({run.sources for run in members}) > 1:
             names = dict.fromkeys(setting_text(x.settings.get("dataset.train")) for x in members)
             notes.append(
-                f"the runs on {name} were trained on files of different content, "
+                f"the runs on {name} were trained on files of different content: "
                 f"dataset.train={shortened(','.join(names), 200)}; the test file is the same"
             )
     return notes

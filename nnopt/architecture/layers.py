@@ -118,7 +118,7 @@ class _Pool2d(Layer):
             image = format_shape(shape[1:]) + (f" with a padding of {padding}" if padding else "")
             raise ConfigError(
                 f"layer {name}: its window of {size}x{size} is larger than its input of {image}, "
-                f"which leaves {format_shape(output[1:])}; remove a pool, or use larger images"
+                f"so its output is {format_shape(output[1:])}; remove a pool, or use larger images"
             )
         return InferredLayer(name, self, shape, output, math.prod(output) * size**2)
 
@@ -222,7 +222,7 @@ class _SampleNorm(Layer):
             each = "" if groups == 1 else " per group"
             raise ConfigError(
                 f"layer {name}: its input of {format_shape(shape)}{in_groups} has one number{each},"
-                " and normalization would return 0; put it where the input is larger"
+                " and normalization would return 0; put the layer where its input is larger"
             )
         parameters = {"weight": shape[:1], "bias": shape[:1]}
         return InferredLayer(name, self, shape, shape, 8 * size, parameters)

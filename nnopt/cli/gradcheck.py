@@ -6,7 +6,7 @@ each array w (a parameter or the input) and two kinds of unit vectors v:
 - single entries: all entries of a small array, and random entries of a large array;
 - random directions, which involve all entries and detect a wrong entry with probability one.
 
-If stochastic depth, dropout or ReLU blocks an array, the gradient and the differences are zero.
+If stochastic depth, dropout or ReLU makes the loss independent of an array, both results are zero.
 Two zeros are no evidence of a correct gradient, so the array is reported as not reached.
 """
 

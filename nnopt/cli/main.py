@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-TYPE_CHECKING = False  # the import of typing would take a tenth of the time of nnopt version
+TYPE_CHECKING = False  # importing typing would take a tenth of the time of ``nnopt version``
 if TYPE_CHECKING:
     import logging
 

@@ -106,7 +106,7 @@ def resume_run(folder: Path, options: Namespace) -> int:
 
 
 def _stored_summary(folder: Path) -> Mapping[str, Any]:
-    """Return the values of ``summary.json``, or those in the checkpoint if it cannot be used."""
+    """Return the values of ``summary.json`` or, if this file is unusable, of the checkpoint."""
     try:
         return read_summary(folder).values
     except UnusableSummaryError as error:
@@ -142,8 +142,8 @@ def _with_overrides(point: Point, overrides: Sequence[str]) -> Point:
             problems.append(message)
         elif key not in CHANGEABLE or override.is_sweep_override() or override.is_delete():
             problems.append(
-                f"{override_text(override)!r}: on resume of a run, only single values of "
-                f"{', '.join(CHANGEABLE)} can change; start a new run"
+                f"{override_text(override)!r}: on resume of a run, only these keys can change, "
+                f"to a single value: {', '.join(CHANGEABLE)}; start a new run"
             )
         elif group:
             container[group] = {**container[group], name: override.value()}
@@ -178,6 +178,6 @@ def _note_differences(checkpoint: Checkpoint, point: Point) -> None:
     launcher = SequentialConfig("sequential")
     if others := differences([checkpoint.summary], threads, launcher):
         console.note(
-            f"note: the run began with {', '.join(others)}; the last digits of its numbers may "
-            "differ from an uninterrupted run"
+            f"note: the run began with {', '.join(others)}; its numbers may differ in the last "
+            "digits from those of an uninterrupted run"
         )

@@ -127,7 +127,7 @@ def _note_missing_curves(plan: Plan) -> None:
             f"hydra/launcher={plan.launcher.name}"
         )
     elif reason := no_curves_reason():
-        console.note(f"note: progress=curves: {reason}; progress=bar takes its place")
+        console.note(f"note: progress=curves: {reason}; progress=bar is used instead")
 
 
 def note_missing_plots(points: Iterable[Point], count: int) -> None:

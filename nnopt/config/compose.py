@@ -208,7 +208,7 @@ def _check_single(
     if lists := [key for key in ("params", "grids") if getattr(sweeper, key, None)]:
         key = f"hydra.sweeper.{lists[0]}"
         raise ConfigError(
-            f"a file sets {key}, the points of a sweep; run the sweep with `nnopt run -m`, or "
+            f"a file sets {key}, which defines a sweep; run the sweep with `nnopt run -m`, or "
             f"add 'mode: MULTIRUN' below 'hydra:' in the file{location_of(key, lambda value: True)}"
         )
 
@@ -249,5 +249,5 @@ def _resolve_all(resolver: ConfigResolver, points: Sequence[Sequence[str]]) -> t
             by_id.setdefault(point.id, point)
     problems.check()
     if duplicates := len(points) - len(by_id):
-        log.warning("%d of %d points are duplicates and are run once", duplicates, len(points))
+        log.warning("%d of %d points repeat earlier ones and are left out", duplicates, len(points))
     return tuple(by_id.values())

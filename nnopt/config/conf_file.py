@@ -81,10 +81,10 @@ def read_conf_file(
 
 
 def settings_of(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, Any]]:
-    """Find a key in a file. Yield the number and the value of each line that sets the key.
+    """Find a key in a file. Yield the line number and the value of each setting of the key.
 
     ``keys`` are the parts of the dotted key. For a list or a map, the yielded value is ``...``. A
-    line that sets a parent key to a scalar is included. In the file, dots may join parts of the
+    setting of a parent key to a scalar is included. In the file, dots may join parts of the
     key, as in ``params``. Maps in a list are searched too.
     """
     root, loader = nodes_of(path, text_of(path))
@@ -183,7 +183,7 @@ def _default_problems(path: Path, node: Node, own_groups: Container[str]) -> Ite
         ((key, value),) = item.value
         names = value.value if isinstance(value, SequenceNode) else [value]
         if not all(name.tag in (f"{YAML}str", f"{YAML}null") for name in names):
-            yield f"{start}{key.value!r} of defaults needs the name of a file; quote the name"
+            yield f"{start}{key.value!r} in defaults needs the name of a file; quote the name"
         *keywords, name = str(key.value).split(" ")
         group = name.partition("@")[0].lstrip("/")
         if group in own_groups and not ("override" in keywords and name.startswith("/")):

@@ -67,7 +67,7 @@ class Grid:
 
     @cached_property
     def _rows(self) -> list[dict[str, str]]:
-        """The combinations of all varied keys except the seed, if the mode is not ``grid``."""
+        """The combinations of varied keys except the seed, for ``zip`` and ``one_at_a_time``."""
         varied = {key: self.axes[key] for key in self.swept if key != "seed"}
         if self.mode == "one_at_a_time":
             base = {key: values[0] for key, values in varied.items()}

@@ -82,8 +82,8 @@ def _add_folder(name: str, search_path: ConfigSearchPath) -> None:
         raise ConfigError(f"--config-dir = {name!r}: needs a folder that exists")
     if UserSource("", f"{SCHEME}://{folder}").is_config(PRIMARY):
         raise ConfigError(
-            f"--config-dir = {name!r}: its config.yaml would not be read; move it to the folder "
-            "conf, or to the group experiment"
+            f"--config-dir = {name!r}: the file config.yaml in this folder would not be read; move "
+            f"the file to ./conf, or to {name}/experiment/NAME.yaml and add experiment=NAME"
         )
     search_path.prepend("command-line", f"{SCHEME}://{folder}", anchor="schema")
 
@@ -132,7 +132,7 @@ def group_problems(parsed: Sequence[Override]) -> list[str]:
 
 
 def _hidden_file(config: str) -> str | None:
-    """Return a message if a file with the same name hides a file of ``--config-dir``, or None."""
+    """Return a message if another file hides the file ``config`` of ``--config-dir``, or None."""
     *first, last = [x for x in _loader().get_sources() if x.is_config(config)]
     if not (first and last.provider == "command-line"):
         return None

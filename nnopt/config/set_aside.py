@@ -101,8 +101,8 @@ def compose(config_name: str, overrides: Sequence[str], with_hydra: bool) -> Com
 class Loader(ConfigLoaderImpl):
     """Hydra's loader of files, changed to omit values for choices that are not selected.
 
-    The values in a file are meant for the choice in the file's list of defaults. If the list does
-    not choose a file of the group, they are meant for the choice of the preceding files.
+    The values that a file sets for a group are meant for the choice in the file's list of defaults.
+    If the list chooses no file of the group, they are meant for the choice in earlier files.
     """
 
     def _compose_config_from_defaults_list(

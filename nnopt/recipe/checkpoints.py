@@ -54,7 +54,7 @@ class CheckpointWriter:
         config: The configuration of the run.
         recorder: The recorder of the run, whose results are part of each checkpoint.
         started: The value of ``time.monotonic()`` at the start of the run, for ``max_time``.
-        resumed: The checkpoint from which the run continues. The next one goes to the other file.
+        resumed: The checkpoint from which the run continues. The next one does not overwrite it.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ class RunRecorder:
     Args:
         point: The configuration.
         directory: The folder.
-        after_epoch: The callbacks.
+        after_epoch: The functions to call after each epoch.
         quiet: Whether nothing is printed.
         resumed: The checkpoint from which the run continues, or None.
 

@@ -18,8 +18,9 @@ def note_threads(
 ) -> None:
     """Print a note if there are more threads than cores, or if other processes use the cores.
 
-    ``choices`` are the thread choices of the points that are known before the first one runs.
-    ``points`` is the number of points. ``start`` has the processor times when the command began.
+    ``choices`` are the thread choices of the points or, in a search, of sample points of the search
+    space. ``points`` is the number of points to run, which a search counts over all trials.
+    ``start`` has the processor times when the command began.
     """
     cores = usable_cores()
     if not choices or cores is None or launcher.name not in ("sequential", "pool"):
@@ -71,7 +72,7 @@ def thread_note(
 
 
 def threads_of(config: PoolConfig, cores: int) -> int:
-    """Return the number of threads of each worker of a pool, which may use ``cores`` cores."""
+    """Return the number of threads of each worker, in a pool that may use ``cores`` cores."""
     return config.threads or max(cores // (config.workers or cores), 1)
 
 

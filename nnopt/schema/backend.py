@@ -10,7 +10,7 @@ ConvAlgorithm = Literal["auto", "naive", "im2col", "winograd"]
 
 @dataclass(frozen=True)
 class NumpyConfig:
-    """The NumPy backend. ``conv_algorithm=auto`` chooses by the shapes of the arrays."""
+    """The NumPy backend. ``conv_algorithm=auto`` selects an algorithm by the shapes of arrays."""
 
     name: Literal["numpy"]
     dtype: Literal["float32", "float64"]

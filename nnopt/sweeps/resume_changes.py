@@ -87,7 +87,7 @@ def _launcher(sweep: Sweep, parsed: Sequence[Override]) -> LauncherConfig:
 
 
 def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
-    """Return the plan of the sweep's command line with additional values."""
+    """Return the plan of ``added`` and of those overrides of the sweep that have other keys."""
     before = make_plan(sweep.overrides, multirun=True, config_dir=sweep.config_dir)
     known = {point.id for point in sweep.points}
     if changed := [point for point in before.points if point.id not in known]:
@@ -108,7 +108,7 @@ def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
 
 
 def _check_base(before: Plan, after: Plan, keys: set[str]) -> None:
-    """Raise ConfigError if a key's first value changes: points that vary other keys have it."""
+    """Raise ConfigError if a key's first value, used in points that vary other keys, changes."""
     first, base = after.points[0].overrides, before.points[0].overrides
     for key in sorted(keys):
         (old,) = (text for text in base if text.lstrip("+").startswith(f"{key}="))

@@ -45,7 +45,7 @@ LIMITS = ("cores", "library")
 """Values of ``ThreadChoice.reason`` that do not depend on the configuration."""
 
 OWN_CLUSTERS = (None, "auto", "local")
-"""Trusted values of hydra.launcher.address: Ray starts a cluster or the environment selects it."""
+"""Trusted values of hydra.launcher.address: Ray starts a cluster, or the environment names one."""
 
 
 def check_folder(sweep: Sweep) -> None:
@@ -70,7 +70,7 @@ def remove_leftovers(sweep: Sweep) -> None:
 
     Folders of running points are skipped. Raises OutputError.
     """
-    with hold(sweep.folder, wait=True):  # every process that writes to this folder holds its lock
+    with hold(sweep.folder, wait=True):  # every process that writes here holds the folder's lock
         remove_temporary_files(sweep.folder)
     remove_temporary_files(sweep.folder / PLOTS)
     for folder in (sweep.folder / point.id for point in sweep.points):
@@ -80,7 +80,7 @@ def remove_leftovers(sweep: Sweep) -> None:
 
 
 def check_launcher(launcher: LauncherConfig, given: frozenset[str], sweep_folder: Path) -> None:
-    """Raise ResumeError if a stored setting names a cluster or a folder outside ``sweep_folder``.
+    """Raise ResumeError if a stored setting names a cluster, or a folder outside ``sweep_folder``.
 
     The values of the keys in ``given`` are trusted, because they are from the command line.
     """

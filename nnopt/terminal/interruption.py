@@ -53,7 +53,7 @@ class Postponed:
 
     @property
     def was_raised(self) -> bool:
-        """Whether ``raise_pending`` has raised an interruption, so that the state is consistent."""
+        """Whether ``raise_pending`` has raised an interruption. If so, the state is consistent."""
         return self.raised is not None
 
     def request(self, error: BaseException) -> None:
@@ -74,7 +74,7 @@ _active: list[Postponed] = []
 
 @contextmanager
 def postpone_interruptions() -> Iterator[Postponed]:
-    """Postpone interruptions within the context to calls of ``raise_pending``.
+    """Within the context, postpone interruptions until ``raise_pending`` is called.
 
     An interruption that is still pending at the end of the context is raised there, even if an
     error or a time limit ends the context. In a program without ``stop_on_signals``, the first

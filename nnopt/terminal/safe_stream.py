@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 from nnopt.io.safe_text import visible, visible_lines
 
-TYPE_CHECKING = False  # importing typing would take a tenth of the time of nnopt version
+TYPE_CHECKING = False  # importing typing would take a tenth of the time of ``nnopt version``
 if TYPE_CHECKING:
     from typing import Any, TextIO
 

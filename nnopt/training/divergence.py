@@ -20,7 +20,7 @@ def raise_if_diverged(config: Config, training: TrainingState, result: Evaluatio
     problem = "the test loss is not finite"
     if training.diverged_at is not None:
         epoch = len(training.history)
-        kept = f"rows and weights up to epoch {epoch}" if epoch else "the first weights"
+        kept = f"rows and weights up to epoch {epoch}" if epoch else "the initial weights"
         where = "the loss, a weight or the optimizer's state is not finite"
         if training.not_finite_layer:
             where = f"the outputs of layer {training.not_finite_layer} and the loss are not finite"

@@ -259,7 +259,7 @@ def test_check_same_data_different_training_files_are_noted() -> None:
     message = compared(split_by_data_files(runs))
     assert [row.outcomes[0].is_best for row in message.rows] == [False, True]
     (note,) = message.notes
-    assert "files of different content, dataset.train=a,b; the test file is the same" in note
+    assert "files of different content: dataset.train=a,b; the test file is the same" in note
     other = [
         replace(run, named_files={"dataset.test": "other"}, sources=frozenset({"b", "other"}))
         for run in runs[1:]

@@ -184,13 +184,13 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
     (
         ["max_pool2d", "max_pool2d"],
         (3, 2, 3),
-        "layer max_pool2d2: its window of 2x2 is larger than its input of 1x1, which leaves 0x0",
+        "layer max_pool2d2: its window of 2x2 is larger than its input of 1x1, so its output is 0",
     ),
     (
         [{"avg_pool2d": {"size": 4, "padding": 1}}],
         (3, 1, 9),
         "layer avg_pool2d1: its window of 4x4 is larger than its input of 1x9 with a padding of 1, "
-        "which leaves 0x2",
+        "so its output is 0x2",
     ),
     (
         [{"max_pool2d": {"size": 3, "padding": 2}}],

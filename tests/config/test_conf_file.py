@@ -143,7 +143,7 @@ def test_package_after_first_key_of_conf_file_is_refused(tmp_path: Path) -> None
         ("defaults: optimizer\nseed: 1\n", "line 1: defaults must be a list"),
         ("defaults: [3]\nseed: 1\n", "line 1: an entry of defaults is a file or one 'group: file'"),
         ("defaults: [{a: b, c: d}]\n", "line 1: an entry of defaults is"),
-        ("defaults: [{override /a: 3}]\n", "line 1: 'override /a' of defaults needs the name"),
+        ("defaults: [{override /a: 3}]\n", "line 1: 'override /a' in defaults needs the name"),
         ("defaults:\n- optimizer: sgd\n", "line 2: write 'override /optimizer: sgd'"),
         ("defaults:\n- /optimizer: sgd\n", "line 2: write 'override /optimizer: sgd'"),
         ("defaults:\n- override optimizer: sgd\n", "line 2: write 'override /optimizer: sgd'"),

@@ -102,7 +102,7 @@ def test_group_missing_from_one_grid_gets_default_override() -> None:
 def test_points_of_overlapping_grids_run_once(caplog: pytest.LogCaptureFixture) -> None:
     plan = plan_of('hydra.sweeper.grids=[{batch_size: "16,32"},{batch_size: "32,64"}]')
     assert values(plan, "batch_size") == [(16,), (32,), (64,)]
-    assert "1 of 4 points are duplicates and are run once" in caplog.text
+    assert "1 of 4 points repeat earlier ones and are left out" in caplog.text
 
 
 def test_grids_that_override_command_line_give_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -183,7 +183,7 @@ def test_config_dir_with_unread_files_is_refused(attempt: Command, workplace: Pa
     attempt(*arguments, "optimizer=adam").is_refused(2, "more/optimizer/adam.yaml is not read")
     attempt(*arguments, "optimizer=sgd").is_done("lr: ")
     write("more/config.yaml", "epochs: 7\n")
-    attempt(*arguments).is_refused(2, "its config.yaml would not be read")
+    attempt(*arguments).is_refused(2, "the file config.yaml in this folder would not be read")
 
 
 REFUSED_WORDS = {

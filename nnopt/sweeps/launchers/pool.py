@@ -35,7 +35,7 @@ START_SECONDS = 120.0
 """Maximum time for the start of a worker, which is slow on a busy machine or a slow disk."""
 
 MAX_STDERR_BYTES = 64 * 1024
-"""Maximum number of bytes of stderr that are copied to the log of a point."""
+"""If a point writes more bytes than this to stderr, only the last ones are copied to its log."""
 
 # A worker gets the import path of this process, so that both import the same modules.
 PROGRAM = (
@@ -152,7 +152,7 @@ class _Pool:
                 yield self._messages.get_nowait()
 
     def _release(self, worker: Worker) -> tuple[Task | None, str]:
-        """Mark the worker as idle, and log the end of its stderr. Return its task and this text."""
+        """Mark the worker as idle. Return its task and new stderr output, which is also logged."""
         task, worker.task, worker.deadline = worker.task, None, math.inf
         descriptor = worker.stderr.fileno()
         size = os.fstat(descriptor).st_size
@@ -196,7 +196,7 @@ class _Pool:
         return [record_lost_task(task, status, error) for task in tasks if task is not None]
 
     def _end(self, worker: Worker) -> tuple[Task | None, str]:
-        """Kill the process group of a worker, and return its task and the end of its stderr."""
+        """Kill the process group of a worker, and return its task and its new stderr output."""
         with suppress(ProcessLookupError):
             os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()

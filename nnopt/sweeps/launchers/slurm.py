@@ -166,7 +166,7 @@ class _Work:
             signal.signal(preemption, requeue)
 
     def checkpoint(self, *arguments: Any) -> DelayedSubmission:
-        """Return the same call, for the requeued job."""
+        """Return the call that continues the task in the requeued job."""
         from submitit.core.utils import DelayedSubmission
 
         return DelayedSubmission(self, *arguments)

@@ -53,11 +53,11 @@ def check_trials(study: Study, parameters: Sequence[Parameter], ids: set[str]) -
         for key, distribution in trial.distributions.items():
             if key not in known or not _fits(known[key], distribution, trial.params[key]):
                 raise ValueError(
-                    f"trial {trial.number + 1} has drawn {key!r} from another distribution"
+                    f"trial {trial.number + 1} has drawn {key!r} from the values of another search"
                 )
         points = trial.user_attrs.get("points")
         if trial.state == TrialState.COMPLETE and not (points and ids.issuperset(points)):
-            raise ValueError(f"trial {trial.number + 1} has no points of this search")
+            raise ValueError(f"trial {trial.number + 1} has missing or unknown points")
 
 
 def _fits(parameter: Parameter, distribution: BaseDistribution, value: Any) -> bool:

@@ -57,7 +57,7 @@ class PrunerCallback:
         return self._frozen_trial.last_step or 0
 
     def _forget_rung(self, value: float) -> None:
-        """Let Hyperband judge ``value`` again: delete its mark, in memory only."""
+        """Let Hyperband judge ``value`` again: delete it from the judged values, in memory only."""
         attributes = self._frozen_trial.system_attrs
         rungs = [key for key in attributes if key.startswith("completed_rung_")]
         if rungs and attributes[rungs[-1]] == value:
