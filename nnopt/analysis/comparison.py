@@ -120,7 +120,7 @@ def verdict(row: Row, outcome: MetricResult, metric: str) -> str:
 
 
 def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple[Row, ...]:
-    """Return the rows sorted by a key, or by the mean of a metric, from the best to the worst.
+    """Return the rows in ascending order of a key, or from the best to the worst mean of a metric.
 
     Raises ConfigError if the name is neither a key nor a metric of the comparison.
     """
@@ -154,8 +154,9 @@ def _baselines(
 ) -> list[int | None]:
     """Return the index of the baseline for each setting.
 
-    If one setting meets the conditions, it is the baseline of all settings with its test set. If
-    several do, a setting is compared with the one that has the same values of all other keys.
+    If one setting meets the conditions, it is the baseline of all settings. If several do, the
+    baseline of a setting has the same values of all keys outside of the conditions. A setting
+    and its baseline have the same test set, unless a condition is about the dataset.
     """
     if not conditions:
         return [None] * len(settings)

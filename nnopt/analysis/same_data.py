@@ -22,7 +22,7 @@ PATHS = {"dataset.train", "dataset.test"}
 
 
 def test_set(setting: Setting) -> tuple[Hashable, ...]:
-    """Return a key that is equal for two settings if they have the same test set."""
+    """Return a hashable value that is equal for two settings with the same test set."""
     values, run = setting.values, next(iter(setting.runs.values()), None)
     same = set(SAME_TEST_SET)
     if values.get("dataset.validation.source") != "test":
@@ -100,9 +100,9 @@ def split_by_data_files(runs: Sequence[Run]) -> list[Run]:
 def unify_file_names(runs: Sequence[Run]) -> list[Run]:
     """Replace the paths in ``dataset.train`` and ``dataset.test`` so that each file has one path.
 
-    Files with the same name and content are the same file. The shortest path of a file is used. If
-    the content of a run's file is unknown, the new path is that of the other runs with the same old
-    path. If these runs have different new paths, the run keeps its old path.
+    Files with equal names and contents count as one file, whose shortest path is used. If the
+    content of a run's file is unknown, its path is replaced as in the other runs with this path,
+    unless the new paths in these runs differ.
     """
     paths: dict[tuple[str, str, str], set[str]] = {}
     for run in runs:
@@ -155,14 +155,14 @@ def _digest(run: Run) -> str:
 
 
 def _sources(run: Run) -> frozenset[str]:
-    """Return the hashes of the data files, and that of a separate test file with a prefix."""
+    """Return the SHA-256 of all data files, and "test SHA-256" for a separate test file."""
     return run.sources if run.test_file is None else run.sources | {f"test {run.test_file}"}
 
 
 def _files(
     runs: Iterable[Run], sources_of: Callable[[Run], frozenset[str]]
 ) -> dict[str, dict[frozenset[str], Run]]:
-    """Return a map from dataset to a map from hashes of data files to the first finished run."""
+    """Return dataset -> result of ``sources_of`` -> first finished run with this result."""
     files: dict[str, dict[frozenset[str], Run]] = {}
     for run in runs:
         if run.status == "done":

@@ -74,7 +74,7 @@ def varying_keys(runs: Sequence[_WithSettings]) -> list[str]:
 def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Setting]:
     """Group the runs into settings, sorted by the values of the keys.
 
-    If runs of a setting have the same seed, only the newest is used: they are not independent.
+    Of the runs with the same setting and seed, which are not independent, only the newest is used.
     """
     members: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:

@@ -111,7 +111,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
-    """Return the differences with ``p_holm``: all p values, corrected together by ``holm``."""
+    """Return the differences with ``p_holm``, which ``holm`` computes from all p values."""
     p_values = [x.p for x in differences if x is not None and x.p is not None]
     adjusted = iter(holm(p_values))
     return [

@@ -114,7 +114,7 @@ def batch_parts(count: int, batch_size: int, accumulation_steps: int) -> list[sl
 
 
 def parts_of(batches: Iterable[Any], batch_size: int, accumulation_steps: int) -> Iterator[Any]:
-    """Iterate over the inputs (N, ...) of the micro-batches of all batches."""
+    """Split each batch of inputs (n, ...), and yield its micro-batches in order."""
     for x in batches:
         for rows in batch_parts(len(x), batch_size, accumulation_steps):
             yield x[rows]
@@ -227,7 +227,7 @@ def draw_either(
 def _draw_partners(
     random: np.random.Generator, count: int, batch_size: int, alpha: float
 ) -> tuple[Indices, NDArray[np.float64]]:
-    """Draw a permutation of each batch as partners (count,), and λ (batches,) from Beta(α, α)."""
+    """Permute each batch to draw partners (count,), and draw λ (batches,) from Beta(α, α)."""
     starts = range(0, count, batch_size)
     partner = np.concatenate([random.permutation(min(batch_size, count - i)) for i in starts])
     return partner, random.beta(alpha, alpha, len(starts))

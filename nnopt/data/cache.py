@@ -2,8 +2,8 @@
 
 The hash covers everything that decoding depends on: ``FORMAT``, the settings of the source and the
 SHA-256 of its files. A file ``<data.cache>/index/<dataset>-<hash of paths and settings>.json``
-contains the name of the folder and a fingerprint: the sizes and times of the files. While the
-fingerprint is unchanged, the files are not read again.
+contains the name of the cache folder, and a fingerprint: the sizes and times of the source files.
+While the fingerprint is unchanged, the source files are not read again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def cached(source: Source[Any], cache: Path, root: Path | None = None) -> Decode
     """Return the arrays of a source from ``cache``; decode and store them if they are absent.
 
     If the cache cannot be written, the arrays stay in memory, with a warning. ``root`` is the
-    folder of the datasets. No link in ``cache``, or on the path from ``root`` to it, is followed.
+    folder of the datasets. Links in ``cache``, or between ``root`` and ``cache``, are not followed.
     """
     paths = {role: str(path) for role, path in source.files.items()}
     identity = _hash_of(source.name, paths, source.settings)
@@ -66,7 +66,7 @@ def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
     # For a CSV source, the settings contain the file name of each part.
     contents = source.settings, sorted(decoded.sources.items()), parts, decoded.classes
     entry = f"{source.name}-{_hash_of(source.name, *contents)}"
-    temporary = cache / f".{index.stem}.tmp"  # for one process: the caller holds the lock
+    temporary = cache / f".{index.stem}.tmp"  # used only under the caller's lock
     try:
         remove(temporary)
         temporary.mkdir()
@@ -132,6 +132,6 @@ def _short_hash(content: bytes) -> str:
 
 
 def damaged(cache: Path, name: str) -> list[str]:
-    """Return the cached files of a dataset that changed after they were written."""
+    """Return the changed files in all cache entries of a dataset; see ``changed_files``."""
     folders = sorted(cache.glob(f"{name}-*"))
     return [shown(path) for folder in folders for path in changed_files(folder)]

@@ -89,7 +89,7 @@ def open_entry(folder: Path, format_number: int) -> Decoded | None:
 
 
 def changed_files(folder: Path) -> list[Path]:
-    """Return the files of an entry that changed after they were written."""
+    """Return the changed or missing array files; [folder] if contents.json is unreadable."""
     try:
         arrays = _contents(folder)["arrays"].items()
     except UNREADABLE:
@@ -120,7 +120,7 @@ def _contents(folder: Path) -> Any:
 
 
 class _ArraySpec:
-    """The shape and type of an array. Raises an exception in ``UNREADABLE`` if not allowed."""
+    """The shape and type of an array. Raises one of ``UNREADABLE`` if they are not allowed."""
 
     def __init__(self, found: Mapping[str, Any]) -> None:
         self.shape = tuple(found["shape"])

@@ -119,7 +119,7 @@ def _decode(published: Published, files: Mapping[str, Path]) -> Decoded:
 
 
 def list_tree(folder: Path) -> tuple[dict[str, list[list[Path]]], int]:
-    """Return for each part the sorted image files of each class, and the number of hidden files."""
+    """Return part -> sorted files of each class, and the number of hidden files in the tree."""
     tree: dict[str, list[list[Path]]] = {}
     hidden = 0
     for part in CINIC10.parts:

@@ -17,7 +17,7 @@ from nnopt.io.safe_text import quoted
 from nnopt.schema import CsvConfig
 
 MAX_COLUMNS = 2**20
-MAX_COMPARED_NAMES = 2_000  # names searched for suggestions
+MAX_COMPARED_NAMES = 2_000  # number of names that are searched for similar ones
 
 PIXEL = re.compile(r"(pixel|px)[ _.-]?(\d{1,9})", re.IGNORECASE | re.ASCII)
 GRID_PIXEL = re.compile(r"(\d{1,5})x(\d{1,5})", re.IGNORECASE | re.ASCII)
@@ -72,7 +72,7 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
 
 
 def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Path) -> Columns:
-    """Find the columns of another file that have the names in ``train``. Raises DataError."""
+    """Find the columns of another file by their names in ``train``. Raises DataError."""
     _check_names(names, path)
     required = [train.names[train.label], *train.feature_names]
     allowed = {*required, *train.dropped, *map(str, config.drop_columns if config.header else ())}
@@ -157,7 +157,7 @@ def _check_names(names: list[str], path: Path) -> None:
 def _check_header(
     names: list[str], features: list[int], label: int, config: CsvConfig, path: Path
 ) -> None:
-    """Raise DataError if all names are numbers, so that the header may be a row of values."""
+    """Raise DataError if the header may be values: numbers, but not 0, 1, ... or 1, 2, ..."""
     if not all(is_number(names[index]) for index in features):
         return
     if str(config.label) == names[label] and not is_number(names[label]):

@@ -143,7 +143,7 @@ def _check_pixels(values: NDArray[np.float64], columns: Columns, before: int, pa
 
 
 def _first_line(table: Table, config: CsvConfig) -> str:
-    """Return a note if the first line may be names or values, such as 0, 1, 2."""
+    """Return a note if the first line may have either names or values (example: 0, 1, 2)."""
     names = table.columns.names
     if config.header and all(name.isdecimal() for name in names):
         return (

@@ -69,7 +69,7 @@ class Labels:
         return f"{shown(self.path)}: label {quoted(text)} at index {row:,} (row {row + 1:,})"
 
     def whole(self, text: str) -> str | None:
-        """Return the whole number that a label represents, such as 7 for 007; None for others."""
+        """Return the whole number that a label represents, such as 7 for 007, else None."""
         if number := WHOLE.fullmatch(self._with_points(text)):
             return ("-" if number[1] == "-" and number[2] != "0" else "") + number[2]
         return None

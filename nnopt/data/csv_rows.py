@@ -123,7 +123,7 @@ class RowReader:
 
     @cached_property
     def _input_order(self) -> NDArray[np.int64] | None:
-        """Return the position of each input among a row's numbers; None if the orders are equal."""
+        """Return the indices that bring a row's numbers into the order of the inputs, or None."""
         order = np.argsort(np.argsort(self.columns.features))
         return None if np.array_equal(order, np.arange(len(order))) else order
 

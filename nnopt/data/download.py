@@ -102,7 +102,7 @@ def _fetch_archive(published: Published, root: Path, report: Report) -> None:
         raise DataError(f"{shown(folder)} is incomplete ({where}); move it away and fetch again")
     archive = _download(published.downloads[0], root, report)
     report(f"unpacking {shown(archive)}")
-    temporary = root / f".{published.folder}.tmp"  # for one process: the caller holds the lock
+    temporary = root / f".{published.folder}.tmp"  # used only under the caller's lock
     try:
         remove(temporary)
         temporary.mkdir(parents=True)

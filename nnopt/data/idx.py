@@ -33,7 +33,7 @@ MAX_LABELS_BYTES = 2**20  # the largest published file has 60,008 bytes
 def locate(published: Published, root: Path) -> Source[Published]:
     """Find the four files under ``root``. Raises DataError if one is missing.
 
-    Both datasets have the same file names, so a folder with the other dataset's labels is skipped.
+    MNIST and Fashion-MNIST have equal file names. A folder with the other's labels is skipped.
     """
     complete = complete_locations(published, root, candidates(published, root))
     location = next((one for one in complete if not _other_dataset(published, one)), complete[0])
@@ -52,14 +52,14 @@ def candidates(published: Published, root: Path) -> list[Location]:
 
 
 def spellings(file: str) -> list[str]:
-    """Return the accepted paths of a file: "-idx" or ".idx", with or without ".gz" and a folder."""
+    """Return the accepted paths of a file: for x-idx also x.idx, x-idx.gz, x-idx/x.idx, ..."""
     dotted = file.replace("-idx", ".idx")
     names = [file, f"{file}.gz", dotted, f"{dotted}.gz"]
     return [*names, *(f"{folder}/{name}" for folder in (file, dotted) for name in names)]
 
 
 def _other_dataset(published: Published, location: Location) -> tuple[Path, Published, str] | None:
-    """Return the label file, its dataset and its official name if it belongs to another dataset."""
+    """Return path, dataset and official file name of the labels if they are another dataset's."""
     path = location.paths[FILES["train"][1]]
     try:
         other = owner(sha256(read(path, MAX_LABELS_BYTES, size_in_header)))

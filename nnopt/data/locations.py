@@ -19,10 +19,10 @@ MAX_LISTED_FOLDERS = 3
 
 @dataclass(frozen=True)
 class Location:
-    """A folder, and the path in it of each file of a dataset, or None for an absent file."""
+    """A folder that may contain a dataset."""
 
     folder: Path
-    files: Mapping[str, Path | None]
+    files: Mapping[str, Path | None]  # name -> path, including ``folder``; None if absent
 
     @property
     def absent(self) -> list[str]:
@@ -38,7 +38,7 @@ class Location:
 def location_in(folder: Path, spellings: Mapping[str, Sequence[str]]) -> Location:
     """Search ``folder`` for files. spellings: file -> the names that the file can have.
 
-    If several of them exist, the first regular file is used, or else the first path.
+    If several names of a file exist, the first regular file is used, or else the first path.
     """
     files: dict[str, Path | None] = {}
     for file, names in spellings.items():

@@ -102,7 +102,6 @@ class _Machine:
         }
 
     def execute(self, name: str, argument: Any) -> None:
-        """Execute one instruction."""
         if name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name])
         elif name in _VALUES:

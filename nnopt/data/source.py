@@ -83,7 +83,7 @@ class Source(Generic[S]):
 
 
 def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:
-    """Raise DataError, which shows the first such label, if one is not in 0..classes-1."""
+    """Raise DataError if a label is not in 0..classes-1. The message has the first such label."""
     bad = np.flatnonzero(labels >= classes)
     if len(bad):
         raise DataError(

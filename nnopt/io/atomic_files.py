@@ -90,7 +90,7 @@ def link_latest(outputs: Path, target: Path) -> None:
 
 
 def output_error(action: str, path: Path, error: OSError, size: int | None = None) -> OutputError:
-    """Return the OutputError for an OSError. action: the verb, ``write`` in "cannot write PATH"."""
+    """Return the OutputError "cannot ACTION PATH: ...". size: the number of bytes to write."""
     if error.errno in DISK_FULL_ERRORS:
         reason = "the disk, or its quota, is full" + (
             "" if size is None else f" for {size:,} bytes"
@@ -107,7 +107,7 @@ def output_error(action: str, path: Path, error: OSError, size: int | None = Non
 
 
 def shown(path: Path) -> str:
-    """Return the path, quoted and escaped if printing it would break a line."""
+    """Return the path as text, quoted and escaped if it has unprintable characters."""
     text = str(path)
     return text if text.isprintable() else repr(text)
 

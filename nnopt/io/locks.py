@@ -26,7 +26,7 @@ except ImportError:  # Windows
 
 LOCK = "lock"
 LOCK_ATTEMPTS = 20
-RETRY_SECONDS = 0.01  # pause after a failed attempt; ``is_held`` locks for microseconds
+RETRY_SECONDS = 0.01  # pause before the next attempt: ``is_held`` may hold the lock briefly
 
 NO_LOCK_ERRORS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 """The errors of a file system without locks, such as Lustre and NFS with some mount options."""
@@ -95,8 +95,8 @@ def is_held(folder: Path) -> bool:
     try:
         if not HAS_FLOCK:
             return not take(descriptor, wait=False)
-        # A shared lock does not conflict with other calls. It also works for another user's file:
-        # NFS gives an exclusive lock only for a file that is open for writing (flock(2)).
+        # Shared locks do not conflict with each other. They also work for another user's file: NFS
+        # gives an exclusive lock only for a file that is open for writing (flock(2)).
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -40,7 +40,7 @@ SWEEP_FILES = frozenset(
 
 PLOTS, SUBMITIT = "plots", "submitit"  # names of folders
 PLOT_SUFFIXES = (".png", ".svg")
-TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")  # of ``atomic_files``; contains the process id
+TEMPORARY = re.compile(r"\.(\d+)-[0-9a-f]{12}\.tmp")  # name from ``atomic_files``, with process id
 
 
 def open_to_append(path: Path) -> int:
@@ -130,8 +130,8 @@ def _exists(path: Path) -> bool:
 def remove_run(folder: Path) -> None:
     """Remove the files that nnopt wrote for a run, except its lock. Other files stay.
 
-    The summary is removed first, because a folder without it never counts as a finished run.
-    Raises OutputError.
+    The summary is removed first, so that the folder is no finished run if the removal is
+    interrupted. Raises OutputError.
     """
     plots = folder / PLOTS
     try:

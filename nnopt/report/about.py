@@ -176,7 +176,7 @@ def _start(point: Point) -> datetime | None:
 
 
 def _end(point: Point) -> datetime | None:
-    """Return the end time in the summary, or else when the file was last changed."""
+    """Return the end time in the summary, or else the time when the summary was last changed."""
     with suppress(*INVALID_TIME):
         return _local(point.summary["finished"])
     if point.folder:

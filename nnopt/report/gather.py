@@ -29,7 +29,7 @@ from nnopt.results.metrics import METRICS, better_direction
 Record = dict[str, Any]  # an object of the JSON data
 
 MAX_LOG_CHARACTERS = 600_000  # limit of all logs of a page
-MAX_TAIL_CHARACTERS = 8_000  # limit of one log; always allowed if the run is not done
+MAX_TAIL_CHARACTERS = 8_000  # highest limit of one log, used if the run is not done
 MIN_TAIL_CHARACTERS = 400  # lowest limit of one log, used if the page has many logs
 MAX_CONFIG_LINES, MAX_CELL_CHARACTERS = 5_000, 300
 
@@ -233,7 +233,7 @@ def _cell(point: Point, key: str) -> str:
 
 
 def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
-    """Return a curve as JSON data. grids: the page's lists of epochs and steps, shared by runs."""
+    """Return a curve as JSON data, and add its lists of epochs and steps to ``grids`` if new."""
     if curve is None:
         return {}
     if isinstance(curve, str):
@@ -249,7 +249,7 @@ def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
 
 
 def _config(point: Point, lines: dict[str, int]) -> list[int]:
-    """Return the index in ``lines`` of each line of the configuration in YAML.
+    """Return the index in ``lines`` of each line of the configuration in YAML; add new lines.
 
     The summary takes precedence over ``config.yaml``, because it has a checksum.
     """

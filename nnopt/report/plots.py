@@ -71,8 +71,8 @@ def embed_or_link(
 ) -> dict[Path, str]:
     """Return the ``src`` attribute of each plot: a ``data:`` URL, or a link relative to ``page``.
 
-    Plots of sweeps are embedded first, then plots of runs. Plots of runs with the same name are all
-    embedded if enough of ``available_bytes`` is left; otherwise all of them are linked.
+    Plots of sweeps are embedded first, then plots of runs. For each name of a plot, the plots of
+    all runs are embedded if enough of ``available_bytes`` is left; otherwise, they are all linked.
     """
     sources: dict[Path, str] = {}
     kinds: dict[str, list[Path]] = {str(path): [path] for path in sweeps}
@@ -89,7 +89,7 @@ def embed_or_link(
 
 
 def _embed(paths: Sequence[Path], available_bytes: int) -> dict[Path, str] | None:
-    """Return the readable plots as ``data:`` URLs; None if they are too large.
+    """Return the readable plots as ``data:`` URLs; None if they exceed ``available_bytes``.
 
     The total size is first estimated from a sample, because encoding is slow.
     """

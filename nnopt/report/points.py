@@ -32,8 +32,9 @@ FIXED_COLUMNS = ("number", "id", "status", "error")
 class Point:
     """A configuration of a sweep, or a single run, with the available information.
 
-    ``status`` is the status in the summary. Without a summary, it is "running" if a process has
-    locked the folder, else the status in ``results.csv``, "interrupted", "pending" or "damaged".
+    ``status`` is the status in the summary, or "damaged" if the summary is. Without a summary, it
+    is "running" if a process has locked the folder, else an end such as "timeout" in
+    ``results.csv``, or "interrupted". Without a folder, it is from ``results.csv``, or "pending".
     """
 
     name: str  # identifier of the run
@@ -124,7 +125,6 @@ def read_plan(sweep: Path) -> dict[str, Any]:
 
 
 def _planned(sweep: Path) -> dict[str, dict[str, Any]]:
-    """Return the planned points by id."""
     points = read_plan(sweep).get("points")
     maps = [x for x in points if isinstance(x, dict)] if isinstance(points, list) else []
     return {point["id"]: point for point in maps if isinstance(point.get("id"), str)}

@@ -141,7 +141,7 @@ def read_table(folder: Path) -> list[dict[str, str]]:
     with suppress(OSError, ValueError, csv.Error):
         data = read_received(folder / "results.csv", folder, TABLE_BYTES)
         header, *rows = csv.reader(io.StringIO(data.decode("utf-8"), newline=""))
-        # In old versions ``steps`` was a key, and the metric was ``steps_done``.
+        # A column ``steps_done`` shows an old version, in which ``steps`` was a key, not a metric.
         metrics = {name for name in METRICS if f"{name}_done" not in header}
 
         def renamed(name: str, cell: str) -> tuple[str, str]:
@@ -159,7 +159,7 @@ def read_run(folder: Path, with_summary: bool = False) -> Run:
     """Read the summary of one run. Raises DataError if the summary is invalid."""
     read = read_summary(folder)
     summary, ended = read.values, read.written_ns / 1e9
-    if finished := summary.get("finished"):  # the file's time may be that of a copy
+    if finished := summary.get("finished"):  # preferred: the file's time may be that of a copy
         ended = datetime.fromisoformat(finished).timestamp()
     sources = (summary["data"] or {}).get("sources", {})
     dataset = summary["config"].get("dataset")

@@ -1,7 +1,7 @@
 """``summary.json``: written with a checksum, and validated when it is read.
 
 The checksum depends on the values, not on the bytes, so a reformatted file is accepted. A file
-without a checksum, which an older version wrote or the user has edited, is accepted too.
+without a checksum is accepted, too: an older version wrote it, or the user removed the checksum.
 """
 
 from __future__ import annotations
