@@ -128,7 +128,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> Indices:
 def draw_crops(seed: int, epoch: int, count: int, crop: int, flip: bool) -> Crops | None:
     """Draw an epoch's crops and flips; None if both are off.
 
-    ``crop`` is the padding in pixels on each side; 0 is off. ``flip`` mirrors half of the images.
+    ``crop``: padding in pixels on each side, 0 for none. ``flip``: mirror with probability ½.
     The drawn crops do not depend on ``flip``, nor the drawn flips on ``crop``.
     """
     if not crop and not flip:

@@ -54,7 +54,7 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """Open a plain or gzipped CSV file, or the only one in a ZIP. Reading may raise DataError."""
+    """Open a CSV file: plain, gzipped, or the only one in a ZIP. Reading may raise DataError."""
     check_regular(path)
     try:
         with ExitStack() as stack:

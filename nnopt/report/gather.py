@@ -135,7 +135,7 @@ def _members(
     """Yield for each scope its name, the indices of its points, and the folder of its sweep.
 
     If all points belong to one sweep, or none to a sweep, there is only the scope of all points.
-    Otherwise, each sweep has a scope, too, and so have the points that belong to no sweep.
+    Otherwise, there are also a scope for each sweep, and one for all points that belong to none.
     """
     members: dict[Path | None, list[int]] = {sweep: [] for sweep in (*sweeps, None)}
     for index, point in enumerate(points):

@@ -76,7 +76,7 @@ code_state = cache(git_state)
 
 
 def machine() -> dict[str, str | int | None]:
-    """Return the processor, the logical cores, the operating system and the memory."""
+    """Return the processor, its logical and usable cores, the operating system and the memory."""
     return {
         "cpu": _proc_value("cpuinfo", "model name") or platform.processor() or platform.machine(),
         "logical_cores": os.cpu_count(),
