@@ -132,7 +132,7 @@ def _basic_blocks(
 def _conv(
     channels: int, regularizer: RegularizerConfig, kernel: int = 3, stride: int = 1
 ) -> Layers:
-    """Return a convolution and a norm. Batch norm would subtract a bias, so none precedes it."""
+    """Return a convolution and a norm. Before batch norm, a convolution needs no bias."""
     conv = records.Conv2d(channels, kernel, stride, bias=regularizer.norm != "batch")
     return (conv, *NORMS[regularizer.norm](channels))
 

@@ -61,8 +61,8 @@ def initial_arrays(
     """Return the initial parameters and running statistics: full name -> array in float64.
 
     Biases and running means are 0. Norm weights and running variances are 1. Each layer draws from
-    a separate random stream, so adding or removing a layer does not change the weights of others.
-    ``dataset`` is needed only for whitening.
+    a random stream that is named after the layer. Therefore, a layer that keeps its name and shape
+    keeps its weights if other layers change. ``dataset`` is needed only for whitening.
     """
     output = architecture.output_layer.name
     arrays: dict[str, NDArray[np.float64]] = {}

@@ -48,7 +48,7 @@ def _parse_layer(item: Any, where: str) -> Layer:
 
 def _make_layer(record: type[Layer], arguments: Any, where: str) -> Layer:
     """Make a record from None, the main (first) argument, or a mapping of arguments."""
-    types = types_of(record)  # type: ignore[arg-type]  # mypy checks the hash of an instance
+    types = types_of(record)  # type: ignore[arg-type]  # classes are hashable
     if arguments is None:
         arguments = {}
     elif not isinstance(arguments, Mapping):

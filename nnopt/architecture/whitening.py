@@ -70,7 +70,7 @@ def whitening_arrays(layer: InferredLayer, dataset: Dataset) -> dict[str, Floats
     The layer transforms patches x of the training images into uncorrelated numbers with variance 1
     and, if there is a bias, with mean 0:
 
-        y = W (x - μ),   W = (Λ + ε)^(-1/2) Eᵀ,   E Λ Eᵀ = Cov x
+        y = W (x - μ),   W = (Λ + ε)^(-1/2) Eᵀ,   E Λ Eᵀ = Cov x,   μ = mean x
 
     Sources: Page 2019, "How to train your ResNet 8: bag of tricks", "Input patch whitening"; Jordan
     2024, arXiv:2404.00498, section 3.2.

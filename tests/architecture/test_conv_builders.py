@@ -186,7 +186,7 @@ def test_vgg_with_too_many_pools_is_refused(make_config: MakeConfig) -> None:
     pools = [x.output_shape for x in network.layers if isinstance(x.record, MaxPool2d)]
     assert pools == [(32, 14, 14), (64, 7, 7), (128, 3, 3)]
     deep = schema.VggConfig("vgg", (4,) * 5, 1, 0, "relu")
-    with pytest.raises(ConfigError, match=r"layer max_pool2d5: .* so its output is 0x0"):
+    with pytest.raises(ConfigError, match=r"layer max_pool2d5: .* of 1x1, so its output is 0x0"):
         built(make_config, deep, MNIST)
 
 

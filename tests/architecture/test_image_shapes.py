@@ -184,7 +184,8 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
     (
         ["max_pool2d", "max_pool2d"],
         (3, 2, 3),
-        "layer max_pool2d2: its window of 2x2 is larger than its input of 1x1, so its output is 0",
+        "layer max_pool2d2: its window of 2x2 is larger than its input of 1x1, so its output "
+        "is 0x0",
     ),
     (
         [{"avg_pool2d": {"size": 4, "padding": 1}}],
