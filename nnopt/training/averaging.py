@@ -1,4 +1,4 @@
-"""Averages of the weights, which evaluation uses in place of the trained weights."""
+"""Averages of the weights, for evaluation in place of the trained weights."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ class Averaging:
         batches: Callable[[int], Iterable[tuple[DeviceArray, DeviceArray]]],
         is_complete: bool,
     ) -> None:
-        """Update the SWA average at the end of a complete epoch, and the running statistics.
+        """Update the SWA average after an epoch; recompute statistics for SWA and Schedule-Free.
 
-        ``batches`` returns the batches of an epoch again. If an interruption ends their iteration,
-        this method can be called again, and gives the same result.
+        SWA ignores an incomplete epoch. ``batches`` returns the batches of an epoch again. If an
+        interruption ends their iteration, a second call of this method gives the same result.
         """
 
         def inputs() -> Iterator[DeviceArray]:  # lazy: draws no random number if not iterated

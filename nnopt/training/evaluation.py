@@ -30,7 +30,7 @@ class Evaluation:
 def evaluate(
     network: Network, batches: Iterable[DeviceArray], labels: NDArray[np.int64], loss: str
 ) -> Evaluation:
-    """Predict every sample of the batches in evaluation mode and compare with ``labels`` (N,)."""
+    """Predict the samples in evaluation mode and compare the predictions with ``labels`` (N,)."""
     logits = np.concatenate([network.predict(x) for x in batches])
     mean_loss = metrics.hinge if loss == "hinge" else metrics.cross_entropy
     return Evaluation(mean_loss(logits, labels), metrics.accuracy(logits, labels), logits)

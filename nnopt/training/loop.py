@@ -84,7 +84,7 @@ class Loop:
     def run(self) -> Iterator[tuple[EpochRow, bool]]:
         """Train. After each epoch, yield its metrics and whether its weights are the best."""
         training = self.training
-        if training.has_ended_early():  # more epochs were added to an ended training
+        if training.has_ended_early():  # early stopping ended it before a resume added epochs
             training.stopped_early = training.step < self.length.steps
         while not training.is_finished:
             epoch = len(training.history) + 1
@@ -101,7 +101,7 @@ class Loop:
             yield row, training.best_epoch == epoch
 
     def _train_epoch(self, epoch: int) -> bool:
-        """Train on the remaining batches of an epoch; return whether early stopping ended it."""
+        """Train on an epoch's remaining batches; return whether early stopping ended the epoch."""
         training = self.training
         sizes = training.epoch.sizes
         batches = self._batches(epoch, len(sizes))
@@ -125,7 +125,7 @@ class Loop:
     def _validates_within_epoch(self) -> bool:
         """Return whether the validation part is evaluated after the latest step.
 
-        The SWA average is not evaluated within an epoch, because it is constant there.
+        Once there is an SWA average, the result is False: the average changes only after an epoch.
         """
         validate_every, training = self._config.early_stopping.validate_every, self.training
         is_due = validate_every and training.step % validate_every == 0
@@ -199,7 +199,7 @@ class Loop:
 
     @cached_property
     def _penalized(self) -> list[str]:
-        """Names of the penalized arrays; cached, because gradients are copied from the device."""
+        """Names of penalized arrays, cached because ``gradient_arrays`` copies all gradients."""
         decay_norm_and_bias = self._config.regularizer.decay_norm_and_bias
         gradients = self._network.gradient_arrays()
         return [name for name, g in gradients.items() if is_penalized(g.shape, decay_norm_and_bias)]

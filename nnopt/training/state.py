@@ -23,7 +23,7 @@ from nnopt.training.schedules import Plateau, Schedule, build_schedule
 Arrays = Mapping[str, NDArray[Any]]
 
 VECTORS = {"learning_rates": np.float64, "sizes": np.int64, "losses": np.float64}
-"""Vectors of a checkpoint: the rates of all steps, and batch sizes and losses of this epoch."""
+"""Vectors of a checkpoint: all learning rates, and the current epoch's batch sizes and losses."""
 
 NUMBERS: Mapping[str, Any] = {
     "last_averaged": int,
@@ -259,7 +259,7 @@ class TrainingState:
             getattr(self, rule).load_state(values[rule])
         network = _with_prefix(arrays, "network/")
         if any(x.startswith("average/") for x in network) is not self.averaging.is_used:
-            raise ValueError("its average of the weights is missing, or the training uses none")
+            raise ValueError("its average of the weights is missing or unexpected")
         self._network.load_state(network)
         self.last, self.best = last, best
         for name, value in typed(values["numbers"], NUMBERS).items():

@@ -470,7 +470,7 @@ ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "without the average": (
         lambda x: [x.pop(name) for name in list(x) if name.startswith("network/average/")],
-        "its average of the weights is missing, or the training uses none",
+        "its average of the weights is missing or unexpected",
     ),
     "not finite": (lambda x: x.update({"network/optimizer/k/0": np.array(np.inf)}), "unexpected"),
 }
