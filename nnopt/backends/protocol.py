@@ -95,7 +95,7 @@ class Network(Protocol):
 
         With ``accumulation_steps``, the batch is divided into micro-batches, and their gradients
         are added up. ``step`` is the index of the step, counted from 0. The dropout masks depend on
-        this index and on that of the micro-batch. ``y`` must not change until ``read_steps``.
+        the indices of step and micro-batch. ``y`` must not change until ``read_steps`` is called.
         """
 
     def read_steps(self) -> StepRecord:

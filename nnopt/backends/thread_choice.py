@@ -2,8 +2,8 @@
 
 The largest layer is the one with the most floating-point operations (FLOPs) in the forward pass of
 a batch. A training uses one thread for each FLOPS_PER_THREAD of these operations, but at most one
-thread for each core. Threads that share a layer wait for each other. On a busy machine, where each
-thread has to wait for a core, a small layer is 2 to 40 times slower with two threads than with one.
+thread for each core, and at most the default number of the matrix library. Threads that share a
+layer wait for each other: a small layer on a busy machine is 2 to 40 times slower with two threads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ThreadChoice:
 def choose_threads(
     requested: int | None, flops: int, cores: int, library_threads: int
 ) -> ThreadChoice:
-    """Choose the number of threads for a largest layer with ``flops`` FLOPs per batch.
+    """Choose the number of threads if the largest layer has ``flops`` FLOPs per batch.
 
     ``requested`` is the value of ``backend.threads``, which has priority. ``library_threads`` is
     the default number of threads of the matrix library.

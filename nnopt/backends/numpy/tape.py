@@ -82,8 +82,8 @@ class Buffers(Buffer):
 
 
 TapeEntry = tuple[Op, tuple[Variable, ...], tuple[bool, ...], Variable, Any, Buffers]
-"""(operation, inputs, for each input whether it requires a gradient, output, values saved for the
-backward function, arrays of the operation)."""
+"""(operation, inputs, requires_grad of each input, output, values saved for the backward function,
+arrays of the operation)."""
 
 
 class Tape:

@@ -163,7 +163,7 @@ def default_threads() -> int:
 
 
 def chunk_slices(count: int, largest: int) -> list[slice]:
-    """Divide 0..``count`` into the fewest slices of nearly equal size, at most ``largest``."""
+    """Divide ``count`` elements into the fewest slices of nearly equal lengths <= ``largest``."""
     chunks = -(-count // largest)
     bounds = [round(count * i / chunks) for i in range(chunks + 1)]
     return [slice(start, stop) for start, stop in pairwise(bounds)]
@@ -179,7 +179,7 @@ def partial_sum_count(chunks: int, elements: int) -> int:
 
 
 def sum_into_first(sums: Sequence[NDArray[Any]], workers: ThreadPool) -> None:
-    """Add all other arrays to the first array, in order. All threads work on large arrays."""
+    """Add all other arrays to the first array, in order. Threads share large arrays."""
     if len(sums) == 1:
         return
     first = sums[0]

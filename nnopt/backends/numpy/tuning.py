@@ -12,7 +12,7 @@ IMAGE_CHUNK_ELEMENTS = 2**17
 chunks need more calls, and threads acquire Python's lock more often."""
 
 IMAGE_CHUNK_LANES = 4096
-"""Maximum number of lanes (``ops/lanes.py``) in a chunk of images, which then has enough rows."""
+"""Maximum number of lanes (``ops/lanes.py``) in a chunk of images, so that it has enough rows."""
 
 IMAGE_CHUNK_ROWS = 256
 """Maximum number of rows in a chunk of images. With more rows, the rounding error of sums grows."""
@@ -58,7 +58,7 @@ IM2COL_CHUNK_ELEMENTS = 2**17
 """Number of elements of the matrix of windows in a chunk, which has at least one row of windows."""
 
 COL2IM_CHUNK_ELEMENTS = 2**18
-"""The same number for the input gradient, which needs one call per chunk and kernel position."""
+"""Number of elements in a chunk of the input gradient. A chunk has one call per kernel position."""
 
 IM2COL_CHUNK_IMAGES = 16
 """Number of images per task, in the padding of images and in the input gradient."""
@@ -78,7 +78,7 @@ MAX_PARTIAL_SUMS = 8
 """Maximum number of partial sums, and therefore of threads that share a sum."""
 
 MAX_PARTIAL_SUM_ELEMENTS = 2**24
-"""Maximum number of elements of all partial sums together, unless there are only two."""
+"""Maximum number of elements of all partial sums together. Two partial sums may have more."""
 
 PARALLEL_SUM_MIN_ELEMENTS, PARALLEL_SUM_CHUNKS = 2**18, 4
 """Size from which threads share the addition of two arrays, and number of chunks of an array."""

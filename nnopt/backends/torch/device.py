@@ -51,7 +51,7 @@ _compiled_keys: list[tuple[Any, ...]] = []
 
 MAX_COMPILED_NETWORKS = 3
 """Maximum number of compiled networks at a time. Each network is compiled for two batch sizes.
-PyTorch keeps at most eight compiled versions of a function, and runs more versions uncompiled."""
+PyTorch keeps at most eight compiled versions of a function, and runs any others uncompiled."""
 
 
 def compiled(forward: Forward, architecture: Architecture, config: Config) -> Forward:
@@ -93,7 +93,7 @@ REQUESTED_MEMORY = re.compile(r"ried to allocate (?:more than )?(\d[\d.]* ?[A-Za
 class DeviceErrors:
     """A context manager that converts PyTorch's errors about a device.
 
-    A lack of memory becomes MemoryError, and a missing deterministic kernel TrainingError. The
+    A lack of memory becomes MemoryError. A missing deterministic kernel becomes TrainingError. The
     messages name the layer, except for errors in the backward pass and in compiled code, which run
     outside of the modules. ``layers`` maps the id of a module to the name of the layer.
     """

@@ -40,9 +40,9 @@ class Norm:
 def total_norm(tensors: list[Tensor]) -> Norm:
     """Return the L2 norm of all tensors together, without overflow or underflow of squares.
 
-    On a CPU, the two factors are 1 and the norm if the square of the norm is well within the range
-    of the number type. Otherwise they are m, the largest absolute value, and the norm of all values
-    divided by m. Other devices always use m, because a comparison would wait for the device.
+    On a CPU, ``unit`` is 1 if the square of the norm is well within the range of the number type.
+    Otherwise, ``unit`` is the largest absolute value. Other devices always use this value, because
+    a comparison would wait for the device.
     """
     if tensors[0].device.type == "cpu":
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

@@ -66,8 +66,8 @@ def _infer_layers(
 ) -> tuple[tuple[InferredLayer, ...], dict[str, Shape]]:
     """Return the layers inside a module, and the shapes of parameters outside of these layers.
 
-    A module is no layer if it is never called, does nothing or returns anything but one tensor. The
-    parameters of such a module belong to the enclosing module.
+    A module is no layer if it is never called, if it is an ``nn.Identity``, or if its first input
+    or its output is not a tensor. The parameters of such a module belong to the enclosing module.
     """
     own = {key: tuple(p.shape) for key, p in module.named_parameters(recurse=False)}
     layers: list[InferredLayer] = []

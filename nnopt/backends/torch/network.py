@@ -57,7 +57,7 @@ def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
 def logits_and_loss(module: nn.Module, precision: Precision, loss: Loss) -> Forward:
     """Return the forward pass of a training step.
 
-    A method would refer to the network, and this reference cycle would keep memory allocated.
+    The result does not refer to the network: a reference cycle would keep memory allocated.
     """
 
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,7 +130,7 @@ class TorchNetwork:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of all arrays on which later steps depend."""
-        self._set_mode(training=True)  # Schedule-Free then sets the parameters to trained weights
+        self._set_mode(training=True)  # Schedule-Free then selects the weights for training
         tensors = self.module.state_dict()
         state = {f"weights/{name}": tensor for name, tensor in tensors.items()}
         if "_average" in vars(self):
@@ -168,7 +168,7 @@ class TorchNetwork:
         """Perform one optimizer update."""
         self._set_mode(training=True)
         is_whole = self._accumulation_steps == 1
-        for parameter in self._parameters:  # new tensors, which a CUDA graph does not overwrite
+        for parameter in self._parameters:  # new gradients, which no CUDA graph overwrites
             parameter.grad = None if is_whole else torch.zeros_like(parameter)
         with self._errors:
             loss, logits = (self._backward if is_whole else self._accumulate)(x, y, step)
@@ -178,7 +178,7 @@ class TorchNetwork:
     def _backward(
         self, x: Tensor, y: Tensor, step: int, fraction: float = 1
     ) -> tuple[Tensor, Tensor]:
-        """Return the mean loss and logits (N, K). Add ``fraction`` · gradients to each ``grad``."""
+        """Return the mean loss and logits (N, K). Add ``fraction`` · gradient to each ``grad``."""
         for dropout in self._dropouts:
             dropout.set_step(step)
         logits, loss = self._forward(self._to_memory_format(x), y)

@@ -68,7 +68,7 @@ def adam(parameters: Parameters, config: AdamConfig) -> optim.Optimizer:
 
 
 class Lion(optim.Optimizer):
-    """Lion: gradients determine only the signs of an update. Its elements have equal magnitude.
+    """Lion: the elements of an update have equal magnitude, and gradients determine their signs.
 
         c = β₁·m + (1-β₁)·g;  w ← w - lr·sign(c);  m ← β₂·m + (1-β₂)·g
 

@@ -45,7 +45,7 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
-"""Options that give these models one output, like all others, and the default initialization."""
+"""Model -> options that give the model a single output and torchvision's default initialization."""
 
 
 def model_problems(config: TorchvisionConfig) -> list[str]:
@@ -183,7 +183,7 @@ def _create(config: TorchvisionConfig, input_shape: Shape, classes: int) -> nn.M
     Its ``state_dict`` contains only parameters and running statistics.
     """
     options = dict(MODEL_OPTIONS.get(config.model, {}))
-    if options:  # their published weights expect differently normalized images
+    if options:  # published weights of these models need differently normalized images
         options["transform_input"] = config.pretrained and input_shape[0] == 3
     if config.model.startswith("vit"):
         options["image_size"] = input_shape[1]
@@ -209,7 +209,7 @@ def _stem(model: str) -> tuple[str, str | None] | None:
 def _replace_first_conv(model: nn.Module, config: TorchvisionConfig, channels: int) -> None:
     """Replace the first convolution by one for images with ``channels`` channels.
 
-    For small images, the new one is 3x3 with stride 1, and the max pooling after it is removed. A
+    For small images, the new convolution is 3x3 with stride 1, and no max pooling follows. A
     weight of a new shape is drawn from a normal distribution that preserves the outputs' variance.
     """
     if config.small_images and (stem := _stem(config.model)):
