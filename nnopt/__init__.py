@@ -1,4 +1,4 @@
-"""Train every network twice, by hand in NumPy and in PyTorch, from one YAML."""
+"""Train neural networks in NumPy or in PyTorch from one YAML configuration."""
 
 import os
 import sys

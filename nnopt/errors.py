@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-MAX_LISTED_NAMES = 20  # a hint with a nearest name omits the list of allowed names if it is longer
+MAX_LISTED_NAMES = 20  # a longer list of allowed names is omitted from a hint with a nearest name
 
 MAX_JOINED_PROBLEMS = 5
 
 
 def suggest(name: object, allowed: Iterable[str]) -> str:
-    """Return a hint for a name that is not allowed: the nearest allowed name, and the list."""
+    """Return a hint for a name that is not allowed: the nearest allowed name, and a list of all."""
     names = list(allowed)
     close = nearest(str(name), names)
     listed = f"allowed: {', '.join(names) or 'none'}"
@@ -146,7 +146,7 @@ SHORTAGE_MESSAGES = (
     "can't start new thread",
     "error return without exception set",
 )
-"""Parts of the messages that the library loader, threads and Python give if memory runs out."""
+"""Parts of messages about a lack of memory, from the dynamic linker, the system and Python."""
 
 
 def is_memory_shortage(error: Exception) -> bool:
@@ -173,7 +173,7 @@ class TimeLimitError(BaseException):
 
 
 class DivergedError(TrainingError):
-    """The loss became NaN or infinite."""
+    """The loss, a weight or the state of the optimizer became NaN or infinite."""
 
     status = "diverged"
 

@@ -2,7 +2,7 @@
 
 The generator is counter-based: Philox-4x64 (Salmon et al. 2011, "Parallel random numbers: as easy
 as 1, 2, 3"). The key is a hash of the seed and the name of the stream. The counter consists of
-integers such as epoch and step. No state is kept between draws. Therefore a resumed run continues
+integers such as epoch and step. No state is kept between steps. Therefore a resumed run continues
 with the same numbers, draws from one stream do not change other streams, and both backends draw the
 same numbers.
 """
