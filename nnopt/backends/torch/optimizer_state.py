@@ -92,7 +92,7 @@ def load_optimizer_state(
 
 
 def _states(optimizer: optim.Optimizer) -> list[tuple[str, dict[Any, Any], list[dict[str, Any]]]]:
-    """Return the class, the state and the groups of each optimizer. Muon includes Adam."""
+    """Return class, state and groups of the optimizer and, for Muon, also of its Adam."""
     if isinstance(optimizer, Muon):
         groups, adam = optimizer.param_groups[:1], optimizer.adam
         return [("Muon", optimizer.state, groups), ("Adam", adam.state, adam.param_groups)]

@@ -107,7 +107,7 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Any], optim.Optimizer]] = {
 
 
 def build_optimizer(parameters: Parameters, weights: Parameters, config: Config) -> optim.Optimizer:
-    """Return the configured optimizer. ``weights`` are dense weights and kernels, in order."""
+    """Return the configured optimizer. ``weights``: dense weights and kernels, first to last."""
     if isinstance(config.optimizer, MuonConfig):
         return Muon(parameters, weights, config.optimizer)
     if isinstance(config.optimizer, ScheduleFreeConfig):

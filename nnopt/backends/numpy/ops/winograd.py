@@ -249,12 +249,12 @@ class TileScratch:
         # (column of 6, row of 6, across · run) of each row of tiles
         self.rows = list(transformed.transpose(2, 1, 0, 3))
         half = workers.scratch("half", (4, 6, across, run), dtype)
-        # half transformed: (column of 6, row in tile, across · run), and in the same memory
-        # (row in tile, across, column of 6, run)
+        # Two views of half-transformed tiles: half_rows (column of 6, row in tile, across · run),
+        # half_columns (row in tile, across, column of 6, run).
         self.half_rows = half.reshape(4, 6, -1).transpose(1, 0, 2)
         self.half_columns = half.transpose(0, 2, 1, 3)
-        # a row of tiles that extends beyond the image: (4, 4 across, run), and in the same memory
-        # (row in tile, across, column in tile, run)
+        # Two views of a row of tiles that extends beyond the image: border (4, 4 across, run),
+        # border_tiles (row in tile, across, column in tile, run).
         self.border = workers.scratch("border", (4, 4 * across, run), dtype)
         self.border_tiles = self.border.reshape(4, across, 4, run)
 
