@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, settings
+from omegaconf import OmegaConf
 
 from nnopt import schema
 from nnopt.config.set_aside import Composed
@@ -137,13 +139,17 @@ def _replaced(record: Any, key: str, value: Any) -> Any:
     )
 
 
+FOLDER = re.compile(r"(hydra\.(?:run|sweep)\.dir)=([A-Za-z/][\w./-]*)")
+"""An override of the folder of a run or sweep, with a value that Hydra reads as text."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compose_once() -> Iterator[None]:
     """Cache the configurations composed from nnopt's own YAML files.
 
-    Hydra needs a third of a second for a configuration, and the suite composes hundreds of them.
-    Configurations with a user's files or with interpolations are not cached, because they depend on
-    the working directory.
+    Hydra needs a fifth of a second for a configuration, and the suite composes hundreds of them.
+    The folder of a run is set after the composition. Configurations with a user's files or with
+    interpolations are not cached, because they depend on the working directory.
     """
     from nnopt.config import hydra as hydra_config
 
@@ -154,10 +160,15 @@ def compose_once() -> Iterator[None]:
         is_own = not any(place.provider in ("nnopt-user", "command-line") for place in places)
         if not is_own or any("$" in word for word in overrides):
             return compose(name, overrides, return_hydra_config)
-        key = (*overrides, return_hydra_config)
+        folders = [found for word in overrides if (found := FOLDER.fullmatch(word))]
+        others = [word for word in overrides if not FOLDER.fullmatch(word)]
+        key = (*others, return_hydra_config)
         if key not in kept:
-            kept[key] = compose(name, overrides, return_hydra_config)
-        return copy.deepcopy(kept[key])
+            kept[key] = compose(name, others, return_hydra_config)
+        composed = copy.deepcopy(kept[key])
+        for folder in folders:
+            OmegaConf.update(composed.config, folder[1], folder[2])
+        return composed
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hydra_config, "compose", keeping)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_INSTRUCTIONS = 2_000_000  # CIFAR-10's files have about 40,000
+MAX_INSTRUCTIONS = 400_000  # CIFAR-10's files have about 40,000
 MAX_ENCODED_BYTES = 2**26  # limit of bytes stored as text, as in protocols 0 to 2 of Python 3
 
 RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")

@@ -21,22 +21,28 @@ DATASETS = ("spiral", "moons", "circles", "mnist", "fashion_mnist", "cifar10", "
 BACKENDS = ("numpy", "torch")
 
 
-@pytest.fixture
-def data(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a small version of every dataset that is read from files; return the data folder."""
-    root = workplace / "data"
+    root = tmp_path_factory.mktemp("data")
     write_idx(root)
     write_idx(root, "FashionMNIST/raw")
     write_cifar(root, 10)
-    monkeypatch.setattr(cifar10, "IMAGES_PER_FILE", 10)
     write_cinic(root, each=5)
     random = np.random.default_rng(0)
     rows = [
         f"{x:.3f},{y:.3f},{'ab'[n % 2]}" for n, (x, y) in enumerate(random.normal(size=(80, 2)))
     ]
     (root / "table.csv").write_text("x,y,label\n" + "\n".join(rows) + "\n")
-    monkeypatch.setenv("NNOPT_DATA_DIR", str(root))
     return root
+
+
+@pytest.fixture
+def data(folder: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Use the small datasets, and return their folder."""
+    monkeypatch.setattr(cifar10, "IMAGES_PER_FILE", 10)
+    monkeypatch.setenv("NNOPT_DATA_DIR", str(folder))
+    return folder
 
 
 def arguments(dataset: str, backend: str, preset: str) -> list[str]:
@@ -66,7 +72,7 @@ def test_tiny_preset_trains_two_steps_without_plots(nnopt: Run, dataset: str, ba
 @pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.usefixtures("data")
 def test_overfit_batch_preset_makes_loss_near_zero(nnopt: Run, dataset: str, backend: str) -> None:
-    assert nnopt("run", *arguments(dataset, backend, "overfit_batch")) == 0
+    assert nnopt("run", *arguments(dataset, backend, "overfit_batch"), "plots=false") == 0
     result = summary()
     assert result["steps"] == result["epochs"] == 500
     assert result["data"]["samples"]["train"] == 16
@@ -75,10 +81,13 @@ def test_overfit_batch_preset_makes_loss_near_zero(nnopt: Run, dataset: str, bac
     assert result["best_validation_loss"] is None
 
 
-def test_overfit_batch_preset_cannot_learn_contradictory_labels(nnopt: Run, data: Path) -> None:
+def test_overfit_batch_preset_cannot_learn_contradictory_labels(
+    nnopt: Run, workplace: Path
+) -> None:
     """A network cannot learn different labels of equal inputs."""
     rows = "\n".join(f"0,{n % 4 // 2},{'ab'[n % 2]}" for n in range(80))
-    (data / "table.csv").write_text(f"x,y,label\n{rows}\n")
+    (workplace / "data").mkdir()
+    (workplace / "data" / "table.csv").write_text(f"x,y,label\n{rows}\n")
     assert nnopt("run", *arguments("csv", "numpy", "overfit_batch")) == 0
     assert summary()["final_train_loss"] == pytest.approx(np.log(2), abs=0.01)
 

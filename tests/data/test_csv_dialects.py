@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from data_files import csv_config
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnopt.data import csv_file
@@ -30,6 +30,7 @@ def decode(path: Path, **changes: object) -> Decoded:
 
 
 @given(data=st.data())
+@settings(max_examples=40)
 def test_decode_table_of_pandas_equals_pandas(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -67,6 +68,7 @@ def test_decode_table_of_pandas_equals_pandas(
 
 
 @given(data=st.data())
+@settings(max_examples=40)
 def test_decode_columns_of_the_test_file_in_any_order_are_found(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -83,6 +85,7 @@ def test_decode_columns_of_the_test_file_in_any_order_are_found(
 
 
 @given(data=st.data())
+@settings(max_examples=40)
 def test_decode_pixels_in_any_order_are_sorted(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -42,6 +42,11 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
+def training_points(sweep: Path) -> list[Path]:
+    """Return the folders of the points of a sweep that have completed an epoch."""
+    return [x.parent for x in sweep.glob("*/metrics.csv") if x.read_text().count("\n") > 1]
+
+
 def own_workers() -> set[int]:
     """Return the ids of the running processes that the test process started."""
     return descendants(os.getpid())

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from processes import descendants, is_alive, wait_until
+from processes import descendants, is_alive, training_points, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -222,7 +222,7 @@ def test_preempted_job_of_submitit_continues_and_gives_equal_bits(
 ) -> None:
     """submitit requeues the job after SIGUSR2. After SIGKILL, SLURM itself requeues it."""
     sweep = start_nnopt("run", "-m", *LONG, f"hydra.launcher.cluster={cluster}")
-    wait_until(lambda: list(workplace.glob("sweep/*/metrics.csv")))
+    wait_until(lambda: training_points(workplace / "sweep"))
     (folder,) = workplace.glob("sweep/spiral*")
     (log,) = [*workplace.glob("sweep/submitit/*/*_log.out"), *slurm.glob("*.out")]
     job = int(re.findall(r"job_id=(\d+)", log.read_text())[0])
@@ -255,7 +255,7 @@ def test_cluster_points_write_checkpoints_when_sweep_is_stopped(
 ) -> None:
     overrides = [*f"hydra/launcher={launcher}".split(), "hydra.sweep.dir=sweep"]
     sweep = start_nnopt("run", "-m", *overrides, "epochs=10000000", "plots=false", "seed=0,1")
-    wait_until(lambda: len(list(workplace.glob("sweep/*/metrics.csv"))) == 2)
+    wait_until(lambda: len(training_points(workplace / "sweep")) == 2)
     jobs = descendants(sweep.pid)
     sweep.send_signal(signal.SIGTERM)
     _, err = sweep.communicate(timeout=60)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import descendants, is_alive, own_workers, wait_until
+from processes import descendants, is_alive, own_workers, training_points, wait_until
 from threadpoolctl import threadpool_limits
 
 from nnopt.schema import PoolConfig
@@ -295,7 +295,7 @@ def test_pool_workers_end_with_sweep(
     overrides = ["epochs=10000000", "plots=false", "seed=0,1,2", "hydra.sweep.dir=sweep"]
     launcher = ["hydra/launcher=pool", "hydra.launcher.workers=2"]
     sweep = start_nnopt("run", "-m", *launcher, *overrides)
-    wait_until(lambda: len(list(workplace.glob("sweep/*/metrics.csv"))) == 2)
+    wait_until(lambda: len(training_points(workplace / "sweep")) == 2)
     workers = descendants(sweep.pid)
     assert len(workers) == 2
     sweep.send_signal(end)
