@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def seconds_to_checkpoint(folder: Path) -> float:
-    """Continue a run, send SIGTERM, and return the seconds until its checkpoint is complete."""
+    """Continue a run, send SIGTERM, and return the seconds until the checkpoint is complete."""
     command = [NNOPT, "resume", folder, "max_time=null"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         time.sleep(RESUMED_SECONDS)

@@ -124,7 +124,7 @@ def plain(x: np.ndarray, y: np.ndarray, hidden: tuple[int, ...], batch: int) -> 
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Scales and normalizes one sample at a time, as torchvision's datasets do."""
+    """A dataset that scales and normalizes one sample at a time, as torchvision's datasets do."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
         self.x, self.y = x, y

@@ -170,7 +170,7 @@ def best(name: str, x: np.ndarray, y: np.ndarray, device: str) -> Epoch:
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Transforms one image at a time, as torchvision's dataset of CIFAR-10 does."""
+    """A dataset that transforms one image at a time, as torchvision's dataset of CIFAR-10 does."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray) -> None:
         self.x, self.y = x.transpose(0, 2, 3, 1).copy(), y

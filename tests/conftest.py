@@ -47,7 +47,7 @@ OPTIMIZER_DEFAULTS: dict[str, schema.OptimizerVariant] = {
 
 
 def plain_config() -> Config:
-    """Return the configuration of ``nnopt run`` without arguments, built without Hydra."""
+    """Return a simple configuration on the spiral, built without Hydra and nnopt's YAML files."""
     return Config(
         name="test",
         seed=0,
@@ -177,7 +177,7 @@ def compose_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., Config]:
-    """Return a function that applies changes to the default configuration, in the given order.
+    """Return a function that returns ``plain_config()`` with changes, made in the given order.
 
     Example: ``make_config(optimizer="adam", **{"backend.dtype": "float64"})``.
     """

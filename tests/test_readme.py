@@ -199,7 +199,7 @@ def test_readme_steps_for_extensions_name_existing_code() -> None:
 
 
 def test_install_commands_in_readme_equal_ci() -> None:
-    """The README has commands for users and for developers; .ci/run executes the latter."""
+    """The README has a command for users, and a command for developers that .ci/run also runs."""
     commands = [example.command for example in EXAMPLES]
     assert "pip install -c constraints.txt -e . && nnopt run" in commands
     (line,) = [command for command in commands if command.endswith("pytest")]

@@ -207,7 +207,7 @@ def test_whitening_is_used_by_every_training_command(
     overrides += ["architecture.kernel=3", "architecture.channels=9", "initializer.input=whitening"]
     overrides += ["architecture.hidden=2", "plots=false"]
     assert nnopt("gradcheck", *overrides) == 0
-    assert nnopt("lr-find", *overrides, "lr_find.steps=20") in (0, 5)  # 5 means no suggestion
+    assert nnopt("lr-find", *overrides, "lr_find.steps=20") in (0, 5)  # exit code 5: no suggestion
     assert nnopt("run", *overrides, "optimizer.lr=0", "epochs=1", "hydra.run.dir=out") == 0
     with np.load("out/model_last.npz") as arrays:
         weight = arrays["conv2d1.weight"].reshape(9, 9).astype(float)

@@ -150,7 +150,7 @@ def table_file() -> Any:
 
 
 def page_curves() -> Any:
-    """Return the points and curves of the page that ``nnopt report`` wrote, without times."""
+    """Return the records of points, with curves, in the page that ``nnopt report`` wrote."""
     page = Path("page.html").read_text()
     records = json.loads(
         re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page, re.S)[1]

@@ -180,7 +180,7 @@ def piped(where: str) -> Build:
 
 
 def huge(where: str) -> Build:
-    """Create a sparse file of 64 GiB."""
+    """Create or extend a file so that it has 64 GiB but uses no space on the disk."""
 
     def build(received: Received) -> None:
         path = _place(received, where)

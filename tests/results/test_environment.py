@@ -132,7 +132,7 @@ def test_peak_memory_contains_a_large_array() -> None:
 
 
 def test_peak_memory_excludes_the_parent() -> None:
-    """In a child, getrusage reports the peak memory of a larger parent, even after exec."""
+    """getrusage would report the peak memory of the larger parent, even after exec."""
     program = (
         "import numpy as np, subprocess, sys\n"
         "big = np.ones(300 * 2**17)\n"

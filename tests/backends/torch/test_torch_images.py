@@ -142,7 +142,7 @@ def test_network_outputs_have_the_inferred_shapes(
 def test_parameters_and_flops_equal_counts_of_pytorch(
     make_config: MakeConfig, variant: schema.ArchitectureVariant, parameters: int
 ) -> None:
-    """PyTorch counts two FLOPs for a multiplication and an addition."""
+    """PyTorch counts only the multiplications and additions of convolutions and matrix products."""
     config = make_config(backend="torch", **{"regularizer.norm": "batch"})
     architecture = build(variant, config.regularizer, (3, 32, 32), 10)
     module = build_sequential(architecture.layers, config)

@@ -135,7 +135,7 @@ def test_filters_have_a_colour_bar_unless_they_are_rgb(
 
 
 def test_colour_map_lightness_increases_with_the_weight() -> None:
-    """Positive and negative weights also differ in grey. The colour of 0 is grey."""
+    """Positive and negative weights also differ in a greyscale print. The colour of 0 is grey."""
     colours = signed_colours()(np.linspace(0, 1, 101))[:, :3]
     luminance = colours @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) > 0).all()
