@@ -122,6 +122,7 @@ def verdict(row: Row, outcome: MetricResult, metric: str) -> str:
 def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple[Row, ...]:
     """Return the rows in ascending order of a key, or from the best to the worst mean of a metric.
 
+    Means of a metric without a better direction are in ascending order.
     Raises ConfigError if the name is neither a key nor a metric of the comparison.
     """
     rows = comparison.rows
