@@ -94,8 +94,8 @@ def _missing(published: Published, root: Path, candidates: list[Location]) -> Da
     downloads = {download.file: download for download in published.downloads}
     download = downloads.get(f"{published.relative(file)}.gz", published.downloads[0])
     return DataError(
-        f"{shown(Path(path))}{more} not found in {shown(root)} (searched: {searched}); its "
-        f"official address is {download.addresses[0]}; fetch it with: nnopt data fetch "
+        f"{shown(Path(path))}{more} not found in {shown(root)} (searched: {searched}); "
+        f"official address: {download.addresses[0]}; fetch the dataset with: nnopt data fetch "
         f"{published.name} --root {argument} (or run with data.download=true)"
     )
 

@@ -125,8 +125,8 @@ def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> N
     unused = {c.data.cache for c in changed if not isinstance(c.dataset, generated)}
     for cache in sorted(filter(None, unused)):
         console.note(
-            f"note: data.cache = {shown(Path(cache))} is not a cache of nnopt, so decoded data "
-            "stay in memory; data.cache=DIR chooses a folder"
+            f"note: data.cache = {shown(Path(cache))} is no cache of nnopt, or is inside the "
+            "resumed folder, so decoded data stay in memory; data.cache=DIR chooses a folder"
         )
 
 

@@ -244,7 +244,7 @@ def suggest_from_curve(
         return LrSuggestion(curve, None, None, f"{reason}; try {wider}", wider)
     if not is_last:
         return LrSuggestion(curve, suggestion, edge_step, None)
-    advice = f"the loss was still low at the highest rate; {wider} may suggest a larger one"
+    advice = f"the loss was still low at the highest rate; {wider} may suggest a larger rate"
     return LrSuggestion(curve, suggestion, edge_step, advice, wider)
 
 

@@ -243,7 +243,7 @@ def test_suggestion_below_the_range_is_none() -> None:
 def test_suggestion_at_the_end_of_the_range_advises_a_wider_range() -> None:
     found = swept(Quadratic([1.0]), LrRangeTest(max_lr=0.1))
     assert found.lr == pytest.approx(0.01)
-    assert "lr_find.max_lr=10 may suggest a larger one" in (found.advice or "")
+    assert "lr_find.max_lr=10 may suggest a larger rate" in (found.advice or "")
     assert found.proposed_range == "lr_find.min_lr=1e-05 lr_find.max_lr=10"
 
 

@@ -118,8 +118,8 @@ class DeviceErrors:
         where = f" in layer {names[-1]}" if names else ""  # the innermost layer
         if any(part in message for part in OOM_MESSAGES):
             amount = REQUESTED_MEMORY.search(message)
-            needed = f"{amount[1]} more" if amount else "more"
-            raise MemoryError(f"{needed} were needed{where}") from error
+            needed = f"{amount[1]} more memory" if amount else "more memory"
+            raise MemoryError(f"{needed} was needed{where}") from error
         operation, separator, _ = message.partition(" does not have a deterministic implementation")
         if separator:
             raise TrainingError(

@@ -170,7 +170,7 @@ class SearchRun:
         point = result.task.point
         self._running.remove(point.id)
         self._read_result(point)
-        if result.status in ENDED and point.id not in self._results:  # the point has no folder
+        if result.status in ENDED and point.id not in self._results:  # the point has no summary
             self._results[point.id] = PointState(result.status, result.error)
         self._report_finished()
 
@@ -288,6 +288,6 @@ class SearchRun:
         elif before != asked:
             keys = [key for key in asked if asked[key] != before.get(key)] or ["setting"]
             raise ResumeError(
-                f"the search in {self.sweep.folder} was begun with another {', '.join(keys)}, so "
+                f"the search in {self.sweep.folder} differs from this one in {', '.join(keys)}, so "
                 "it cannot be continued; begin a new one with nnopt run -m"
             )

@@ -353,7 +353,7 @@ def test_out_of_memory_error_names_the_layer(make_network: MakeNetwork, verb: st
     greedy.forward = Greedy().forward  # type: ignore[method-assign]
     x = torch.zeros(4, 6, dtype=torch.float64)
     more = () if verb == "predict" else (torch.zeros(4, dtype=torch.int64), 0.1, 0)
-    message = f"^{2**60} bytes more were needed in layer relu1$"
+    message = f"^{2**60} bytes more memory was needed in layer relu1$"
     with pytest.raises(MemoryError, match=message):
         getattr(network, verb)(x, *more)
 
@@ -363,19 +363,25 @@ def test_out_of_memory_error_names_the_layer(make_network: MakeNetwork, verb: st
     [
         (
             "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1 GiB",
-            "20.00 MiB more were needed",
+            "20.00 MiB more memory was needed",
         ),
-        ("CUDA out of memory. Tried to allocate more than 1EB memory.", "1EB more were needed"),
+        (
+            "CUDA out of memory. Tried to allocate more than 1EB memory.",
+            "1EB more memory was needed",
+        ),
         (
             "MPS backend out of memory (MPS allocated: 3.00 GB). Tried to allocate 1.50 GB on "
             "private pool.",
-            "1.50 GB more were needed",
+            "1.50 GB more memory was needed",
         ),
-        ("CUDA error: out of memory", "more were needed"),
-        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`", "more were needed"),
+        ("CUDA error: out of memory", "more memory was needed"),
+        (
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`",
+            "more memory was needed",
+        ),
         (
             "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-            "more were needed",
+            "more memory was needed",
         ),
     ],
 )
