@@ -27,7 +27,7 @@ MAX_PLAIN_LINES = 20  # approximate number of epochs that a training prints if n
 
 
 class LiveDisplay:
-    """Permanent lines and, on a terminal, a live part below these lines that is redrawn.
+    """Permanent lines and, on a terminal, a live part below, which is redrawn.
 
     The live part consists of learning curves, a progress bar and the line ``text``. The curves need
     mode="curves" and a terminal that can show them. The bar represents ``total`` units of work, and
