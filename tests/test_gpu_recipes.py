@@ -59,7 +59,7 @@ def test_flops_with_validation_include_forward_pass(script: ModuleType, tmp_path
     assert script.measure("cifar10_fast", tmp_path, 600.0)[0].endswith(" 50.0")
 
 
-def test_mean_below_bound_is_reported(script: ModuleType, tmp_path: Path) -> None:
+def test_mean_accuracy_below_bound_is_reported(script: ModuleType, tmp_path: Path) -> None:
     write_point(tmp_path / "a", 0.95, [1, 1])
     write_point(tmp_path / "b", 0.9298, [1, 1], seed=1)
     row, reached = script.measure("cifar10_fast", tmp_path, 250.0)

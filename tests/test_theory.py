@@ -236,7 +236,7 @@ def test_winograd_windows_of_gradient_give_both_gradients(seed: int) -> None:
     assert np.sum(g * correlate(x, w)) == np.sum(d_x[:10, :10] * x) == np.sum(correlate(x, g) * w)
 
 
-def test_winograd_wrong_matrix_entry_is_detected() -> None:
+def test_wrong_entry_of_winograd_matrix_is_detected() -> None:
     x, w = draw((6, 6), 0), draw((3, 3), 1)
     wrong = BT.copy()
     wrong[1, 2] = -wrong[1, 2]

@@ -96,7 +96,7 @@ def test_verdict_depends_on_the_direction_of_the_metric(metric: str, expected: s
     assert best == [metric != "best_epoch", False]
 
 
-def test_compare_runs_more_comparisons_raise_p() -> None:
+def test_better_setting_is_not_distinguishable_among_more_comparisons() -> None:
     """Compare two settings alone, and together with settings that do not differ."""
     strong = runs_of([0.9, 0.97, 0.98], lr=1) + runs_of(BASE, lr=0)
     alone = compared(strong, "lr=0")
@@ -107,7 +107,7 @@ def test_compare_runs_more_comparisons_raise_p() -> None:
     assert among.tests == 8
 
 
-def test_baseline_of_several_settings_is_chosen_by_the_other_keys() -> None:
+def test_baseline_of_a_setting_has_equal_values_of_the_other_keys() -> None:
     runs = []
     for lr in (0.1, 0.2):
         for l2 in (0.0, 1e-3):
@@ -181,7 +181,7 @@ def test_baseline_unknown_or_ambiguous_is_refused(baseline: list[str], message: 
         compared(runs, *baseline)
 
 
-def test_compare_runs_failed_runs_are_counted_and_not_averaged() -> None:
+def test_failed_runs_are_counted_and_not_averaged() -> None:
     comparison = compared(runs_of([0.5, None, 0.7], lr=1) + runs_of([None, None], lr=2))
     first, second = comparison.rows
     assert first.outcomes[0].estimate is not None
@@ -191,7 +191,7 @@ def test_compare_runs_failed_runs_are_counted_and_not_averaged() -> None:
     assert comparison.notes == ("left out of every mean: 3 failed",)
 
 
-def test_compare_runs_marks_the_best_of_each_test_set() -> None:
+def test_best_setting_of_each_test_set_is_marked() -> None:
     settings = [("circles", "unit", 0.9), ("circles", "none", 0.8), ("moons", "unit", 0.7)]
     settings += [("moons", "none", 0.75)]
     runs = []
@@ -205,7 +205,7 @@ def test_compare_runs_marks_the_best_of_each_test_set() -> None:
     assert best == [("circles", 0.9), ("moons", 0.75)]
 
 
-def test_sort_rows_sorts_by_key_or_metric() -> None:
+def test_rows_are_sorted_by_key_or_metric() -> None:
     runs = runs_of([0.5], lr=1) + runs_of([0.9], lr=2) + runs_of([0.7], lr=10)
     runs += runs_of([None], lr=0)
     comparison = compared(runs)
@@ -220,17 +220,17 @@ def test_sort_rows_sorts_by_key_or_metric() -> None:
         order("test_acuracy")
 
 
-def test_compare_runs_unknown_metric_is_refused() -> None:
+def test_unknown_metric_is_refused() -> None:
     with pytest.raises(ConfigError, match="'test_acc'; did you mean 'test_accuracy'"):
         compared(runs_of(BASE), metric="test_acc")
 
 
-def test_compare_runs_metric_without_numbers_is_refused() -> None:
+def test_metric_without_numbers_is_refused() -> None:
     with pytest.raises(ConfigError, match="no run has a number for test_loss; known metrics: test"):
         compared(runs_of(BASE), metric="test_loss")
 
 
-def test_check_same_data_different_datasets_are_refused() -> None:
+def test_runs_on_different_datasets_are_refused() -> None:
     runs = runs_of(BASE, dataset="mnist") + runs_of(BASE, dataset="cifar10")
     with pytest.raises(ConfigError, match=r"\(cifar10, mnist\); .*--where dataset=cifar10"):
         check_same_data(runs)
@@ -238,7 +238,7 @@ def test_check_same_data_different_datasets_are_refused() -> None:
     check_same_data(runs[:3])
 
 
-def test_check_same_data_different_files_are_refused() -> None:
+def test_runs_tested_on_different_files_are_refused() -> None:
     runs = runs_of([0.1], frozenset({"ab"}), lr=1) + runs_of([0.9], frozenset({"cd"}), lr=1)
     with pytest.raises(ConfigError, match="were tested on different files"):
         check_same_data(runs, may_differ=True)
@@ -249,7 +249,7 @@ def test_check_same_data_different_files_are_refused() -> None:
     assert split_by_data_files(runs[:1]) == runs[:1]
 
 
-def test_check_same_data_different_training_files_are_noted() -> None:
+def test_runs_trained_on_different_files_are_compared_with_a_note() -> None:
     def trained_on(train: str, accuracy: float) -> list[Run]:
         found = runs_of([accuracy], frozenset({train, "test"}), **{"dataset.train": train})
         return [replace(run, named_files={"dataset.test": "test"}) for run in found]
@@ -299,7 +299,7 @@ def csv_runs(path: str, digest: str | None, accuracies: Sequence[float | None]) 
         ),
     ],
 )
-def test_unify_file_names_different_paths_of_a_file_are_one_setting(
+def test_different_paths_of_a_file_get_the_same_name(
     files: list[tuple[str, str | None]], names: list[str]
 ) -> None:
     runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5])]
@@ -320,7 +320,7 @@ def test_unify_file_names_different_paths_of_a_file_are_one_setting(
         ("dataset=/data/a.csv", ("/data/a.csv",)),
     ],
 )
-def test_condition_on_a_path_selects_the_file(word: str, values: tuple[str]) -> None:
+def test_condition_on_a_path_selects_the_runs_on_that_file(word: str, values: tuple[str]) -> None:
     files = [("a.csv", "x"), ("/data/a.csv", "x"), ("/tmp/a.csv", "x"), ("/tmp/a.csv", "y")]
     files += [("o/a.csv", "y"), ("/o/a.csv", "y")]
     runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5])]

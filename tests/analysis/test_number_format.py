@@ -37,18 +37,18 @@ from nnopt.analysis.statistics import Difference, Estimate
         (0.123456789, None, "0.1235"),
     ],
 )
-def test_format_mean_deviation_has_two_digits(mean: float, std: float | None, text: str) -> None:
+def test_formatted_deviation_has_two_digits(mean: float, std: float | None, text: str) -> None:
     assert format_mean(Estimate(5, mean, std, None)) == text
 
 
-def test_format_interval_width_determines_the_digits() -> None:
+def test_width_of_an_interval_determines_its_digits() -> None:
     assert format_interval(Estimate(5, 0.99166, 0.0032, (0.98769, 0.99563))) == "[0.9877, 0.9956]"
     assert format_interval(Estimate(2, 0.9, 0.1, (0.0011, 1.7989))) == "[0.00, 1.80]"
     assert format_interval(Estimate(2, 3e-8, 1e-8, (2e-8, 4e-8))) == "[2.0, 4.0]e-08"
     assert format_interval(None) == format_interval(Estimate(1, 0.9, None, None)) == "–"
 
 
-def test_format_mean_largest_numbers_do_not_overflow() -> None:
+def test_largest_numbers_are_formatted_without_overflow() -> None:
     huge = Estimate(2, 1e308, 5e307, (-math.inf, math.inf))
     assert format_interval(huge) == "[-inf, inf]"
     assert format_mean(huge) == "(1.00 ± 0.50)e+308"
@@ -56,7 +56,7 @@ def test_format_mean_largest_numbers_do_not_overflow() -> None:
     assert format_difference(Difference(2, huge, 0.5)) == "+1e+308 [-inf, inf]"
 
 
-def test_format_difference_has_a_sign() -> None:
+def test_formatted_difference_has_a_sign() -> None:
     def text(mean: float, interval: tuple[float, float] | None) -> str:
         return format_difference(Difference(3, Estimate(3, mean, 0.1, interval), 0.5))
 
@@ -67,7 +67,7 @@ def test_format_difference_has_a_sign() -> None:
     assert format_difference(Difference(0, None, None)) == format_difference(None) == "–"
 
 
-def test_format_p_never_crosses_the_significance_level() -> None:
+def test_p_value_is_never_rounded_across_the_significance_level() -> None:
     shown = {None: "–", 1.0: "1.000", 0.001: "0.001", 0.00099: "<0.001", 0.0494: "0.049"}
     shown |= {0.0496: "0.0496", 0.04999: "0.04999", 0.05: "0.050", 0.0502: "0.050"}
     shown |= {math.nextafter(0.05, 0): "0.049999999999999996"}
@@ -78,7 +78,7 @@ def test_format_p_never_crosses_the_significance_level() -> None:
     ("value", "text"),
     [(387.0, "387"), (235_530.0, "235530"), (0.0, "0"), (12.3456, "12.35"), (123456.7, "123457")],
 )
-def test_format_value_has_four_digits(value: float, text: str) -> None:
+def test_formatted_value_has_four_digits_or_is_a_whole_number(value: float, text: str) -> None:
     assert format_value(value) == text
 
 
@@ -86,7 +86,7 @@ def test_format_value_has_four_digits(value: float, text: str) -> None:
     ("seconds", "text"),
     [(4.21, "4.2 s"), (40.4, "40 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")],
 )
-def test_format_duration_has_two_units_at_most(seconds: float, text: str) -> None:
+def test_formatted_duration_has_at_most_two_units(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
@@ -101,5 +101,5 @@ def test_format_duration_has_two_units_at_most(seconds: float, text: str) -> Non
         (12000, "3 h 20 min"),
     ],
 )
-def test_format_rough_duration_has_few_digits(seconds: float, text: str) -> None:
+def test_formatted_rough_duration_has_few_digits(seconds: float, text: str) -> None:
     assert format_rough_duration(seconds) == text

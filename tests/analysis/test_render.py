@@ -34,7 +34,7 @@ TABLE = Table(
 )
 
 
-def test_to_text_is_aligned_and_marks_the_best() -> None:
+def test_text_table_is_aligned_and_marks_the_best_mean() -> None:
     lines = to_text(TABLE).splitlines()
     assert len(lines) == 6
     assert lines[0] == TABLE.title
@@ -45,7 +45,7 @@ def test_to_text_is_aligned_and_marks_the_best() -> None:
     assert r"*\n" in adam
 
 
-def test_to_csv_is_read_back_bit_by_bit() -> None:
+def test_csv_table_is_read_back_bit_by_bit() -> None:
     rows = [{"key": NASTY, "mean": 0.1 + 0.2, "std": None}, {"key": "b", "mean": 1e-300, "std": 1}]
     found = list(csv.DictReader(io.StringIO(to_csv(rows))))
     assert found[0]["key"] == NASTY
@@ -53,7 +53,7 @@ def test_to_csv_is_read_back_bit_by_bit() -> None:
     assert found[0]["std"] == ""
 
 
-def test_to_markdown_rows_have_equal_numbers_of_cells() -> None:
+def test_markdown_rows_have_equal_numbers_of_cells() -> None:
     lines = [line for line in to_markdown(TABLE).splitlines() if line.startswith("|")]
     assert len(lines) == 4
     assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {6}
@@ -62,7 +62,7 @@ def test_to_markdown_rows_have_equal_numbers_of_cells() -> None:
     assert "\n- bold: the best mean\n- left out: 1 failed\n" in to_markdown(TABLE)
 
 
-def test_to_latex_escapes_text_and_typesets_numbers() -> None:
+def test_latex_table_escapes_text_and_typesets_numbers() -> None:
     lines = to_latex(TABLE).splitlines()
     body = [line for line in lines if line.endswith(r"\\")]
     assert len(body) == 3
@@ -76,7 +76,7 @@ def test_to_latex_escapes_text_and_typesets_numbers() -> None:
         assert not re.search(r"(?<!\\)[%#]", line)
 
 
-def test_to_latex_lists_are_text_and_formulas_keep_spaces() -> None:
+def test_latex_table_shows_lists_as_text_and_keeps_spaces_of_formulas() -> None:
     cells = (Cell("[64, 32]"), Cell("-0.2 [-0.3, -0.1]"))
     body = to_latex(Table("title", ("hidden", "difference"), "lr", (cells,), ()))
     assert r"{[}64, 32] & $-0.2\;[-0.3, -0.1]$" in body
@@ -104,7 +104,7 @@ class _Cells(HTMLParser):
             self.cells[-1] += data
 
 
-def test_to_html_is_read_back() -> None:
+def test_html_table_is_read_back() -> None:
     page = _Cells()
     page.feed(to_html(TABLE))
     assert page.open == []
@@ -128,7 +128,7 @@ FORMULAS = ("=1+1", "+cmd|x", "-2+3", "@SUM(A1)", " =1", "\t=1", "-", "-a")
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-def test_to_csv_formula_becomes_text_unless_formulas_are_kept(text: str) -> None:
+def test_csv_formula_becomes_text_unless_formulas_are_kept(text: str) -> None:
     rows: list[Record] = [{text: text, "mean": -0.5}]
     header, row = csv.reader(io.StringIO(to_csv(rows)))
     assert (header[0], row) == (f"'{text}", [f"'{text}", "-0.5"])
@@ -139,11 +139,11 @@ def test_to_csv_formula_becomes_text_unless_formulas_are_kept(text: str) -> None
 
 
 @pytest.mark.parametrize("text", ["-0.1", "+3", "-1e-05", "-inf", "[-1, 2]", "a=b", "null", ""])
-def test_to_csv_number_or_plain_text_is_kept(text: str) -> None:
+def test_csv_number_or_plain_text_is_kept(text: str) -> None:
     assert list(csv.reader(io.StringIO(to_csv([{"a": text, "b": 1}]))))[1] == [text, "1"]
 
 
-def test_to_markdown_links_emphasis_and_html_are_escaped() -> None:
+def test_links_emphasis_and_html_are_escaped_in_markdown() -> None:
     nasty = (
         "<img src=x onerror=alert(1)> &lt; [a](javascript:x) ![b][c] `d` ~~e~~ _f_ $g$ test_loss"
     )

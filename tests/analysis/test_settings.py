@@ -54,7 +54,7 @@ def test_varying_keys_include_a_group_only_if_all_runs_have_it() -> None:
     assert varying_keys([run(**none), run(**l2), run(**untold)]) == ["regularizer.l2"]
 
 
-def test_group_runs_settings_are_sorted_and_contain_all_seeds() -> None:
+def test_settings_are_sorted_and_contain_all_seeds() -> None:
     values: list[Any] = [100.0, None, 9, 0.5, "adam", (64,), (8, 8), True]
     runs = [run(seed, lr=value) for value in values for seed in (1, 0)]
     settings = group_runs(runs, ["lr"])
@@ -63,14 +63,14 @@ def test_group_runs_settings_are_sorted_and_contain_all_seeds() -> None:
     assert all(list(setting.runs) == [0, 1] for setting in settings)
 
 
-def test_group_runs_only_done_runs_are_averaged() -> None:
+def test_runs_that_are_not_done_are_left_out_and_counted() -> None:
     runs = [run(0), run(1, "diverged"), run(2, "failed"), run(3, "failed")]
     (setting,) = group_runs(runs, [])
     assert list(setting.runs) == [0]
     assert setting.left_out == {"diverged": 1, "failed": 2}
 
 
-def test_group_runs_newest_run_of_a_seed_counts() -> None:
+def test_newest_run_of_a_seed_is_used() -> None:
     runs = [run(0, ended=0.2), run(0, ended=0.3), run(0, ended=0.1), run(1)]
     (setting,) = group_runs(runs, [])
     assert setting.repeated == 2
@@ -130,7 +130,7 @@ def test_condition_does_not_hold_for_other_values(word: str) -> None:
     assert not read_condition(word, KNOWN).holds(VALUES)
 
 
-def test_condition_alternatives_can_be_nested_lists() -> None:
+def test_alternatives_of_a_condition_can_be_nested_lists() -> None:
     text = "[{residual: [relu, tanh]}, relu, [1, 2], 3],[64, 32],x"
     values = read_condition(f"architecture.hidden={text}", KNOWN).values
     assert values == ("[{residual: [relu, tanh]}, relu, [1, 2], 3]", "[64, 32]", "x")
@@ -151,12 +151,12 @@ def test_condition_on_missing_key_holds_only_with_unequal_operator() -> None:
         ("optimizer.lr<high", "'high' is no number"),
     ],
 )
-def test_read_condition_malformed_text_is_refused(word: str, message: str) -> None:
+def test_malformed_condition_is_refused(word: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_condition(word, KNOWN)
 
 
-def test_read_condition_for_a_baseline_accepts_only_equality() -> None:
+def test_condition_for_a_baseline_accepts_only_equality() -> None:
     with pytest.raises(ConfigError, match=r"write KEY=VALUE$"):
         read_condition("optimizer!=sgd", KNOWN, operators=("=",))
 

@@ -115,7 +115,7 @@ def test_paired_difference_of_one_or_no_seed_has_no_p() -> None:
     assert paired_difference({0: 1.0}, {1: 1.0}) == Difference(0, None, None)
 
 
-def test_holm_equals_hand_calculation() -> None:
+def test_holm_correction_equals_hand_calculation() -> None:
     """0.005 x 4 = 0.02, 0.01 x 3 = 0.03 and 0.03 x 2 = 0.06; 0.04 x 1 is raised to 0.06."""
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.6]) == [1.0, 1.0]
@@ -125,7 +125,7 @@ def test_holm_equals_hand_calculation() -> None:
 
 @settings(max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_equals_the_stepwise_rule(p_values: list[float]) -> None:
+def test_holm_correction_equals_the_stepwise_rule(p_values: list[float]) -> None:
     """Reject in ascending order of the m p values while p(i) <= α / (m - i + 1) (Holm 1979)."""
     alpha = 0.05
     rejected: set[int] = set()
@@ -136,7 +136,7 @@ def test_holm_equals_the_stepwise_rule(p_values: list[float]) -> None:
     assert {i for i, p in enumerate(holm(p_values)) if p <= alpha} == rejected
 
 
-def test_corrected_differences_without_p_are_unchanged() -> None:
+def test_differences_without_p_are_not_corrected() -> None:
     tested = Difference(5, estimate([1, 2, 4]), 0.02)
     untested = Difference(1, estimate([1]), None)
     found = corrected([tested, None, untested, tested])
@@ -173,7 +173,7 @@ def accuracies(rows: int, seeds: int, samples: int, draw: np.random.Generator) -
 
 @pytest.mark.parametrize("samples", [120, 10_000])
 @pytest.mark.parametrize(("rows", "seeds"), [(2, 2), (2, 5), (5, 3), (6, 5)])
-def test_corrected_equal_settings_rarely_differ(rows: int, seeds: int, samples: int) -> None:
+def test_equal_settings_rarely_differ_with_correction(rows: int, seeds: int, samples: int) -> None:
     """At most 5 % of the comparisons contain a significant difference."""
     draw = np.random.default_rng(rows * 100 + seeds)
     errors = 0
@@ -185,7 +185,7 @@ def test_corrected_equal_settings_rarely_differ(rows: int, seeds: int, samples: 
     assert errors <= LIMIT
 
 
-def test_uncorrected_equal_settings_often_differ() -> None:
+def test_equal_settings_often_differ_without_correction() -> None:
     """Without the correction, more than 5 % of the comparisons are significant."""
     draw = np.random.default_rng(605)
     errors = 0
@@ -196,7 +196,7 @@ def test_uncorrected_equal_settings_often_differ() -> None:
     assert errors > LIMIT
 
 
-def test_corrected_real_difference_is_found() -> None:
+def test_real_difference_is_usually_found_with_correction() -> None:
     """The difference is 4 percentage points; the standard deviation over seeds is 1 point."""
     draw = np.random.default_rng(1)
     found = 0

@@ -18,7 +18,7 @@ def comparison_of(key: str, *values: Value, metric: str = "test_accuracy") -> Co
     return compare_runs(runs, [metric])
 
 
-def test_tabulate_long_values_are_cut_and_stay_distinct() -> None:
+def test_long_values_are_cut_and_stay_distinct() -> None:
     layers = ["{dense: 64}"] * 20
     one, other = (*layers, "relu"), (*layers, "tanh")
     comparison = comparison_of("architecture.layers", one, other, (8,))
@@ -31,7 +31,7 @@ def test_tabulate_long_values_are_cut_and_stay_distinct() -> None:
     assert records(comparison)[1]["architecture.layers"] == f"[{', '.join(one)}]"
 
 
-def test_tabulate_metric_named_like_a_key_is_renamed() -> None:
+def test_metric_named_like_a_key_is_renamed() -> None:
     comparison = comparison_of("epochs", 1, 2, metric="epochs")
     assert tabulate(comparison).header == ("epochs", "n", "epochs_done", "95 % interval")
     assert [row["epochs_done_mean"] for row in records(comparison)] == [1 / 8, 2 / 8]
@@ -39,7 +39,7 @@ def test_tabulate_metric_named_like_a_key_is_renamed() -> None:
     assert [row.setting.values["epochs"] for row in by_metric] == [2, 1]
 
 
-def test_pivot_other_keys_follow_the_first_column() -> None:
+def test_other_keys_follow_the_first_column_of_a_pivot_table() -> None:
     runs = [
         Run(Path(f"{a}{b}{c}"), 0, "done", None, {"a": a, "b": b, "c": c}, {"x": v}, frozenset(), 0)
         for a, b, c, v in [(1, 1, 1, 0.1), (1, 2, 1, 0.2), (1, 1, 2, 0.3), (2, 1, 1, 0.4)]

@@ -161,7 +161,7 @@ def weighted(network: Architecture) -> list[Any]:
 @pytest.mark.parametrize("shape", [CIFAR, MNIST], ids=str)
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_build_accepts_every_norm_together_with_dropout(
+def test_every_norm_is_accepted_together_with_dropout(
     make_config: MakeConfig, name: str, norm: str, shape: tuple[int, ...]
 ) -> None:
     network = built(make_config, VARIANTS[name], shape, norm=norm, dropout=0.25)

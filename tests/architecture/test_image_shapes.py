@@ -22,7 +22,7 @@ def infer(layers: list[Any], shape: tuple[int, ...] = (6, 8, 9), classes: int = 
     return infer_shapes(parse_layers(layers), shape, classes)
 
 
-def test_infer_shapes_of_conv_network_equals_hand_count() -> None:
+def test_inferred_shapes_of_conv_network_equal_hand_count() -> None:
     network = infer(
         [
             {"conv2d": {"channels": 4, "groups": 2}},
@@ -131,7 +131,7 @@ SIDES = st.integers(1, 12)
 
 
 @given(SIDES, SIDES, st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.booleans())
-def test_infer_shapes_of_windows_equals_pytorch(
+def test_inferred_shapes_of_windows_equal_pytorch(
     height: int, width: int, window: int, stride: int, pad: int, pool: bool
 ) -> None:
     """Inference gives PyTorch's shapes, and refuses the options that PyTorch refuses."""
@@ -258,7 +258,7 @@ IMAGES_ONLY = [
 
 
 @pytest.mark.parametrize(("layers", "shape", "message"), MISFITS, ids=lambda x: str(x)[:60])
-def test_infer_shapes_error_names_layer_that_does_not_fit(
+def test_shape_error_names_layer_that_does_not_fit(
     layers: list[Any], shape: Any, message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -78,7 +78,7 @@ FORMS: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("item", "expected"), FORMS, ids=str)
-def test_parse_layers_reads_every_form(item: Any, expected: Any) -> None:
+def test_every_form_of_a_layer_is_parsed(item: Any, expected: Any) -> None:
     assert parse_layers([item]) == (expected,)
 
 
@@ -211,14 +211,14 @@ MISTAKES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("item", "message"), MISTAKES, ids=lambda x: str(x)[:50])
-def test_parse_layers_error_has_location(item: Any, message: str) -> None:
+def test_error_about_a_layer_has_its_location(item: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_layers([item])
     assert str(caught.value).startswith(message)
     assert len(caught.value.problems) == 1
 
 
-def test_parse_layers_reports_all_problems() -> None:
+def test_all_problems_of_layers_are_reported() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_layers(
             ["relu", {"dense": {"units": 0, "bias": 1}}, "rellu", {"residual": [7, "tan"]}]

@@ -89,7 +89,7 @@ def normalized(dataset: Dataset) -> np.ndarray:
     return images
 
 
-def test_whitening_second_half_of_channels_has_the_opposite_sign(
+def test_second_half_of_whitened_channels_has_the_opposite_sign(
     make_config: Callable[..., Config],
 ) -> None:
     conv = {"kernel": 2, "padding": 0}

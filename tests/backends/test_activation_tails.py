@@ -211,7 +211,7 @@ def losses_from(network: Network, backend: str, bias: float) -> Array:
     ("activation", "bias"),
     [("sigmoid", -18), ("sigmoid", -14), ("silu", -20), ("tanh", 8), ("tanh", -10)],
 )
-def test_training_with_saturated_units_has_equal_losses_in_backends(
+def test_training_with_saturated_units_has_equal_losses_in_both_backends(
     make_network: Callable[..., Network], activation: str, bias: float
 ) -> None:
     layers = [{"dense": 4}, activation, {"dense": "classes"}]

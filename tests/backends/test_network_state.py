@@ -177,7 +177,7 @@ def test_state_of_another_network_is_refused_and_changes_nothing(
     assert_same(network.state(), before)
 
 
-def test_error_about_many_differences_of_state_lists_five(make_network: MakeNetwork) -> None:
+def test_error_names_at_most_five_differences_of_the_state(make_network: MakeNetwork) -> None:
     network = make_network("numpy", LAYERS, optimizer="sgd")
     count = len(network.state())
     with pytest.raises(ValueError, match=f"^([^;]+ is missing; ){{4}}[^;]+ and {count - 5} more$"):

@@ -158,7 +158,7 @@ def test_clipping_factors_on_device_equal_factors_on_host(size: float, largest: 
 
 @pytest.mark.parametrize("grad_clip", [1.0, 0.25, 1e30, 1e-3, 1e-6, 1e-20])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_clipping_of_norm_above_float32_keeps_direction(
+def test_clipping_of_norm_above_range_of_float32_keeps_direction(
     make_network: MakeNetwork, backend: str, grad_clip: float
 ) -> None:
     overrides = {"backend.dtype": "float32", "regularizer.grad_clip": grad_clip}
@@ -199,7 +199,7 @@ def test_torch_optimizer_does_not_hide_large_gradient(
     assert not (network.read_steps().state_is_finite and finite and stopped)
 
 
-def test_orthogonalize_of_overflowing_matrix_is_nan() -> None:
+def test_orthogonalized_overflowing_matrix_is_nan() -> None:
     matrix = torch.full((3, 4), 1e25)
     assert orthogonalize(matrix, 5).isnan().all()
 

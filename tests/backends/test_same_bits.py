@@ -153,7 +153,7 @@ def test_partial_sums_do_not_depend_on_number_of_threads(count: int) -> None:
     ("pieces", "numbers", "expected"),
     [(1, 10, 1), (3, 10, 3), (50, 10, 8), (50, 2**22, 4), (50, 2**26, 2), (1, 2**26, 1)],
 )
-def test_partial_sum_count_is_bounded_by_chunks_and_memory(
+def test_number_of_partial_sums_is_bounded_by_chunks_and_memory(
     pieces: int, numbers: int, expected: int
 ) -> None:
     assert threads.partial_sum_count(pieces, numbers) == expected

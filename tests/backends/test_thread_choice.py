@@ -33,7 +33,7 @@ MNIST_MLP = 128 * 2 * 784 * 256  # FLOPs of the largest layer of experiment=mnis
         (5 * FLOPS_PER_THREAD, 1, 1, ThreadChoice(1, "cores")),
     ],
 )
-def test_choose_threads_depends_on_work_and_cores(
+def test_chosen_threads_depend_on_work_and_cores(
     flops: int, cores: int, library: int, expected: ThreadChoice
 ) -> None:
     assert choose_threads(None, flops, cores, library) == expected
@@ -41,7 +41,7 @@ def test_choose_threads_depends_on_work_and_cores(
 
 @pytest.mark.parametrize("requested", [1, 2, 8])
 @pytest.mark.parametrize("flops", [0, 100 * FLOPS_PER_THREAD])
-def test_choose_threads_returns_requested_number(requested: int, flops: int) -> None:
+def test_requested_number_of_threads_is_chosen(requested: int, flops: int) -> None:
     assert choose_threads(requested, flops, 2, 2) == ThreadChoice(requested, "backend.threads")
 
 
@@ -55,7 +55,7 @@ def test_choose_threads_returns_requested_number(requested: int, flops: int) -> 
         (("backend=torch", "backend.device=cuda"), 0),
     ],
 )
-def test_flops_on_processor_equal_flops_of_largest_layer_for_part_of_batch(
+def test_flops_on_processor_count_only_largest_layer_and_largest_part_of_batch(
     overrides: tuple[str, ...], flops: int
 ) -> None:
     config = compose_config(["experiment=mnist_mlp", *overrides])
@@ -64,7 +64,7 @@ def test_flops_on_processor_equal_flops_of_largest_layer_for_part_of_batch(
     assert found == pytest.approx(flops, rel=0.01)  # the biases add a few FLOPs
 
 
-def test_flops_on_processor_use_inner_layers_instead_of_residual_layers() -> None:
+def test_flops_on_processor_count_inner_layers_and_no_residual_layer() -> None:
     config = compose_config(["dataset=cifar10", "architecture=resnet", "batch_size=1"])
     architecture = build(config.architecture, config.regularizer, (3, 32, 32), 10)
     residual = max(layer.flops for layer in architecture.walk() if layer.inner)
@@ -72,7 +72,7 @@ def test_flops_on_processor_use_inner_layers_instead_of_residual_layers() -> Non
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_threads_for_network_is_the_same_in_both_backends(
+def test_threads_for_a_network_are_the_same_in_both_backends(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnopt.backends.thread_choice.usable_cores", lambda: 16)

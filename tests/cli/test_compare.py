@@ -43,7 +43,7 @@ def lines_of(captured: Captured) -> list[str]:
     return [" ".join(line.split()) for line in captured.readouterr().out.splitlines()]
 
 
-def test_compare_sweep_prints_table(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_compare_command_on_sweep_prints_table(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     arguments = ["--baseline", "optimizer=sgd", "--baseline", "optimizer.lr=0.1"]
     assert nnopt("compare", str(sweep), *arguments) == 0
     title, header, *rows = lines_of(capsys)
@@ -61,7 +61,9 @@ def test_compare_sweep_prints_table(nnopt: Run, sweep: Path, capsys: Captured) -
     assert "paired t test, corrected for 2 comparisons by Holm's method" in rows[4]
 
 
-def test_compare_csv_has_full_precision(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_csv_output_of_compare_command_has_full_precision(
+    nnopt: Run, sweep: Path, capsys: Captured
+) -> None:
     assert nnopt("compare", "sweep", "--format", "csv", "--metric", "test_loss,epochs") == 0
     first, *_ = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert first["optimizer"] == "adam"
@@ -74,7 +76,9 @@ def test_compare_csv_has_full_precision(nnopt: Run, sweep: Path, capsys: Capture
     assert "test_loss_p" not in first
 
 
-def test_compare_filters_sorts_and_pivots(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_compare_command_filters_sorts_and_pivots(
+    nnopt: Run, sweep: Path, capsys: Captured
+) -> None:
     assert nnopt("compare", "sweep", "--where", "optimizer.lr<0.2", "--where", "seed!=2") == 0
     rows = lines_of(capsys)
     assert rows[1].startswith("optimizer n ")
@@ -101,7 +105,7 @@ def test_compare_filters_sorts_and_pivots(nnopt: Run, sweep: Path, capsys: Captu
     ("suffix", "start"),
     [(".txt", "test_acc"), (".csv", "optimizer,"), (".md", "test"), (".tex", "%"), (".html", "<!")],
 )
-def test_compare_out_suffix_selects_format(
+def test_suffix_of_out_option_selects_format(
     nnopt: Run, sweep: Path, capsys: Captured, suffix: str, start: str
 ) -> None:
     assert nnopt("compare", "sweep", "--out", f"table{suffix}") == 0
@@ -109,7 +113,7 @@ def test_compare_out_suffix_selects_format(
     assert Path(f"table{suffix}").read_text("utf-8").startswith(start)
 
 
-def test_compare_reports_damaged_and_unfinished_runs(
+def test_compare_command_reports_damaged_and_unfinished_runs(
     nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     (sweep / "sgd-0.5-1" / "summary.json").write_text('{"status": "done", "se')
@@ -127,7 +131,7 @@ def test_compare_reports_damaged_and_unfinished_runs(
 
 
 @pytest.mark.parametrize("is_link", [False, True], ids=["removed", "link"])
-def test_compare_reports_point_without_folder(
+def test_compare_command_reports_point_without_folder(
     nnopt: Run, sweep: Path, capsys: Captured, tmp_path: Path, is_link: bool
 ) -> None:
     shutil.move(sweep / "sgd-0.5-1", tmp_path / "elsewhere")
@@ -160,7 +164,7 @@ def test_compare_reports_point_without_folder(
         (["sweep", "--out", "table.pdf"], "no format has the suffix '.pdf'"),
     ],
 )
-def test_compare_wrong_usage_is_refused(
+def test_wrong_usage_of_compare_command_is_refused(
     nnopt: Run, sweep: Path, capsys: Captured, arguments: list[str], message: str
 ) -> None:
     assert nnopt("compare", *arguments) == 2
@@ -170,7 +174,7 @@ def test_compare_wrong_usage_is_refused(
     assert len(captured.err.splitlines()) == 1
 
 
-def test_compare_of_different_datasets_is_refused_without_option(
+def test_comparison_of_different_datasets_is_refused_without_option(
     nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     leave_run(sweep / "other", 0, {"dataset.name": "moons"})
@@ -187,7 +191,7 @@ def test_compare_of_different_datasets_is_refused_without_option(
     assert lines_of(capsys)[1].startswith("optimizer ")
 
 
-def test_compare_filter_by_digest_of_files_selects_runs(
+def test_condition_on_digest_of_files_selects_runs(
     nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     for seed, digest in ((0, "a"), (1, "a"), (0, "b")):
@@ -204,7 +208,7 @@ def test_compare_filter_by_digest_of_files_selects_runs(
 
 
 @pytest.mark.parametrize("path", ["a.csv", "/data/a.csv"])
-def test_compare_filter_by_any_path_of_data_file_selects_its_runs(
+def test_condition_on_any_path_of_a_data_file_selects_all_runs_on_it(
     nnopt: Run, workplace: Path, capsys: Captured, leave_run: LeaveRun, path: str
 ) -> None:
     csv_file = (
@@ -227,7 +231,7 @@ def test_compare_filter_by_any_path_of_data_file_selects_its_runs(
     assert [row.split()[-1] for row in rows if row.split()[0] == "a.csv"] == ["baseline"]
 
 
-def test_compare_without_finished_run_is_refused(
+def test_comparison_without_finished_run_is_refused(
     nnopt: Run, workplace: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     leave_run(workplace / "a", status="diverged", error="x")
@@ -235,7 +239,7 @@ def test_compare_without_finished_run_is_refused(
     assert "no run has finished: 1 diverged" in capsys.readouterr().err
 
 
-def test_compare_imports_neither_torch_nor_matplotlib(sweep: Path) -> None:
+def test_compare_command_imports_neither_torch_nor_matplotlib(sweep: Path) -> None:
     program = (
         "import sys; from nnopt.cli.main import run_verb\n"
         "assert run_verb(['compare', 'sweep', '--baseline', 'optimizer=adam']) == 0\n"
@@ -246,7 +250,7 @@ def test_compare_imports_neither_torch_nor_matplotlib(sweep: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_compare_of_real_sweep_prints_differences(
+def test_comparison_of_real_sweep_prints_differences(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     overrides = ["epochs=1", "dataset.samples_per_class=20", "plots=false", "hydra.sweep.dir=s"]

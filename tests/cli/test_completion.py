@@ -24,7 +24,7 @@ def test_completion_lists_commands(
     assert capsys.readouterr().out.split() == [*VERBS, "version"]
 
 
-def test_completion_of_data_lists_commands_of_data(
+def test_completion_of_data_command_lists_its_subcommands(
     nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMP_LINE", "nnopt data ")
@@ -58,7 +58,7 @@ def test_completion_lists_options(
     assert expected <= actual if "--b" in line else expected == actual
 
 
-def test_completion_of_version_is_empty(
+def test_completion_of_version_command_is_empty(
     nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMP_LINE", "nnopt version ")
@@ -88,7 +88,7 @@ def test_completion_lists_groups_and_keys(
 
 
 @pytest.mark.slow
-def test_completion_of_install_prints_shell_script(start_nnopt: Start) -> None:
+def test_install_option_of_completion_prints_shell_script(start_nnopt: Start) -> None:
     process = start_nnopt("-sc", "install=bash")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

@@ -27,7 +27,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_data_list_shows_every_dataset(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_list_command_shows_every_dataset(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["list"]) == 0
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split() == [
@@ -47,21 +49,23 @@ def test_data_list_shows_every_dataset(root: Path, capsys: pytest.CaptureFixture
     assert lines[3].split()[1:4] == ["90,000"] * 3
 
 
-def test_data_root_option_is_used(
+def test_root_option_of_data_command_is_used(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["list", "--root", str(tmp_path / "other")]) == 0
     assert " yes " not in capsys.readouterr().out
 
 
-def test_data_verify_compares_checksums(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_verify_command_compares_checksums(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["verify"]) == 0
     assert main(["verify", "mnist"]) == 0
     expected = "mnist: all files have the published SHA-256\n"
     assert capsys.readouterr().out == 2 * expected
 
 
-def test_data_verify_finds_changed_pixel(root: Path) -> None:
+def test_data_verify_command_finds_changed_pixel(root: Path) -> None:
     path = root / "MNIST/raw/t10k-images-idx3-ubyte"
     content = bytearray(path.read_bytes())
     content[100] ^= 1
@@ -71,7 +75,7 @@ def test_data_verify_finds_changed_pixel(root: Path) -> None:
     assert caught.value.exit_code == 3
 
 
-def test_data_verify_finds_damaged_cache(root: Path) -> None:
+def test_data_verify_command_finds_damaged_cache(root: Path) -> None:
     load(image_config("mnist"), data_config(root), seed=0)
     (path,) = root.glob("cache/mnist-*/test_inputs.npy")
     content = bytearray(path.read_bytes())
@@ -81,7 +85,7 @@ def test_data_verify_finds_damaged_cache(root: Path) -> None:
         main(["verify", "mnist"])
 
 
-def test_data_verify_reports_all_problems(root: Path) -> None:
+def test_data_verify_command_reports_all_problems(root: Path) -> None:
     (root / "MNIST/raw/t10k-labels-idx1-ubyte").write_bytes(b"short")
     with pytest.raises(DataError) as caught:
         main(["verify", "mnist", "cinic10"])
@@ -91,7 +95,7 @@ def test_data_verify_reports_all_problems(root: Path) -> None:
     assert second.startswith("cinic10: CINIC-10/train not found")
 
 
-def test_data_wrong_usage_is_refused(tmp_path: Path) -> None:
+def test_wrong_usage_of_data_command_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no dataset 'mnits' to fetch; did you mean 'mnist'"):
         main(["fetch", "mnits"])
     with pytest.raises(DataError, match="no dataset in "):

@@ -106,7 +106,7 @@ def test_overfit_batch_preset_disables_regularization_of_experiment(experiment: 
     assert config.dataset.validation.source == "none"
 
 
-def test_command_line_overrides_preset() -> None:
+def test_preset_is_overridden_by_command_line() -> None:
     config = compose_config(["debug=overfit_batch", "optimizer=momentum", "batch_size=8"])
     assert (config.optimizer.name, config.optimizer.lr) == ("momentum", 0.01)
     assert config.dataset.subset == 8

@@ -10,7 +10,7 @@ Run = Callable[..., int]
 Captured = pytest.CaptureFixture[str]
 
 
-def test_describe_indents_shortcut_like_branch(nnopt: Run, capsys: Captured) -> None:
+def test_describe_command_indents_shortcut_like_branch(nnopt: Run, capsys: Captured) -> None:
     overrides = ("architecture=resnet", "regularizer.norm=batch", "architecture.width=4")
     assert nnopt("describe", "dataset=mnist", *overrides) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -23,7 +23,7 @@ def test_describe_indents_shortcut_like_branch(nnopt: Run, capsys: Captured) -> 
     assert indents["residual4"] == 0
 
 
-def test_describe_shows_rates_of_stochastic_depth(nnopt: Run, capsys: Captured) -> None:
+def test_describe_command_shows_rates_of_stochastic_depth(nnopt: Run, capsys: Captured) -> None:
     """Layer l of L residual layers is skipped at the rate 0.5 · l/L (Huang et al. 2016)."""
     overrides = ("dataset=mnist", "architecture=resnet", "architecture.depth=18")
     assert nnopt("describe", *overrides, "regularizer.stochastic_depth=0.5") == 0
@@ -36,7 +36,7 @@ def test_describe_shows_rates_of_stochastic_depth(nnopt: Run, capsys: Captured) 
 
 
 @pytest.mark.parametrize("name", ["three_layer_conv", "vgg", "resnet"])
-def test_describe_with_flat_samples_is_refused_by_first_layer(
+def test_describe_command_with_flat_samples_is_refused_at_first_layer(
     nnopt: Run, capsys: Captured, name: str
 ) -> None:
     assert nnopt("describe", "dataset=spiral", f"architecture={name}") == 2
@@ -44,13 +44,15 @@ def test_describe_with_flat_samples_is_refused_by_first_layer(
     assert "layer conv2d1: needs images (C, H, W), but its input is flat (2 numbers);" in message
 
 
-def test_describe_with_conv_algorithm_for_torch_is_refused(nnopt: Run, capsys: Captured) -> None:
+def test_describe_command_with_conv_algorithm_for_torch_is_refused(
+    nnopt: Run, capsys: Captured
+) -> None:
     assert nnopt("describe", "backend=torch", "backend.conv_algorithm=naive") == 2
     assert "unknown key 'backend.conv_algorithm'" in capsys.readouterr().err
     assert nnopt("describe", "backend.conv_algorithm=naive") == 0
 
 
-def test_describe_refuses_wrong_config_without_data(nnopt: Run, capsys: Captured) -> None:
+def test_describe_command_without_data_refuses_wrong_sizes(nnopt: Run, capsys: Captured) -> None:
     overrides = ("dataset=mnist", "regularizer.augmentation.cutout=29", "max_steps=1000000")
     assert nnopt("describe", *overrides, "epochs=60") == 2
     message = capsys.readouterr().err

@@ -29,7 +29,7 @@ def pair(workplace: Path, leave_run: LeaveRun) -> None:
 
 
 @pytest.mark.usefixtures("pair")
-def test_diff_shows_differences(nnopt: Run, capsys: Captured) -> None:
+def test_diff_command_prints_differences(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("diff", "a", "b") == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     for line in (
@@ -51,7 +51,7 @@ def test_diff_shows_differences(nnopt: Run, capsys: Captured) -> None:
 
 
 @pytest.mark.usefixtures("pair")
-def test_diff_option_out_draws_weights(nnopt: Run, capsys: Captured) -> None:
+def test_out_option_of_diff_command_draws_weights(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("diff", "a", "b", "--out", "new/pictures") == 0
     assert {path.name for path in Path("new/pictures").iterdir()} == {"weights.png", "weights.svg"}
 
@@ -63,7 +63,7 @@ def test_diff_of_run_with_itself_has_no_differences(nnopt: Run, capsys: Captured
 
 
 @pytest.mark.usefixtures("pair")
-def test_diff_wrong_usage_is_refused(nnopt: Run, capsys: Captured) -> None:
+def test_wrong_usage_of_diff_command_is_refused(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("diff", "a", "nowhere") == 2
     assert "nowhere is not the folder of a finished run" in capsys.readouterr().err
     assert nnopt("diff", "a", "b", "--weights", "last") == 0

@@ -332,7 +332,9 @@ def test_gradcheck_comparison_takes_about_two_forward_passes(
     assert 2 * compared <= passes.count <= 3 * compared
 
 
-def test_gradcheck_of_wrong_gradient_takes_few_more_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradcheck_of_wrong_gradient_takes_fewer_than_three_passes_per_comparison(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """After a wrong entry, the other entries of the array are checked with only one step size h."""
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, flipped))
     config = compose_config(["dataset.samples_per_class=20", "architecture.hidden=[150]"])
@@ -345,7 +347,7 @@ def test_gradcheck_of_wrong_gradient_takes_few_more_passes(monkeypatch: pytest.M
     assert passes.count < 3 * sum(check.tried + gradcheck.DIRECTIONS_PER_ARRAY for check in checks)
 
 
-def test_gradcheck_directions_find_unchecked_wrong_entry(
+def test_wrong_entry_that_is_not_checked_is_detected_by_directions(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, one_entry_off))
@@ -381,7 +383,7 @@ def test_gradcheck_accepts_gradient_near_kink(side: int) -> None:
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_forward_from_any_layer_gives_same_loss(tmp_path: Path, name: str) -> None:
+def test_forward_pass_from_any_layer_gives_same_loss(tmp_path: Path, name: str) -> None:
     overrides = [
         *images(tmp_path, 8),
         f"architecture={name}",
@@ -404,7 +406,7 @@ def test_forward_from_any_layer_gives_same_loss(tmp_path: Path, name: str) -> No
         np.testing.assert_allclose(again, whole, rtol=1e-12, err_msg=str(first))
 
 
-def test_gradcheck_prints_each_row_when_checked(
+def test_gradcheck_prints_each_row_as_soon_as_it_is_checked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Rows are flushed at once, even if stdout is a file or a pipe."""
@@ -428,16 +430,14 @@ def test_gradcheck_prints_each_row_when_checked(
     assert len(set(columns)) == 1
 
 
-def test_gradcheck_entries_option_is_applied(capsys: pytest.CaptureFixture[str]) -> None:
+def test_entries_option_sets_number_of_checked_entries(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb(["gradcheck", "--entries", "4", *SMALL]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [row[2] for row in rows[1:6]] == ["4", "4", "4", "3", "4"]
 
 
 @pytest.mark.parametrize("word", ["0", "-1", "many", "1.5"])
-def test_gradcheck_invalid_entries_option_is_refused(
-    capsys: pytest.CaptureFixture[str], word: str
-) -> None:
+def test_invalid_entries_option_is_refused(capsys: pytest.CaptureFixture[str], word: str) -> None:
     assert run_verb(["gradcheck", f"--entries={word}", *SMALL]) == 2
     assert f"argument --entries: {word!r}: needs a whole number" in capsys.readouterr().err
 
@@ -474,13 +474,13 @@ SKIPPING = [
 ]
 
 
-def test_gradcheck_masks_keep_every_residual_branch(tmp_path: Path) -> None:
+def test_gradcheck_reaches_every_residual_branch(tmp_path: Path) -> None:
     config = compose_config([*images(tmp_path, 4, 1), *SKIPPING])
     checks = list(gradcheck.check_gradients(config, prepare(config)))
     assert all(check.passed and check.norm > 0 for check in checks), checks
 
 
-def test_gradcheck_skipped_branch_is_reported_as_not_reached(
+def test_skipped_branch_is_reported_as_not_reached(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If no sample uses a branch, the check of its gradients neither passes nor fails."""
@@ -494,7 +494,7 @@ def test_gradcheck_skipped_branch_is_reported_as_not_reached(
     assert f"does not depend on them: {', '.join(missed)}" in stdout
 
 
-def test_gradcheck_dropped_units_are_reported_as_not_reached() -> None:
+def test_dropped_units_are_reported_as_not_reached() -> None:
     config = compose_config([*SMALL, "regularizer.dropout=0.9999"])
     checks = {one.name: one for one in gradcheck.check_gradients(config, prepare(config))}
     verdicts = {name: check.verdict for name, check in checks.items()}
@@ -502,7 +502,7 @@ def test_gradcheck_dropped_units_are_reported_as_not_reached() -> None:
     assert set(verdicts.values()) == {"not reached"}
 
 
-def test_gradcheck_missing_gradient_is_reported_as_wrong() -> None:
+def test_missing_gradient_is_reported_as_wrong() -> None:
     assert gradcheck.Check("dense1.weight", 1, 1, 0.0, 1.0, 1.0).verdict == "WRONG"
     assert gradcheck.Check("dense1.weight", 1, 1, 0.0, np.nan, 0.0).verdict == "WRONG"
 

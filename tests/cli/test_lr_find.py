@@ -157,7 +157,7 @@ def test_lr_find_reports_all_problems(nnopt: Run, capsys: Captured) -> None:
     assert capsys.readouterr().err.count("nnopt: error: ") == 2
 
 
-def test_lr_find_keys_are_refused_by_run(nnopt: Run, capsys: Captured) -> None:
+def test_lr_find_keys_are_refused_by_run_command(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("run", "lr_find.steps=30") == 2
     assert "unknown key 'lr_find.steps'" in capsys.readouterr().err
 

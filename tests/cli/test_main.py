@@ -128,7 +128,7 @@ def test_wrong_config_prints_one_line_per_problem(
     assert list(workplace.iterdir()) == []
 
 
-def test_describe_prints_layers(nnopt: Run, capsys: Captured) -> None:
+def test_describe_command_prints_layers(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("describe", "architecture.hidden=[5]", "regularizer.norm=batch") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
@@ -142,7 +142,7 @@ def test_describe_prints_layers(nnopt: Run, capsys: Captured) -> None:
     ]
 
 
-def test_describe_indents_nested_layers(nnopt: Run, capsys: Captured) -> None:
+def test_describe_command_indents_nested_layers(nnopt: Run, capsys: Captured) -> None:
     layers = "architecture.layers=[{residual: [tanh]}, {dense: classes}]"
     assert nnopt("describe", "architecture=layers", layers) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -175,7 +175,7 @@ def test_unknown_flags_are_refused(nnopt: Run, capsys: Captured, arguments: list
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_config_name_option_error_proposes_config_dir(nnopt: Run, capsys: Captured) -> None:
+def test_error_about_config_name_option_proposes_config_dir(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("run", "--config-name=other") == 2
     message = capsys.readouterr().err
     assert "--config-dir adds a folder" in message
@@ -194,7 +194,9 @@ def test_resolve_and_run_options_do_not_change_output_of_cfg_job(
 
 
 @pytest.mark.slow
-def test_run_help_and_cfg_print_text_and_write_no_file(start_nnopt: Start, workplace: Path) -> None:
+def test_help_and_cfg_options_print_text_and_write_no_file(
+    start_nnopt: Start, workplace: Path
+) -> None:
     help_, cfg = start_nnopt("run", "--help"), start_nnopt("run", "--cfg", "job", "epochs=7")
     out, err = help_.communicate(timeout=60)
     assert (help_.returncode, err) == (0, "")

@@ -63,7 +63,7 @@ def sweep(nnopt: Run, workplace: Path) -> Path:
     return folder
 
 
-def test_resume_runs_only_missing_points(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_resume_command_runs_only_missing_points(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     ids = [row["id"] for row in table_of(sweep)]
     kept = {name: fingerprint(sweep / ids[name]) for name in (0, 1, 3)}
     (sweep / ids[2] / "layers.csv").write_text("of the attempt that was killed")
@@ -83,7 +83,7 @@ def test_resume_runs_only_missing_points(nnopt: Run, sweep: Path, capsys: Captur
     assert ids[1] in captured.err
 
 
-def test_resume_runs_failed_points_only_with_retry_failed(
+def test_resume_command_runs_failed_points_only_with_retry_option(
     nnopt: Run, sweep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     second = sweep / table_of(sweep)[1]["id"]
@@ -98,7 +98,7 @@ def test_resume_runs_failed_points_only_with_retry_failed(
 
 
 @pytest.mark.parametrize("missing", ["config", "overrides", "data"])
-def test_resume_repeats_point_whose_summary_compare_refuses(
+def test_resume_command_repeats_point_whose_summary_lacks_a_key(
     nnopt: Run, workplace: Path, capsys: Captured, missing: str
 ) -> None:
     assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 0
@@ -117,7 +117,9 @@ def test_resume_repeats_point_whose_summary_compare_refuses(
 
 
 @pytest.mark.parametrize("data", [{}, {"name": "spiral"}, None])
-def test_resume_keeps_point_without_sources(nnopt: Run, workplace: Path, data: object) -> None:
+def test_resume_command_keeps_point_without_data_sources(
+    nnopt: Run, workplace: Path, data: object
+) -> None:
     assert nnopt("run", "-m", *SMALL, "seed=0", "hydra.sweep.dir=sweep") == 0
     path = workplace / "sweep" / table_of(workplace / "sweep")[0]["id"] / "summary.json"
     values = json.loads(path.read_text()) | {"data": data}
@@ -128,7 +130,7 @@ def test_resume_keeps_point_without_sources(nnopt: Run, workplace: Path, data: o
     assert json.loads(path.read_text()) == values
 
 
-def test_resume_with_added_values_runs_only_new_points(nnopt: Run, sweep: Path) -> None:
+def test_resume_command_with_added_values_runs_only_new_points(nnopt: Run, sweep: Path) -> None:
     assert nnopt("resume", "sweep", "--retry-failed") == 5
     before, ids = fingerprint(sweep), [row["id"] for row in table_of(sweep)]
     assert nnopt("resume", "sweep", "optimizer.lr=0.1,0.5", "seed=0,1") == 5
@@ -141,7 +143,9 @@ def test_resume_with_added_values_runs_only_new_points(nnopt: Run, sweep: Path) 
     assert all(after[path] == before[path] for path in before if Path(path).name not in own)
 
 
-def test_resume_with_changed_points_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_resume_command_that_would_change_points_is_refused(
+    nnopt: Run, sweep: Path, capsys: Captured
+) -> None:
     before = fingerprint(sweep)
     for word, message in (
         ("epochs=7", "'epochs=7' would change the existing points"),
@@ -156,7 +160,7 @@ def test_resume_with_changed_points_is_refused(nnopt: Run, sweep: Path, capsys: 
         assert fingerprint(sweep) == before
 
 
-def test_resume_with_added_point_and_changed_yaml_is_refused(
+def test_resume_command_with_added_point_and_changed_yaml_is_refused(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     file = workplace / "conf" / "optimizer" / "mine.yaml"
@@ -170,7 +174,9 @@ def test_resume_with_added_point_and_changed_yaml_is_refused(
     assert len(table_of(workplace / "sweep")) == 2
 
 
-def test_resume_with_wrong_sweep_json_is_refused(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_resume_command_with_wrong_sweep_json_is_refused(
+    nnopt: Run, sweep: Path, capsys: Captured
+) -> None:
     path = sweep / "sweep.json"
     text = path.read_text()
     for damaged, message in (
@@ -188,7 +194,7 @@ def test_resume_with_wrong_sweep_json_is_refused(nnopt: Run, sweep: Path, capsys
         assert message in lines[0]
 
 
-def test_resume_of_folder_without_sweep_is_refused(
+def test_resume_command_on_folder_without_sweep_is_refused(
     nnopt: Run, sweep: Path, capsys: Captured
 ) -> None:
     assert nnopt("run", *SMALL) == 0
@@ -201,7 +207,7 @@ def test_resume_of_folder_without_sweep_is_refused(
         assert message in capsys.readouterr().err
 
 
-def test_resume_of_moved_sweep_runs_missing_points(
+def test_resume_command_on_moved_sweep_runs_missing_points(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (workplace / "t.csv").write_text("a,b,label\n" + "1,2,x\n3,4,y\n5,6,x\n7,8,y\n" * 20)
@@ -356,7 +362,7 @@ def test_sweep_with_interrupted_point_exits_with_5(
     assert nnopt("resume", "sweep") == 0
 
 
-def test_resume_with_changed_data_file_is_refused(
+def test_resume_command_with_changed_data_file_is_refused(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     def write(slope: int) -> None:

@@ -32,7 +32,7 @@ def table_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_run_creates_new_folder_and_updates_latest(
+def test_run_command_creates_new_folder_and_updates_latest_link(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     assert nnopt("run", *SMALL, "name=first") == 0
@@ -48,7 +48,7 @@ def test_run_creates_new_folder_and_updates_latest(
     assert (workplace / "outputs/latest").resolve().name.endswith("_second")
 
 
-def test_sweep_of_many_points_draws_no_plots_of_points(
+def test_points_of_a_large_sweep_have_no_plots(
     nnopt: Run, workplace: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("config.point", "cli.run"):
@@ -73,7 +73,9 @@ def test_sweep_of_many_points_draws_no_plots_of_points(
     assert plots_of(5, *search) == (0, True, True)
 
 
-def test_run_dir_sets_folder(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_run_dir_sets_folder_that_a_second_run_cannot_use(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
     assert nnopt("run", *SMALL, "hydra.run.dir=here/it is") == 0
     metrics = workplace / "here/it is/metrics.csv"
     before = metrics.read_bytes()
@@ -121,7 +123,7 @@ def test_runs_started_in_the_same_second_have_distinct_folders(
     assert (workplace / "outputs/latest").resolve() in folders
 
 
-def test_sweep_writes_folder_per_point_and_table(
+def test_sweep_writes_table_and_one_folder_per_point(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     assert nnopt("run", "-m", *SMALL, "optimizer=sgd,adam", "seed=0,1", "name=both") == 0
@@ -214,7 +216,7 @@ def test_run_with_impossible_batches_is_refused(
     assert list(workplace.iterdir()) == []
 
 
-def test_run_that_drops_last_batch_of_one_trains(nnopt: Run, workplace: Path) -> None:
+def test_run_that_drops_a_last_batch_of_one_sample_is_done(nnopt: Run, workplace: Path) -> None:
     """Each of the two epochs has 48 samples and one step."""
     overrides = ["regularizer.norm=batch", "batch_size=47", "drop_last=true"]
     assert nnopt("run", *SMALL, *overrides, "hydra.run.dir=here") == 0

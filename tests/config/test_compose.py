@@ -32,7 +32,7 @@ def ids(*overrides: str, multirun: bool = False) -> list[str]:
     return [point.id for point in make_plan(overrides, multirun).points]
 
 
-def test_compose_single_run_gives_one_point() -> None:
+def test_composition_of_single_run_gives_one_point() -> None:
     plan = make_plan(["optimizer=adam", "optimizer.lr=1e-4", "architecture.hidden=[5,4]"])
     assert isinstance(plan, Plan)
     assert (plan.is_sweep, plan.varied, plan.directory) == (False, (), None)
@@ -48,20 +48,20 @@ def test_compose_single_run_gives_one_point() -> None:
     )
 
 
-def test_compose_does_not_depend_on_order_of_file_and_key() -> None:
+def test_configuration_does_not_depend_on_order_of_file_and_key() -> None:
     assert compose_config(["optimizer.lr=0.5", "optimizer=adam"]) == compose_config(
         ["optimizer=adam", "optimizer.lr=0.5"]
     )
 
 
-def test_compose_resolves_interpolated_values() -> None:
+def test_interpolated_values_are_resolved() -> None:
     config = compose_config(["dataset=moons", "architecture=layers", "data.root=/somewhere"])
     assert config.name == "moons_layers"
     assert config.data.cache == "/somewhere/cache"
     assert compose_config(["name=x_${seed}", "seed=4"]).name == "x_4"
 
 
-def test_compose_reads_data_root_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_root_is_read_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compose_config().data.root == "data"
     monkeypatch.setenv("NNOPT_DATA_DIR", "/elsewhere")
     assert compose_config().data.root == "/elsewhere"
@@ -104,13 +104,13 @@ def test_ablation_without_multirun_is_a_sweep() -> None:
     assert all(point.config.epochs == 2 for point in plan.points)
 
 
-def test_command_line_overrides_ablation() -> None:
+def test_ablation_is_overridden_by_command_line() -> None:
     plan = make_plan(["ablation=l2_spiral", "seed=7"])
     assert {point.config.seed for point in plan.points} == {7}
     assert len(plan.points) == 4
 
 
-def test_sweep_problems_of_all_points_are_reported_once() -> None:
+def test_problems_of_all_points_are_reported_once() -> None:
     messages = problems("optimizer.lr=0.1,abc,-1,abc", "epochs=0", "seed=0,1", multirun=True)
     assert sorted(line.split(":")[0] for line in messages) == [
         "epochs = 0",
@@ -155,7 +155,7 @@ def test_sweep_problems_of_all_points_are_reported_once() -> None:
     ],
     ids=lambda x: " ".join(x)[:40] if isinstance(x, list) else "",
 )
-def test_compose_error_is_one_line(overrides: list[str], expected: str) -> None:
+def test_composition_error_is_one_line(overrides: list[str], expected: str) -> None:
     messages = problems(*overrides)
     assert len(messages) == 1
     assert messages[0].startswith(expected)
@@ -163,7 +163,7 @@ def test_compose_error_is_one_line(overrides: list[str], expected: str) -> None:
     assert "Traceback" not in messages[0]
 
 
-def test_compose_reports_all_problems() -> None:
+def test_composition_reports_all_problems() -> None:
     messages = problems(
         "optm.lr=1", "+typo=2", "epochs=-3", "optimizer.lr=nan", "backend.dtype=f16"
     )
@@ -176,7 +176,7 @@ def test_compose_reports_all_problems() -> None:
     }
 
 
-def test_compose_reports_all_unreadable_overrides() -> None:
+def test_composition_reports_all_unreadable_overrides() -> None:
     assert len(problems("epochs", "x[=1", "seed")) == 3
 
 
@@ -186,7 +186,7 @@ def user_file(name: str, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def test_user_file_overrides_shipped_file() -> None:
+def test_user_file_replaces_shipped_file_of_the_same_name() -> None:
     user_file("optimizer/sgd.yaml", "name: sgd\nlr: 0.077\n")
     assert compose_config(["optimizer=sgd"]).optimizer.lr == 0.077
     assert compose_config(["optimizer=adam"]).optimizer.lr == 1e-3
@@ -329,7 +329,7 @@ def test_point_id_is_same_in_every_process() -> None:
 
 
 @pytest.mark.parametrize(("kind", "multirun"), [("run", False), ("sweep", True)])
-def test_plan_directory_is_configured_folder(kind: str, multirun: bool) -> None:
+def test_directory_of_a_plan_is_the_configured_folder(kind: str, multirun: bool) -> None:
     find: Callable[..., Plan] = lambda *overrides: make_plan(overrides, multirun)  # noqa: E731
     assert find(f"hydra.{kind}.dir=here/${{seed}}", "seed=3").directory == "here/3"
     assert find("seed=3").directory is None
@@ -340,7 +340,7 @@ def test_plan_directory_is_configured_folder(kind: str, multirun: bool) -> None:
     )
 
 
-def test_compose_warns_about_repeated_key(caplog: pytest.LogCaptureFixture) -> None:
+def test_composition_warns_about_repeated_key(caplog: pytest.LogCaptureFixture) -> None:
     assert make_plan(["epochs=1", "seed=4", "epochs=2"]).points[0].config.epochs == 2
     assert [record.getMessage() for record in caplog.records] == [
         "epochs=1 is overridden by epochs=2"
@@ -357,13 +357,13 @@ def test_sweep_with_duplicate_points_gives_warning(caplog: pytest.LogCaptureFixt
     assert "1 of 3 points" in caplog.text
 
 
-def test_sweep_without_points_or_over_ablations_is_refused() -> None:
+def test_sweep_without_points_or_over_several_ablations_is_refused() -> None:
     assert "0 points" in problems("seed=range(0)", multirun=True)[0]
     (message,) = problems("ablation=l2_spiral,optimizer_spiral", multirun=True)
     assert "run one ablation at a time" in message
 
 
-def test_compose_reports_other_problems_despite_missing_file() -> None:
+def test_composition_reports_other_problems_despite_missing_file() -> None:
     messages = problems(
         "optimizer=adm", "epochs=-1", "loss=hinge", "regularizer.label_smoothing=0.1"
     )
@@ -374,6 +374,6 @@ def test_compose_reports_other_problems_despite_missing_file() -> None:
     ]
 
 
-def test_compose_error_about_unknown_key_lists_keys_and_groups() -> None:
+def test_error_about_unknown_key_names_keys_and_groups() -> None:
     (message,) = problems("zzz=1")
     assert message.endswith("early_stopping, checkpoint, ablation, debug, experiment")

@@ -49,7 +49,7 @@ def test_grid_is_product_in_order_of_keys() -> None:
     )
 
 
-def test_zip_varies_keys_in_parallel_for_every_seed() -> None:
+def test_zip_mode_varies_keys_in_parallel_for_every_seed() -> None:
     plan = plan_of("hydra.sweeper.mode=zip", "seed=range(2)", RATES, "epochs=3", SIZES)
     expected = [
         (lr, size, seed)
@@ -66,7 +66,7 @@ def test_zip_of_unequal_lengths_is_refused() -> None:
     assert message.endswith("but optimizer.lr has 3, batch_size has 2")
 
 
-def test_one_at_a_time_varies_single_keys_from_base() -> None:
+def test_one_at_a_time_mode_varies_single_keys_from_base() -> None:
     plan = plan_of(
         "hydra.sweeper.mode=one_at_a_time", "optimizer=momentum,sgd", SIZES, "seed=5,6", "epochs=2"
     )
@@ -197,7 +197,7 @@ def test_sweep_that_is_too_large_is_refused_before_expansion() -> None:
 
 
 @pytest.mark.parametrize("mode", ["zip", "one_at_a_time"])
-def test_limit_of_points_counts_only_points_of_the_mode(mode: str) -> None:
+def test_limit_counts_points_of_the_mode_and_not_of_the_product(mode: str) -> None:
     overrides = ["optimizer.lr=range(1,4,0.01)", "regularizer.l2=range(0,3,0.01)"]
     sizes = {"zip": 300, "one_at_a_time": 599}
     from nnopt.config.grid import expand

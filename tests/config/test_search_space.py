@@ -122,7 +122,7 @@ def test_trial_has_point_for_each_seed() -> None:
     assert "needs a key with several values" in problems_of("seed=0,1")[0]
 
 
-def test_space_on_command_line_overrides_params() -> None:
+def test_value_on_command_line_replaces_interval_in_params() -> None:
     params = "hydra.sweeper.params={optimizer.lr:'interval(0.1,1)',epochs:'1,2'}"
     plan = plan_of(params, "optimizer.lr=0.3")
     assert plan.varied == ("epochs",)

@@ -108,7 +108,7 @@ def test_other_optimizer_with_same_keys_uses_default_values() -> None:
     assert nesterov == plain
 
 
-def test_file_without_choice_sets_rate_of_default_optimizer() -> None:
+def test_file_that_chooses_no_optimizer_sets_rate_of_default_optimizer() -> None:
     assert optimizer_of("experiment=plain") == ("momentum", 0.7)
     assert optimizer_of("experiment=plain", "optimizer=adam") == ("adam", 0.001)
 
@@ -137,7 +137,7 @@ def test_rate_in_user_config_file_applies_only_to_its_optimizer(workplace: Path)
     assert optimizer_of("optimizer=adam") == ("adam", 0.001)
 
 
-def test_user_optimizer_file_keeps_values(workplace: Path) -> None:
+def test_user_optimizer_file_keeps_its_values(workplace: Path) -> None:
     (workplace / "conf" / "optimizer").mkdir()
     mine = "defaults: [adam, _self_]\nlr: 0.05\n"
     (workplace / "conf" / "optimizer" / "mine.yaml").write_text(mine)

@@ -209,7 +209,7 @@ def header(group: str, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", of_group("experiment"))
-def test_experiment_composes_and_builds(name: str) -> None:
+def test_experiment_is_composed_and_built(name: str) -> None:
     plan = make_plan([f"experiment={name}"])
     assert not plan.is_sweep
     assert plan.points[0].config.name == name
@@ -218,7 +218,7 @@ def test_experiment_composes_and_builds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", of_group("architecture"))
-def test_command_in_architecture_header_composes_and_builds(name: str) -> None:
+def test_command_in_header_of_architecture_file_is_composed_and_built(name: str) -> None:
     text = (CONF / "architecture" / f"{name}.yaml").read_text("utf-8")
     commands = re.findall(r"^# +nnopt run (.+)$", text, re.M)
     assert commands
@@ -238,7 +238,7 @@ SEARCHES = [name for name in ABLATIONS if name.startswith("search_")]
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_search_file_composes_and_builds_samples(name: str) -> None:
+def test_samples_of_search_file_are_composed_and_built(name: str) -> None:
     plan = make_plan([f"ablation={name}"])
     assert isinstance(plan.sweeper, schema.OptunaConfig)
     first = header("ablation", name)
@@ -251,7 +251,7 @@ def test_search_file_composes_and_builds_samples(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ABLATIONS if name not in SEARCHES])
-def test_ablation_composes_and_builds_all_points(name: str) -> None:
+def test_all_points_of_ablation_are_composed_and_built(name: str) -> None:
     plan = make_plan([f"ablation={name}"])
     assert plan.is_sweep
     first = header("ablation", name)

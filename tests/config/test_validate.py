@@ -506,7 +506,7 @@ def test_experiment_as_key_of_configuration_is_unknown(base: dict[str, Any]) -> 
     assert message.startswith("unknown key 'experiment'")
 
 
-def test_choice_read_by_yaml_as_truth_value_is_accepted(base: dict[str, Any]) -> None:
+def test_choice_off_read_by_yaml_as_false_is_accepted(base: dict[str, Any]) -> None:
     assert read(base, **TORCH, **{"backend.compile": False}).backend == read(base, **TORCH).backend
     (message,) = problems(base, TORCH | {"backend.compile": True})
     assert message.startswith("backend.compile = True: allowed: off")

@@ -105,7 +105,7 @@ def test_crop_indices_give_the_same_crops_as_loops(
     assert np.array_equal(found, cut_out_by_loops(images, crop, crops.top, crops.left, crops.flip))
 
 
-def test_draw_crops_uses_the_whole_range_and_flips_half() -> None:
+def test_drawn_crops_use_the_whole_range_and_flip_half_of_the_images() -> None:
     crops = draw_crops(0, 0, 10_000, crop=2, flip=True)
     assert crops is not None
     assert set(crops.top) == set(crops.left) == {0, 1, 2, 3, 4}
@@ -114,7 +114,7 @@ def test_draw_crops_uses_the_whole_range_and_flips_half() -> None:
     assert abs(np.corrcoef(crops.top, crops.left)[0, 1]) < 0.05
 
 
-def test_draw_crops_offsets_and_flips_are_independent() -> None:
+def test_offsets_and_flips_of_crops_are_independent() -> None:
     both, crop, flip = (
         draw_crops(1, 2, 50, *options) for options in ((2, True), (2, False), (0, True))
     )
@@ -130,12 +130,12 @@ def test_draw_crops_offsets_and_flips_are_independent() -> None:
     assert not np.array_equal(both.top, other.top)
 
 
-def test_draw_crops_without_crop_and_flip_returns_none() -> None:
+def test_crops_without_crop_and_flip_are_none() -> None:
     assert draw_crops(0, 0, 10, crop=0, flip=False) is None
 
 
 @pytest.mark.parametrize("count", [1, 7])
-def test_draw_crops_without_padding_have_zero_offsets(count: int) -> None:
+def test_crops_without_padding_have_zero_offsets(count: int) -> None:
     crops = draw_crops(0, 0, count, crop=0, flip=True)
     assert crops is not None
     assert not crops.top.any()
@@ -163,7 +163,7 @@ def test_hidden_pixels_are_the_same_as_with_loops(
         assert hidden[n, 0, squares.row[n], squares.column[n]]
 
 
-def test_draw_squares_centre_is_any_pixel() -> None:
+def test_centre_of_a_drawn_square_can_be_any_pixel() -> None:
     squares = draw_squares(0, 0, 10_000, 2, 3, 4)
     where, times = np.unique(squares.row * 4 + squares.column, return_counts=True)
     assert list(where) == list(range(12))
@@ -178,7 +178,7 @@ def test_draw_squares_centre_is_any_pixel() -> None:
     alpha=st.sampled_from([1e-300, 1e-3, 0.2, 1.0, 8.0, 1000.0]),
     seed=st.integers(0, 1000),
 )
-def test_draw_mixup_permutes_each_batch_and_its_weights_sum_to_one(
+def test_mixup_partners_permute_each_batch_and_weights_sum_to_one(
     count: int, batch_size: int, alpha: float, seed: int
 ) -> None:
     mixing = draw_mixup(seed, 3, count, batch_size, alpha, classes=4)
@@ -197,14 +197,14 @@ def test_draw_mixup_permutes_each_batch_and_its_weights_sum_to_one(
     assert np.array_equal(mixing.partner, again.partner)
 
 
-def test_draw_mixup_weights_have_the_beta_distribution() -> None:
+def test_mixup_weights_have_the_beta_distribution() -> None:
     for alpha in (0.2, 1.0, 5.0):
         weight = draw_mixup(0, 0, 20_000, 1, alpha, classes=2).weight
         assert abs(weight.mean() - 0.5) < 0.01
         assert weight.var() == pytest.approx(1 / (8 * alpha + 4), rel=0.03)
 
 
-def test_draw_mixup_partners_do_not_depend_on_alpha() -> None:
+def test_mixup_partners_do_not_depend_on_alpha() -> None:
     first, second = (draw_mixup(0, 0, 50, 8, alpha, classes=2) for alpha in (0.2, 2.0))
     assert np.array_equal(first.partner, second.partner)
     assert not np.array_equal(first.weight, second.weight)
@@ -219,7 +219,7 @@ def test_draw_mixup_partners_do_not_depend_on_alpha() -> None:
     width=st.integers(1, 9),
     seed=st.integers(0, 1000),
 )
-def test_draw_cutmix_weight_is_the_fraction_outside_of_the_box(
+def test_cutmix_weight_is_the_fraction_outside_of_the_box(
     count: int, batch_size: int, alpha: float, height: int, width: int, seed: int
 ) -> None:
     mixing = draw_cutmix(seed, 3, count, batch_size, alpha, 4, height, width)
@@ -238,7 +238,7 @@ def test_draw_cutmix_weight_is_the_fraction_outside_of_the_box(
 
 
 @pytest.mark.parametrize(("alpha", "side"), [(1.0, 2 / 3), (1000.0, 0.5**0.5)])
-def test_draw_cutmix_boxes_have_the_distribution_of_the_paper(alpha: float, side: float) -> None:
+def test_cutmix_boxes_have_the_distribution_of_the_paper(alpha: float, side: float) -> None:
     """Compare with expected values. The image has the side 1, and a box the side s = √(1 - λ).
 
     ``side`` is the mean of s. The centre c of a box is uniform in 0..1. The box touches the edge at
@@ -258,7 +258,7 @@ def test_draw_cutmix_boxes_have_the_distribution_of_the_paper(alpha: float, side
     assert abs(np.corrcoef(top + bottom, left + right)[0, 1]) < 0.03
 
 
-def test_draw_cutmix_partners_and_centres_do_not_depend_on_alpha() -> None:
+def test_cutmix_partners_and_centres_do_not_depend_on_alpha() -> None:
     first, second = (draw_cutmix(0, 0, 50, 8, alpha, 2, 99, 99) for alpha in (0.2, 2.0))
     assert np.array_equal(first.partner, second.partner)
     assert not np.array_equal(first.weight, second.weight)
@@ -266,7 +266,7 @@ def test_draw_cutmix_partners_and_centres_do_not_depend_on_alpha() -> None:
     assert not np.array_equal(first.partner, partners)
 
 
-def test_draw_either_gives_each_batch_mixup_or_cutmix() -> None:
+def test_each_batch_has_either_mixup_or_cutmix() -> None:
     """Of 10,000 batches, 5,000 have mixup, with a tolerance of four standard deviations."""
     mixup = draw_mixup(0, 0, 29_999, 3, 1.0, 2)
     cutmix = draw_cutmix(0, 0, 29_999, 3, 1.0, 2, 6, 5)
@@ -287,7 +287,7 @@ def images() -> Dataset:
     return Dataset("test", ("a", "b", "c"), part, None, part, Normalization(*np.ones((2, 1))), {})
 
 
-def test_draw_augmentation_without_settings_is_empty(
+def test_augmentation_without_settings_is_empty(
     make_config: Callable[..., Config],
 ) -> None:
     assert draw_augmentation(make_config(), images(), 1, 30) == Augmentation()
@@ -295,7 +295,7 @@ def test_draw_augmentation_without_settings_is_empty(
 
 @given(seed=st.integers(0, 99), epoch=st.integers(1, 99))
 @settings(max_examples=20)
-def test_draw_augmentation_is_deterministic_and_its_kinds_are_independent(
+def test_augmentation_is_deterministic_and_its_kinds_are_independent(
     make_config: Callable[..., Config], seed: int, epoch: int
 ) -> None:
     def draw(**chosen: Any) -> Augmentation:

@@ -52,7 +52,7 @@ def entry(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("is_copied", [True, False])
-def test_cached_second_call_decodes_nothing(
+def test_second_read_through_the_cache_decodes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_copied: bool
 ) -> None:
     if not is_copied:
@@ -71,7 +71,7 @@ def test_cached_second_call_decodes_nothing(
     assert not list((tmp_path / "cache").glob(".*"))
 
 
-def test_cached_key_depends_on_the_contents(tmp_path: Path) -> None:
+def test_cache_key_depends_on_the_contents(tmp_path: Path) -> None:
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
     first = entry(tmp_path / "cache")
@@ -94,9 +94,7 @@ def test_cached_key_depends_on_the_contents(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["contents.json", "train_inputs.npy", "test_labels.npy"])
 @pytest.mark.parametrize("size", [None, 0, 10, "half", "last"])
-def test_cached_damaged_entry_is_rewritten(
-    tmp_path: Path, file: str, size: int | str | None
-) -> None:
+def test_damaged_entry_is_rewritten(tmp_path: Path, file: str, size: int | str | None) -> None:
     counted = Counted(tmp_path)
     expected = np.array(cached(counted.source, tmp_path / "cache").parts["train"][0])
     path = entry(tmp_path / "cache") / file
@@ -112,7 +110,7 @@ def test_cached_damaged_entry_is_rewritten(
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"entry": "../../x"}', "null"])
-def test_cached_damaged_index_is_rewritten(tmp_path: Path, content: str) -> None:
+def test_damaged_index_is_rewritten(tmp_path: Path, content: str) -> None:
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
     (index,) = (tmp_path / "cache/index").glob("*.json")
@@ -123,7 +121,7 @@ def test_cached_damaged_index_is_rewritten(tmp_path: Path, content: str) -> None
     assert json.loads(index.read_text())["entry"] == entry(tmp_path / "cache").name
 
 
-def test_cached_entry_of_another_format_is_ignored(
+def test_entry_of_another_format_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = Counted(tmp_path)
@@ -133,7 +131,7 @@ def test_cached_entry_of_another_format_is_ignored(
     assert counted.times == 2
 
 
-def test_cached_unwritable_folder_decodes_into_memory(
+def test_data_with_unwritable_cache_folder_are_decoded_into_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     counted = Counted(tmp_path)
@@ -146,7 +144,7 @@ def test_cached_unwritable_folder_decodes_into_memory(
     assert "data.cache=DIR" in record.message
 
 
-def test_cached_full_disk_leaves_no_file(
+def test_cache_on_full_disk_contains_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object) -> None:
@@ -160,7 +158,7 @@ def test_cached_full_disk_leaves_no_file(
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["index"]
 
 
-def test_cached_temporary_folder_of_killed_process_is_removed(tmp_path: Path) -> None:
+def test_temporary_folder_of_killed_process_is_removed(tmp_path: Path) -> None:
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
     (index,) = (tmp_path / "cache/index").glob("*.json")
@@ -177,7 +175,7 @@ def _in_another_process(root: str) -> int:
     return int(decoded.parts["train"][0].sum())
 
 
-def test_cached_concurrent_processes_agree(tmp_path: Path) -> None:
+def test_concurrent_processes_read_equal_data(tmp_path: Path) -> None:
     arrays = write_idx(tmp_path)
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         sums = pool.map(_in_another_process, [str(tmp_path)] * 6, chunksize=1)
@@ -186,7 +184,7 @@ def test_cached_concurrent_processes_agree(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").glob(".*"))
 
 
-def test_cached_sources_with_equal_content_share_an_entry(
+def test_sources_with_equal_content_share_an_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, other = Counted(tmp_path / "one"), Counted(tmp_path / "other")
@@ -197,7 +195,7 @@ def test_cached_sources_with_equal_content_share_an_entry(
     assert entry(tmp_path / "cache").stat().st_ino == first.st_ino
 
 
-def test_cached_entry_with_other_labels_is_replaced(
+def test_entry_with_other_labels_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The entry has the expected name and valid checksums, but other labels than the source."""
@@ -236,7 +234,7 @@ CONTENTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("change", CONTENTS.values(), ids=CONTENTS)
-def test_cached_hostile_contents_are_replaced(
+def test_hostile_contents_are_replaced(
     tmp_path: Path, change: Callable[[dict[str, Any]], Any]
 ) -> None:
     counted = Counted(tmp_path)
@@ -250,7 +248,7 @@ def test_cached_hostile_contents_are_replaced(
 
 
 @pytest.mark.parametrize("kind", ["[" * 100_000, "(" * 9_000, "object"])
-def test_cached_hostile_array_file_is_replaced(tmp_path: Path, kind: str) -> None:
+def test_hostile_array_file_is_replaced(tmp_path: Path, kind: str) -> None:
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
     path = entry(tmp_path / "cache") / "train_inputs.npy"
@@ -291,7 +289,7 @@ def test_part_with_deleted_mapped_file_is_still_read(
     assert np.array_equal(inputs, before)
 
 
-def test_damaged_finds_a_flipped_bit(tmp_path: Path) -> None:
+def test_flipped_bit_of_an_entry_is_found(tmp_path: Path) -> None:
     cached(Counted(tmp_path).source, tmp_path / "cache")
     assert damaged(tmp_path / "cache", "mnist") == []
     path = entry(tmp_path / "cache") / "train_inputs.npy"
@@ -322,7 +320,9 @@ def csv_facts(decoded: Decoded) -> object:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_csv_different_options_never_share_an_entry(tmp_path: Path, order: int) -> None:
+def test_csv_sources_with_different_options_never_share_an_entry(
+    tmp_path: Path, order: int
+) -> None:
     (tmp_path / "train.csv").write_text("label,b,c\n0,1,2\n1,0,3\n1,1,4\n")
     (tmp_path / "test.csv").write_text("label,b,c\n1,0,5\n0,1,6\n")
     for changes in CHANGES[::order]:
@@ -353,7 +353,7 @@ def test_csv_files_with_swapped_contents_are_decoded_again(tmp_path: Path) -> No
         assert found.parts["train"][0][:, 0].tolist() == [int(first[10]), int(first[14])]
 
 
-def test_cached_key_depends_on_the_settings(tmp_path: Path) -> None:
+def test_cache_key_depends_on_the_settings(tmp_path: Path) -> None:
     """The sources differ only in their settings, as if a decoder had a new option."""
     counted = Counted(tmp_path)
     cached(counted.source, tmp_path / "cache")
@@ -363,7 +363,7 @@ def test_cached_key_depends_on_the_settings(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").glob("mnist-*"))) == 2
 
 
-def test_cached_damaged_entry_is_replaced_while_mapped(
+def test_damaged_entry_is_replaced_while_mapped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Mapped files are deleted, not overwritten, so their mappings keep the old contents."""

@@ -57,7 +57,7 @@ def write_python(root: Path, protocol: int = 2, **changes: Any) -> Path:
     return folder / NAMES[0]
 
 
-def test_decode_binary_version_is_read(tmp_path: Path) -> None:
+def test_binary_version_is_read(tmp_path: Path) -> None:
     write_binary(tmp_path)
     decoded = cifar10.locate(CIFAR10, tmp_path).decode()
     images, labels = decoded.parts["train"]
@@ -73,7 +73,7 @@ def test_decode_binary_version_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(5))
-def test_decode_python_version_equals_binary(tmp_path: Path, protocol: int) -> None:
+def test_python_version_equals_binary_version(tmp_path: Path, protocol: int) -> None:
     (tmp_path / "binary").mkdir()
     write_binary(tmp_path / "binary")
     write_python(tmp_path, protocol)
@@ -86,7 +86,7 @@ def test_decode_python_version_equals_binary(tmp_path: Path, protocol: int) -> N
 
 @pytest.mark.parametrize("size", [0, 10, "half", "last"])
 @pytest.mark.parametrize("version", ["binary", "python"])
-def test_decode_truncated_file_is_refused(tmp_path: Path, version: str, size: int | str) -> None:
+def test_truncated_file_is_refused(tmp_path: Path, version: str, size: int | str) -> None:
     write_binary(tmp_path) if version == "binary" else write_python(tmp_path)
     path = next(path for path in tmp_path.rglob("data_batch_3*"))
     content = path.read_bytes()
@@ -95,7 +95,7 @@ def test_decode_truncated_file_is_refused(tmp_path: Path, version: str, size: in
         cifar10.locate(CIFAR10, tmp_path).decode()
 
 
-def test_decode_label_out_of_range_is_located(tmp_path: Path) -> None:
+def test_label_out_of_range_is_refused_with_its_index(tmp_path: Path) -> None:
     write_binary(tmp_path)
     path = tmp_path / "cifar-10-batches-bin/test_batch.bin"
     values = records(5)
@@ -116,7 +116,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", range(5))
-def test_decode_hostile_pickle_runs_no_code(tmp_path: Path, protocol: int) -> None:
+def test_hostile_pickle_runs_no_code(tmp_path: Path, protocol: int) -> None:
     marker = tmp_path / "marker"
     write_python(tmp_path, protocol, extra=Hostile(marker))
     with pytest.raises(DataError, match=r"open, which is not allowed"):
@@ -134,7 +134,7 @@ def test_decode_hostile_pickle_runs_no_code(tmp_path: Path, protocol: int) -> No
         "builtins.getattr",
     ],
 )
-def test_decode_unknown_global_is_refused(tmp_path: Path, name: str) -> None:
+def test_unknown_global_of_a_pickle_is_refused(tmp_path: Path, name: str) -> None:
     module, _, attribute = name.rpartition(".")
     content = f"c{module}\n{attribute}\n(S'echo'\ntR.".encode()
     with pytest.raises(DataError, match=f"{name}, which is not allowed"):
@@ -158,20 +158,18 @@ def test_decode_unknown_global_is_refused(tmp_path: Path, name: str) -> None:
         ({"labels": [True] * COUNT}, "label True at index 0"),
     ],
 )
-def test_decode_wrong_batch_is_refused(
-    tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_wrong_batch_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     write_python(tmp_path, **changes)
     with pytest.raises(DataError, match=message):
         cifar10.locate(CIFAR10, tmp_path).decode()
 
 
-def test_decode_pickle_without_dictionary_is_refused(tmp_path: Path) -> None:
+def test_pickle_without_dictionary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="contains a list"):
         cifar10.parse_python(pickle.dumps([1]), tmp_path)
 
 
-def test_locate_missing_batch_is_named(tmp_path: Path) -> None:
+def test_missing_batch_is_named(tmp_path: Path) -> None:
     write_binary(tmp_path)
     (tmp_path / "cifar-10-batches-bin/data_batch_4.bin").unlink()
     with pytest.raises(DataError, match=r"data_batch_4\.bin not found.*nnopt data fetch cifar10"):

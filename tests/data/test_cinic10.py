@@ -26,7 +26,7 @@ def decode(root: Path) -> Decoded:
     return cinic10.locate(CINIC10, root).decode()
 
 
-def test_decode_tree_is_read_by_class(tmp_path: Path) -> None:
+def test_folders_of_images_are_read_by_class(tmp_path: Path) -> None:
     arrays = write_cinic(tmp_path)
     decoded = decode(tmp_path)
     assert decoded.classes == CINIC10.classes
@@ -41,7 +41,7 @@ def test_decode_tree_is_read_by_class(tmp_path: Path) -> None:
     assert decoded.std == pytest.approx(pixels.std(axis=0), rel=1e-12)
 
 
-def test_decode_with_two_processes_equals_one_process(
+def test_decoding_with_two_processes_equals_decoding_with_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_cinic(tmp_path)
@@ -53,7 +53,7 @@ def test_decode_with_two_processes_equals_one_process(
     assert all(np.array_equal(one.parts[p][0], two.parts[p][0]) for p in CINIC10.parts)
 
 
-def test_decode_hash_depends_on_names_and_contents(tmp_path: Path) -> None:
+def test_hash_depends_on_names_and_contents(tmp_path: Path) -> None:
     write_cinic(tmp_path)
     first = decode(tmp_path).sources
     folder = tmp_path / "CINIC-10/valid/cat"
@@ -64,7 +64,7 @@ def test_decode_hash_depends_on_names_and_contents(tmp_path: Path) -> None:
     assert len({str(sources) for sources in (first, second, decode(tmp_path).sources)}) == 3
 
 
-def test_decode_hidden_files_are_skipped_and_counted(tmp_path: Path) -> None:
+def test_hidden_files_are_skipped_and_counted(tmp_path: Path) -> None:
     write_cinic(tmp_path)
     for name in ("train/.DS_Store", "train/cat/Thumbs.db", "test/dog/._x.png"):
         (tmp_path / "CINIC-10" / name).write_bytes(b"?")
@@ -74,7 +74,7 @@ def test_decode_hidden_files_are_skipped_and_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
-def test_decode_wrong_class_folders_are_refused(tmp_path: Path, part: str) -> None:
+def test_wrong_class_folders_are_refused(tmp_path: Path, part: str) -> None:
     write_cinic(tmp_path, each=1)
     folder = tmp_path / "CINIC-10" / part
     (folder / "zebra").mkdir()
@@ -88,7 +88,7 @@ def test_decode_wrong_class_folders_are_refused(tmp_path: Path, part: str) -> No
         decode(tmp_path)
 
 
-def test_decode_missing_or_empty_part_is_refused(tmp_path: Path) -> None:
+def test_missing_or_empty_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"CINIC-10/train not found.*datashare.*fetch cinic10"):
         cinic10.locate(CINIC10, tmp_path)
     for part in CINIC10.parts:
@@ -131,7 +131,7 @@ def claiming(width: int, height: int) -> bytes:
         (deep(), "16 bits per channel"),
     ],
 )
-def test_decode_bad_image_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_bad_image_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     write_cinic(tmp_path, each=1)
     path = tmp_path / "CINIC-10/test/frog/image-006.png"
     path.write_bytes(content)
@@ -139,7 +139,7 @@ def test_decode_bad_image_is_named(tmp_path: Path, content: bytes, message: str)
         decode(tmp_path)
 
 
-def test_png_problem_finds_truncations_and_flipped_bits() -> None:
+def test_truncations_and_flipped_bits_of_a_png_are_found() -> None:
     content = png_bytes(PIXELS)
     for end in range(len(content)):
         assert cinic10.png_problem(content[:end]), end
@@ -150,7 +150,7 @@ def test_png_problem_finds_truncations_and_flipped_bits() -> None:
     assert cinic10.png_problem(content) is None
 
 
-def test_decode_png_gray_palette_and_transparent_images_become_rgb() -> None:
+def test_gray_palette_and_transparent_images_become_rgb() -> None:
     gray = np.asarray(Image.fromarray(PIXELS).convert("L"))
     assert np.array_equal(cinic10.decode_png(png_bytes(gray), HERE), np.stack([gray] * 3, axis=2))
     opaque = np.concatenate([PIXELS, np.full((32, 32, 1), 7, np.uint8)], axis=2)
@@ -161,7 +161,7 @@ def test_decode_png_gray_palette_and_transparent_images_become_rgb() -> None:
     assert np.array_equal(cinic10.decode_png(palette, HERE), expected)
 
 
-def test_decode_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
+def test_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
     write_cinic(tmp_path, each=1)
     folder = tmp_path / "CINIC-10/train/deer"
     (folder / "notes.txt").write_text("?")
@@ -218,13 +218,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("content", "message"), HOSTILE.values(), ids=HOSTILE)
-def test_decode_png_hostile_image_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_hostile_png_image_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         cinic10.decode_png(content, tmp_path / "bad.png")
     assert str(tmp_path / "bad.png") in str(caught.value)
 
 
-def test_decode_png_interlaced_image_is_read(tmp_path: Path) -> None:
+def test_interlaced_png_image_is_read(tmp_path: Path) -> None:
     assert cinic10.decode_png(
         png(chunk(b"IDAT", zlib.compress(bytes(4000))), interlaced=1), tmp_path
     ).shape

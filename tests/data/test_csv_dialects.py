@@ -31,7 +31,7 @@ def decode(path: Path, **changes: object) -> Decoded:
 
 @given(data=st.data())
 @settings(max_examples=40)
-def test_decode_table_of_pandas_equals_pandas(
+def test_table_written_by_pandas_is_read_back(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     rows, width = data.draw(st.tuples(st.integers(1, 6), st.integers(1, 4)))
@@ -69,7 +69,7 @@ def test_decode_table_of_pandas_equals_pandas(
 
 @given(data=st.data())
 @settings(max_examples=40)
-def test_decode_columns_of_the_test_file_in_any_order_are_found(
+def test_columns_of_the_test_file_are_found_in_any_order(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     names = [*data.draw(st.lists(NAMES, min_size=1, max_size=5, unique=True)), "label"]
@@ -86,7 +86,7 @@ def test_decode_columns_of_the_test_file_in_any_order_are_found(
 
 @given(data=st.data())
 @settings(max_examples=40)
-def test_decode_pixels_in_any_order_are_sorted(
+def test_pixels_in_any_order_are_sorted(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     start = data.draw(st.integers(0, 3))

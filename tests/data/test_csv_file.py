@@ -21,7 +21,7 @@ def decode(root: Path, text: str, **changes: object) -> Decoded:
     return csv_file.locate(csv_config("train.csv", **changes), root, root).decode()
 
 
-def test_decode_features_and_whole_number_labels_are_read(tmp_path: Path) -> None:
+def test_features_and_whole_number_labels_are_read(tmp_path: Path) -> None:
     decoded = decode(tmp_path, "x,label,y\n1,5,2.5\n-3e2,1,0\n7,9,.5\n8,10,1\n")
     inputs, labels = decoded.parts["train"]
     assert inputs.dtype == np.float64
@@ -31,13 +31,13 @@ def test_decode_features_and_whole_number_labels_are_read(tmp_path: Path) -> Non
     assert list(decoded.sources) == ["train.csv"]
 
 
-def test_decode_label_names_are_sorted(tmp_path: Path) -> None:
+def test_label_names_are_sorted(tmp_path: Path) -> None:
     decoded = decode(tmp_path, "kind,x\nNA,1\nbird,2\ncat dog,3\nNA,4\n", label="kind")
     assert decoded.classes == ("NA", "bird", "cat dog")
     assert decoded.parts["train"][1].tolist() == [0, 1, 2, 0]
 
 
-def test_decode_fashion_mnist_of_kaggle_is_read(tmp_path: Path) -> None:
+def test_fashion_mnist_of_kaggle_is_read(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     pixels, labels = random.integers(0, 256, (30, 784)), np.arange(30) % 10
     header = ",".join(["label", *(f"pixel{k}" for k in range(1, 785))])
@@ -52,9 +52,7 @@ def test_decode_fashion_mnist_of_kaggle_is_read(tmp_path: Path) -> None:
     assert decoded.mean[0] == pytest.approx(pixels.mean(), rel=1e-14)
 
 
-def test_decode_file_longer_than_a_chunk_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_longer_than_a_chunk_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_rows, "CHUNK_ROWS", 4)
     text = "label,x\n" + "".join(f"{k % 3},{k}\n" for k in range(11))
     inputs, labels = decode(tmp_path, text).parts["train"]
@@ -64,7 +62,7 @@ def test_decode_file_longer_than_a_chunk_is_read(
         decode(tmp_path, text.replace("0,9\n", "0,oops\n"))
 
 
-def test_decode_given_image_shape_is_used(tmp_path: Path) -> None:
+def test_given_image_shape_is_used(tmp_path: Path) -> None:
     text = "label,a,b,c,d,e,f\n0,1,2,3,4,5,6\n1,0,0,0,0,0,255\n"
     inputs, _ = decode(tmp_path, text, shape=(3, 1, 2)).parts["train"]
     assert inputs.shape == (2, 3, 1, 2)
@@ -90,13 +88,13 @@ def test_decode_given_image_shape_is_used(tmp_path: Path) -> None:
         ("1,2", r"row 2 .*has 4 cells, but there are 3 columns; it begins with '1,3,1,2'"),
     ],
 )
-def test_decode_bad_cell_is_located(tmp_path: Path, cell: str, message: str) -> None:
+def test_bad_cell_is_refused_with_its_position(tmp_path: Path, cell: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         decode(tmp_path, f"label,x,y\n0,1,2\n1,3,{cell}\n0,5,6\n")
 
 
 @pytest.mark.parametrize("cell", ["256", "-1", "0.5"])
-def test_decode_bad_pixel_is_located(tmp_path: Path, cell: str) -> None:
+def test_bad_pixel_is_refused_with_its_position(tmp_path: Path, cell: str) -> None:
     with pytest.raises(DataError, match=rf"row 2 .*'pixel1' holds {cell}; pixels are whole"):
         decode(tmp_path, f"label,pixel1\n0,1\n1,{cell}\n")
 
@@ -115,7 +113,9 @@ def test_decode_bad_pixel_is_located(tmp_path: Path, cell: str) -> None:
         (["0", '"a\nb"'], r"label 'a.nb' at index 1 .*on one line"),
     ],
 )
-def test_decode_bad_label_is_located(tmp_path: Path, labels: list[str], message: str) -> None:
+def test_bad_label_is_refused_with_its_index(
+    tmp_path: Path, labels: list[str], message: str
+) -> None:
     text = "label,x\n" + "".join(f"{label},1\n" for label in labels)
     with pytest.raises(DataError, match=message):
         decode(tmp_path, text)
@@ -130,7 +130,7 @@ def test_decode_bad_label_is_located(tmp_path: Path, labels: list[str], message:
         ("id,label\n" + "".join(f"{k},{k % 2}\n" for k in range(3, 20)), {}, "counts the rows"),
     ],
 )
-def test_decode_ambiguous_table_is_reported(
+def test_ambiguous_table_is_reported(
     tmp_path: Path, text: str, changes: dict[str, object], note: str
 ) -> None:
     (found,) = decode(tmp_path, text, **changes).notes
@@ -138,7 +138,7 @@ def test_decode_ambiguous_table_is_reported(
     assert str(tmp_path) not in found
 
 
-def test_decode_missing_label_column_suggests_names(tmp_path: Path) -> None:
+def test_error_about_missing_label_column_suggests_names(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'label'.* include 'Label', "):
         decode(tmp_path, "Label,x,y,z,w\n0,1,2,3,4\n")
 
@@ -157,21 +157,19 @@ def test_decode_missing_label_column_suggests_names(tmp_path: Path) -> None:
         (b'label,x\n0,"1\n', "no CSV file"),
     ],
 )
-def test_decode_file_that_is_not_a_table_is_refused(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
+def test_file_that_is_not_a_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "train.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         csv_file.locate(csv_config("train.csv"), tmp_path, tmp_path).decode()
 
 
-def test_decode_byte_order_mark_and_crlf_are_read(tmp_path: Path) -> None:
+def test_file_with_byte_order_mark_and_crlf_is_read(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_bytes("\ufefflabel,x\r\n0,1\r\n1,2\r\n".encode())
     decoded = csv_file.locate(csv_config("train.csv"), tmp_path, tmp_path).decode()
     assert decoded.parts["train"][0].tolist() == [[1], [2]]
 
 
-def test_decode_different_columns_in_test_file_are_refused(tmp_path: Path) -> None:
+def test_different_columns_in_test_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("label,x\n1,4\n2,5\n")
     with pytest.raises(DataError, match=r"test\.csv: label '2' at index 1 .*no class"):
         decode(tmp_path, "label,x\n0,1\n1,2\n", test="test.csv")
@@ -182,7 +180,7 @@ def test_decode_different_columns_in_test_file_are_refused(tmp_path: Path) -> No
         decode(tmp_path, "label,x,y\n0,1,1\n1,2,2\n2,2,2\n", test="test.csv")
 
 
-def test_locate_searches_root_then_working_folder(tmp_path: Path) -> None:
+def test_file_is_searched_in_root_and_then_in_working_folder(tmp_path: Path) -> None:
     root, working = tmp_path / "root", tmp_path / "working"
     root.mkdir()
     working.mkdir()
@@ -198,12 +196,12 @@ def test_locate_searches_root_then_working_folder(tmp_path: Path) -> None:
         csv_file.locate(csv_config("a.csv"), root, working)
 
 
-def test_decode_repeated_column_name_is_refused(tmp_path: Path) -> None:
+def test_repeated_column_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="more than one column 'label'"):
         decode(tmp_path, "label,x,label\n0,1,0\n1,2,1\n")
 
 
-def test_locate_too_long_name_is_not_found(tmp_path: Path) -> None:
+def test_file_with_too_long_name_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not found"):
         csv_file.locate(csv_config("x" * 300), tmp_path, tmp_path)
 
@@ -241,7 +239,7 @@ REMEDIES = {
 
 
 @pytest.mark.parametrize("texts", MERGED.values(), ids=MERGED)
-def test_decode_different_numbers_equal_in_float64_are_reported(
+def test_different_numbers_that_are_equal_in_float64_are_reported(
     tmp_path: Path, texts: tuple[str, str]
 ) -> None:
     one, other = texts
@@ -257,7 +255,7 @@ def test_decode_different_numbers_equal_in_float64_are_reported(
 @pytest.mark.parametrize(
     ("remedy", "texts"), [(remedy, pair) for remedy, pairs in REMEDIES.items() for pair in pairs]
 )
-def test_decode_remedy_for_numbers_equal_in_float64_depends_on_the_numbers(
+def test_remedy_for_numbers_equal_in_float64_depends_on_the_numbers(
     tmp_path: Path, remedy: str, texts: tuple[str, str]
 ) -> None:
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))
@@ -267,7 +265,7 @@ def test_decode_remedy_for_numbers_equal_in_float64_depends_on_the_numbers(
     assert ("above 2^53" in note) == remedy.startswith("sub")
 
 
-def test_decode_ambiguous_short_text_reports_both_numbers(tmp_path: Path) -> None:
+def test_both_long_numbers_equal_to_a_short_one_in_float64_are_reported(tmp_path: Path) -> None:
     """The short text can stand for either of the two long numbers, which are equal in float64."""
     texts = ("0.3333333333333333", "0.33333333333333333333", "0.33333333333333333334")
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate(texts))
@@ -275,7 +273,7 @@ def test_decode_ambiguous_short_text_reports_both_numbers(tmp_path: Path) -> Non
     assert f"such as {texts[1]} and {texts[2]};" in note
 
 
-def test_decode_long_numbers_without_repeats_reads_rows_once(
+def test_rows_of_long_numbers_without_repeats_are_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RowReader, "_records", lambda reader: pytest.fail("read again"))
@@ -300,20 +298,20 @@ EQUAL = {
 
 
 @pytest.mark.parametrize("texts", EQUAL.values(), ids=EQUAL)
-def test_decode_equal_numbers_and_different_float64_are_not_reported(
+def test_equal_numbers_and_different_float64_numbers_are_not_reported(
     tmp_path: Path, texts: tuple[str, str]
 ) -> None:
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))
     assert decode(tmp_path, "label,x\n" + text).notes == ()
 
 
-def test_decode_numbers_with_decimal_commas_equal_in_float64_are_reported(tmp_path: Path) -> None:
+def test_numbers_with_decimal_commas_that_float64_merges_are_reported(tmp_path: Path) -> None:
     text = "label;x\n0;0,12345678901234567890\n1;0,12345678901234567891\n0;1\n"
     (note,) = decode(tmp_path, text, decimal="comma").notes
     assert "column 'x' has different numbers" in note
 
 
-def test_decode_floats_written_by_numpy_are_not_reported(tmp_path: Path) -> None:
+def test_floats_written_by_numpy_are_not_reported(tmp_path: Path) -> None:
     values = np.random.default_rng(0).standard_normal(400).repeat(2)
     for form in ("%.18e", "%.17g", "%.25f"):
         text = "".join(f"{k % 2},{form % value}\n" for k, value in enumerate(values))

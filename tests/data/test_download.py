@@ -87,7 +87,7 @@ def archive(files: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def test_fetch_files_are_verified_and_kept(tmp_path: Path, served: tuple[Path, str]) -> None:
+def test_second_fetch_only_verifies_the_files(tmp_path: Path, served: tuple[Path, str]) -> None:
     mnist = small_mnist(*served, tmp_path)
     reports: list[str] = []
     fetch_dataset(mnist, tmp_path / "root", reports.append)
@@ -101,7 +101,7 @@ def test_fetch_files_are_verified_and_kept(tmp_path: Path, served: tuple[Path, s
     assert all("verified" in line for line in again)
 
 
-def test_load_downloads_only_if_allowed(
+def test_dataset_is_downloaded_only_if_allowed(
     tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(published.PUBLISHED, "mnist", small_mnist(*served, tmp_path))
@@ -113,7 +113,7 @@ def test_load_downloads_only_if_allowed(
     assert len(dataset.train) == 32
 
 
-def test_fetch_after_a_failed_address_tries_the_next(
+def test_next_address_is_tried_after_a_failed_address(
     tmp_path: Path, served: tuple[Path, str]
 ) -> None:
     mnist = small_mnist(*served, tmp_path)
@@ -135,7 +135,7 @@ def test_fetch_after_a_failed_address_tries_the_next(
         ("stall.gz", "(?i)timed out"),
     ],
 )
-def test_fetch_failed_download_leaves_no_file(
+def test_failed_download_leaves_no_file(
     tmp_path: Path,
     served: tuple[Path, str],
     monkeypatch: pytest.MonkeyPatch,
@@ -155,13 +155,13 @@ def test_fetch_failed_download_leaves_no_file(
     assert not list((tmp_path / "root/MNIST").rglob("*.*"))
 
 
-def test_fetch_from_unreachable_server_is_reported(tmp_path: Path) -> None:
+def test_unreachable_server_is_reported(tmp_path: Path) -> None:
     nobody = Download(f"MNIST/raw/{FILE}.gz", ("http://127.0.0.1:9/x.gz",), f"sha256:{'0' * 64}")
     with pytest.raises(DataError, match=r"cannot fetch train-images.*127\.0\.0\.1:9.*refused"):
         fetch_dataset(replace(MNIST, downloads=(nobody,)), tmp_path, lambda _: None)
 
 
-def test_fetch_existing_file_is_not_overwritten(tmp_path: Path, served: tuple[Path, str]) -> None:
+def test_existing_file_is_not_overwritten(tmp_path: Path, served: tuple[Path, str]) -> None:
     mnist = small_mnist(*served, tmp_path)
     path = tmp_path / "root/MNIST/raw" / FILE
     path.parent.mkdir(parents=True)
@@ -171,15 +171,13 @@ def test_fetch_existing_file_is_not_overwritten(tmp_path: Path, served: tuple[Pa
     assert path.read_bytes() == b"mine"
 
 
-def test_fetch_unwritable_root_is_refused(tmp_path: Path) -> None:
+def test_download_into_unwritable_root_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write below"):
         fetch_dataset(MNIST, tmp_path / "file/root", lambda _: None)
 
 
-def test_fetch_three_threads_download_each_file_once(
-    tmp_path: Path, served: tuple[Path, str]
-) -> None:
+def test_three_threads_download_each_file_once(tmp_path: Path, served: tuple[Path, str]) -> None:
     mnist = small_mnist(*served, tmp_path)
     reports: list[str] = []
     threads = [
@@ -208,7 +206,7 @@ def small_cifar10(
     return replace(CIFAR10, sha256=known, downloads=(download,))
 
 
-def test_fetch_archive_is_unpacked_verified_and_removed(
+def test_archive_is_unpacked_verified_and_removed(
     tmp_path: Path, served: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = small_cifar10(*served, monkeypatch)
@@ -222,9 +220,7 @@ def test_fetch_archive_is_unpacked_verified_and_removed(
     assert "already present" in reports[0]
 
 
-def test_fetch_archive_without_top_folder_is_unpacked(
-    tmp_path: Path, served: tuple[Path, str]
-) -> None:
+def test_archive_without_top_folder_is_unpacked(tmp_path: Path, served: tuple[Path, str]) -> None:
     import numpy as np
 
     image = png_bytes(np.zeros((32, 32, 3), np.uint8))
@@ -251,7 +247,7 @@ def test_fetch_archive_without_top_folder_is_unpacked(
     ],
     ids=["incomplete", "changed", "truncated", "no archive"],
 )
-def test_fetch_wrong_archive_leaves_no_file(
+def test_wrong_archive_leaves_no_file(
     tmp_path: Path,
     served: tuple[Path, str],
     monkeypatch: pytest.MonkeyPatch,
@@ -294,7 +290,7 @@ def plain(name: str) -> Callable[[tarfile.TarFile], None]:
         linking("pipe", "", tarfile.FIFOTYPE),
     ],
 )
-def test_unpack_hostile_entry_is_refused(
+def test_hostile_entry_of_an_archive_is_refused(
     tmp_path: Path, add: Callable[[tarfile.TarFile], None]
 ) -> None:
     path = tmp_path / "evil.tar.gz"
@@ -306,7 +302,7 @@ def test_unpack_hostile_entry_is_refused(
     assert sorted(one.name for one in tmp_path.iterdir()) == ["evil.tar.gz", "inside"]
 
 
-def test_unpack_absolute_name_stays_inside_the_folder(tmp_path: Path) -> None:
+def test_absolute_name_in_an_archive_stays_inside_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "evil.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         plain("/tmp/nnopt-absolute-name")(tar)
@@ -315,7 +311,7 @@ def test_unpack_absolute_name_stays_inside_the_folder(tmp_path: Path) -> None:
     assert not Path("/tmp/nnopt-absolute-name").exists()
 
 
-def test_unpack_size_and_number_of_files_are_limited(
+def test_size_and_number_of_unpacked_files_are_limited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "bomb.tar.gz"

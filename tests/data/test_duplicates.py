@@ -26,7 +26,7 @@ def test_row_hashes_depend_on_the_order_of_the_columns() -> None:
     assert len(set(row_hashes(np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 1.0]])))) == 3
 
 
-def test_repeated_rows_gives_the_same_result_in_every_process() -> None:
+def test_repeated_rows_are_the_same_in_every_process() -> None:
     program = (
         "import numpy as np; from nnopt.data.duplicates import repeated_rows; "
         "rows = np.random.default_rng(0).integers(0, 9, (40, 1)); "
@@ -44,7 +44,7 @@ def test_repeated_rows_gives_the_same_result_in_every_process() -> None:
     assert len(outputs) == 1
 
 
-def test_row_hashes_negative_zero_equals_zero() -> None:
+def test_row_hashes_of_negative_zero_and_zero_are_equal() -> None:
     hashes = row_hashes(np.array([[0.0], [-0.0]]))
     assert hashes[0] == hashes[1]
 

@@ -27,7 +27,7 @@ def decode(root: Path) -> Decoded:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_decode_images_and_labels_are_read(tmp_path: Path, packed: bool) -> None:
+def test_images_and_labels_are_read(tmp_path: Path, packed: bool) -> None:
     arrays = write_idx(tmp_path, packed=packed)
     decoded = decode(tmp_path)
     images, labels = decoded.parts["train"]
@@ -48,7 +48,7 @@ def test_decode_images_and_labels_are_read(tmp_path: Path, packed: bool) -> None
 @pytest.mark.parametrize("file", [IMAGES, LABELS, "t10k-images-idx3-ubyte"])
 @pytest.mark.parametrize("size", [0, 3, 10, "half", "last", "one more"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_decode_wrong_size_is_refused(
+def test_file_of_wrong_size_is_refused(
     tmp_path: Path, file: str, size: int | str, packed: bool
 ) -> None:
     write_idx(tmp_path, packed=packed)
@@ -62,7 +62,7 @@ def test_decode_wrong_size_is_refused(
         decode(tmp_path)
 
 
-def test_decode_wrong_size_reports_both_sizes(tmp_path: Path) -> None:
+def test_error_about_wrong_size_has_both_sizes(tmp_path: Path) -> None:
     write_idx(tmp_path)
     path = tmp_path / "MNIST/raw" / IMAGES
     path.write_bytes(path.read_bytes()[:-1])
@@ -70,7 +70,7 @@ def test_decode_wrong_size_reports_both_sizes(tmp_path: Path) -> None:
         decode(tmp_path)
 
 
-def test_decode_wrong_contents_are_refused(tmp_path: Path) -> None:
+def test_wrong_contents_are_refused(tmp_path: Path) -> None:
     arrays = write_idx(tmp_path)
     folder = tmp_path / "MNIST/raw"
     cases = [
@@ -90,14 +90,14 @@ def test_decode_wrong_contents_are_refused(tmp_path: Path) -> None:
     decode(tmp_path)
 
 
-def test_read_giant_file_is_refused(tmp_path: Path) -> None:
+def test_giant_file_is_refused(tmp_path: Path) -> None:
     write_idx(tmp_path)
     os.truncate(tmp_path / "MNIST/raw" / IMAGES, 20 * 2**30)  # sparse: occupies no disk space
     with pytest.raises(DataError, match=r"has 21,474,836,480 bytes, expected 1,073,741,824 at"):
         decode(tmp_path)
 
 
-def test_decode_file_without_images_is_refused(tmp_path: Path) -> None:
+def test_file_without_images_is_refused(tmp_path: Path) -> None:
     write_idx(tmp_path)
     for file, shape in ((IMAGES, (0, 4, 4)), (LABELS, (0,))):
         (tmp_path / "MNIST/raw" / file).write_bytes(idx_bytes(np.zeros(shape)))
@@ -106,7 +106,7 @@ def test_decode_file_without_images_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["crc", "html", "bomb"])
-def test_decode_damaged_gzip_is_refused(
+def test_damaged_gzip_is_refused(
     tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_idx(tmp_path, packed=True)
@@ -124,7 +124,7 @@ def test_decode_damaged_gzip_is_refused(
         decode(tmp_path)
 
 
-def test_locate_missing_file_reports_address_and_command(tmp_path: Path) -> None:
+def test_error_about_missing_file_has_address_and_command(tmp_path: Path) -> None:
     write_idx(tmp_path)
     (tmp_path / "MNIST/raw" / LABELS).unlink()
     with pytest.raises(DataError) as caught:
@@ -137,7 +137,7 @@ def test_locate_missing_file_reports_address_and_command(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "dangling link"])
-def test_decode_special_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+def test_special_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     write_idx(tmp_path)
     path = tmp_path / "MNIST/raw" / IMAGES
     path.unlink()
@@ -152,7 +152,7 @@ def test_decode_special_file_is_refused_at_once(tmp_path: Path, kind: str) -> No
     assert kind.upper() in str(caught.value).upper()
 
 
-def test_decode_file_of_another_dataset_is_refused(
+def test_file_of_another_dataset_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrays = write_idx(tmp_path)
@@ -163,7 +163,7 @@ def test_decode_file_of_another_dataset_is_refused(
         decode(tmp_path)
 
 
-def test_read_gzip_longer_than_its_header_is_not_unpacked(tmp_path: Path) -> None:
+def test_gzip_longer_than_its_header_is_not_unpacked(tmp_path: Path) -> None:
     """The header claims 40 images, but 100 MB of zeros follow the images. One zero is unpacked."""
     write_idx(tmp_path, packed=True)
     path = tmp_path / f"MNIST/raw/{IMAGES}.gz"

@@ -50,7 +50,7 @@ def write_csv(root: Path, count: int = 40, classes: int = 4) -> None:
     (root / "train.csv").write_text("\n".join(["label,a,b,constant", *lines]) + "\n")
 
 
-def test_load_generated_data_imports_no_heavy_package() -> None:
+def test_loading_generated_data_imports_no_heavy_package() -> None:
     code = (
         "import sys, nnopt.data\n"
         "from nnopt.schema import *\n"
@@ -63,7 +63,7 @@ def test_load_generated_data_imports_no_heavy_package() -> None:
     assert result.stdout.strip() == "[]", result.stderr
 
 
-def test_load_validation_is_split_off_the_training_part() -> None:
+def test_validation_part_is_split_off_the_training_part() -> None:
     dataset = load(spiral_config(), NO_DATA, seed=0)
     assert (len(dataset.train), len(dataset.test)) == (120, 150)
     assert rows(dataset.train) | rows(dataset.validation) == set(range(150))
@@ -76,7 +76,7 @@ def test_load_validation_is_split_off_the_training_part() -> None:
     assert dataset.sources == {}
 
 
-def test_load_validation_is_split_off_the_test_part() -> None:
+def test_validation_part_is_split_off_the_test_part() -> None:
     dataset = load(spiral_config(validation=Validation("test", 0.4)), NO_DATA, seed=0)
     assert len(dataset.train) == 150
     assert rows(dataset.test) | rows(dataset.validation) == set(range(150))
@@ -86,13 +86,13 @@ def test_load_validation_is_split_off_the_test_part() -> None:
     assert dataset.validation.inputs is dataset.test.inputs
 
 
-def test_load_validation_none_gives_no_validation_part() -> None:
+def test_validation_source_none_gives_no_validation_part() -> None:
     dataset = load(spiral_config(validation=Validation("none", 0.4)), NO_DATA, seed=0)
     assert dataset.validation is None
     assert (len(dataset.train), len(dataset.test)) == (150, 150)
 
 
-def test_load_run_seed_and_dataset_seed_are_independent() -> None:
+def test_run_seed_and_dataset_seed_are_independent() -> None:
     one, again, other, points = (
         load(spiral_config(seed=points), NO_DATA, seed)
         for seed, points in ((0, 0), (0, 0), (1, 0), (0, 1))
@@ -103,7 +103,7 @@ def test_load_run_seed_and_dataset_seed_are_independent() -> None:
     assert not np.array_equal(one.train.inputs, points.train.inputs)
 
 
-def test_load_arrays_are_read_only(tmp_path: Path) -> None:
+def test_loaded_arrays_are_read_only(tmp_path: Path) -> None:
     write_idx(tmp_path)
     for dataset in (
         load(spiral_config(), NO_DATA, 0),
@@ -115,7 +115,7 @@ def test_load_arrays_are_read_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_load_images_are_uint8(tmp_path: Path, name: str) -> None:
+def test_loaded_images_are_uint8(tmp_path: Path, name: str) -> None:
     write_idx(tmp_path, "MNIST/raw" if name == "mnist" else "FashionMNIST/raw")
     dataset = load(image_config(name), data_config(tmp_path), seed=0)
     assert dataset.train.inputs.dtype == np.uint8
@@ -125,7 +125,7 @@ def test_load_images_are_uint8(tmp_path: Path, name: str) -> None:
     assert seen(dataset, dataset.train).max() <= 1
 
 
-def test_load_next_process_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_process_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("decoded a second time")
 
@@ -137,7 +137,7 @@ def test_load_next_process_decodes_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert np.array_equal(second.train.inputs, first.train.inputs)
 
 
-def test_load_selected_classes_are_renumbered(tmp_path: Path) -> None:
+def test_selected_classes_are_renumbered(tmp_path: Path) -> None:
     arrays = write_idx(tmp_path)
     config = image_config("mnist", classes=(7, "3"), validation=Validation("none", 0.1))
     dataset = load(config, data_config(tmp_path), seed=0)
@@ -150,7 +150,7 @@ def test_load_selected_classes_are_renumbered(tmp_path: Path) -> None:
     assert len(dataset.train.inputs) == 40  # all images: the selected ones are not copied
 
 
-def test_load_subset_changes_training_rows_only(tmp_path: Path) -> None:
+def test_subset_changes_only_training_rows(tmp_path: Path) -> None:
     write_idx(tmp_path)
     whole = load(image_config("mnist"), data_config(tmp_path), seed=3)
     part = load(image_config("mnist", subset=20), data_config(tmp_path), seed=3)
@@ -162,7 +162,7 @@ def test_load_subset_changes_training_rows_only(tmp_path: Path) -> None:
         load(image_config("mnist", subset=33), data_config(tmp_path), seed=3)
 
 
-def test_load_cinic10_own_validation_part_is_used(tmp_path: Path) -> None:
+def test_validation_part_of_cinic10_is_used(tmp_path: Path) -> None:
     arrays = write_cinic(tmp_path)
     own = Validation("own", 0.1)
     dataset = load(image_config("cinic10", validation=own), data_config(tmp_path), seed=0)
@@ -174,7 +174,7 @@ def test_load_cinic10_own_validation_part_is_used(tmp_path: Path) -> None:
         load(image_config("mnist", validation=own), data_config(tmp_path), seed=0)
 
 
-def test_load_standard_normalization_of_images_uses_all_training_images(tmp_path: Path) -> None:
+def test_standard_normalization_of_images_uses_all_training_images(tmp_path: Path) -> None:
     write_cinic(tmp_path)
     config = image_config(
         "cinic10", normalization="standard", validation=Validation("none", 0.1), subset=None
@@ -188,7 +188,7 @@ def test_load_standard_normalization_of_images_uses_all_training_images(tmp_path
     assert np.array_equal(small.normalization.scale, dataset.normalization.scale)
 
 
-def test_load_normalization_of_features_uses_training_rows(tmp_path: Path) -> None:
+def test_normalization_of_features_uses_training_rows(tmp_path: Path) -> None:
     write_csv(tmp_path)
     config = csv_config("train.csv", normalization="standard")
     dataset = load(config, data_config(tmp_path), seed=0)
@@ -207,7 +207,7 @@ def test_load_normalization_of_features_uses_training_rows(tmp_path: Path) -> No
     assert np.array_equal(values, dataset.train.inputs[dataset.train.rows])
 
 
-def test_load_single_csv_file_is_split(tmp_path: Path) -> None:
+def test_single_csv_file_is_split(tmp_path: Path) -> None:
     write_csv(tmp_path)
     config = csv_config("train.csv", validation=Validation("train", 0.2))
     one, other = (load(config, data_config(tmp_path), seed) for seed in (0, 1))
@@ -217,7 +217,7 @@ def test_load_single_csv_file_is_split(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cache").glob("csv-*"))) == 1  # all seeds share one entry
 
 
-def test_load_pixel_normalization_excludes_test_rows(tmp_path: Path) -> None:
+def test_pixel_normalization_excludes_test_rows(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 256, 40)
     lines = [f"{k % 2},{value}" for k, value in enumerate(values)]
     (tmp_path / "train.csv").write_text("\n".join(["label,pixel1", *lines]))
@@ -227,7 +227,7 @@ def test_load_pixel_normalization_excludes_test_rows(tmp_path: Path) -> None:
     assert np.abs(seen(dataset, dataset.train).mean()) < 1e-12
 
 
-def test_load_relative_path_starts_at_working_folder(
+def test_relative_path_starts_at_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = csv_config("train.csv")
@@ -257,7 +257,7 @@ def test_load_relative_path_starts_at_working_folder(
         ({"classes": ("x",)}, ConfigError, "no class 'x'"),
     ],
 )
-def test_load_too_few_samples_are_refused(
+def test_too_few_samples_are_refused(
     tmp_path: Path, changes: dict[str, object], error: type[Exception], message: str
 ) -> None:
     write_csv(tmp_path)
@@ -265,7 +265,7 @@ def test_load_too_few_samples_are_refused(
         load(csv_config("train.csv", **changes), data_config(tmp_path), seed=0)
 
 
-def test_load_part_without_selected_class_is_refused(tmp_path: Path) -> None:
+def test_part_without_selected_class_is_refused(tmp_path: Path) -> None:
     write_csv(tmp_path)
     (tmp_path / "test.csv").write_text("label,a,b,constant\n0,1,2,3\n")
     config = csv_config("train.csv", test="test.csv", classes=("1", "2"))
@@ -274,7 +274,7 @@ def test_load_part_without_selected_class_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["with space", "ünïcode", "a=b,c", "new\nline", "x" * 200])
-def test_load_unusual_paths_are_read(tmp_path: Path, name: str) -> None:
+def test_data_at_unusual_paths_are_read(tmp_path: Path, name: str) -> None:
     root = tmp_path / name
     with pytest.raises(DataError) as caught:
         load(image_config("mnist"), data_config(root), seed=0)
@@ -283,7 +283,7 @@ def test_load_unusual_paths_are_read(tmp_path: Path, name: str) -> None:
     assert len(load(image_config("mnist"), data_config(root), seed=0).train) == 32
 
 
-def test_load_path_that_is_not_utf8_is_read(tmp_path: Path) -> None:
+def test_data_at_path_that_is_not_utf8_are_read(tmp_path: Path) -> None:
     root = tmp_path / "\udcff"
     root.mkdir()
     write_csv(root)
@@ -296,7 +296,7 @@ def test_load_path_that_is_not_utf8_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("normalization", ["standard", "unit", "none"])
 @pytest.mark.parametrize("name", ["x", "pixel1"])
-def test_split_truncated_mapped_file_is_refused(
+def test_split_of_truncated_mapped_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, normalization: str
 ) -> None:
     monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)

@@ -23,7 +23,7 @@ CIFAR_FILES = [name for files in cifar10.FILES.values() for name in files]
     "folder",
     ["MNIST/raw", "MNIST", "mnist/raw", "mnist", "Mnist", "MNIST/data/fashion", "raw", "."],
 )
-def test_locate_mnist_folder_is_found(tmp_path: Path, folder: str) -> None:
+def test_mnist_folder_is_found(tmp_path: Path, folder: str) -> None:
     arrays = write_idx(tmp_path, folder)
     images, _ = idx.locate(MNIST, tmp_path).decode().parts["train"]
     assert np.array_equal(images[:, 0], arrays[IDX_FILES[0]])
@@ -33,13 +33,13 @@ def test_locate_mnist_folder_is_found(tmp_path: Path, folder: str) -> None:
     "folder",
     ["FashionMNIST/raw", "fashion-mnist", "fashion_mnist/raw", "fashion-mnist/data/fashion", "."],
 )
-def test_locate_fashion_mnist_folder_is_found(tmp_path: Path, folder: str) -> None:
+def test_fashion_mnist_folder_is_found(tmp_path: Path, folder: str) -> None:
     write_idx(tmp_path, folder, packed=True)
     assert idx.locate(FASHION_MNIST, tmp_path).decode().parts["test"][0].shape == (20, 1, 4, 4)
 
 
 @pytest.mark.parametrize("name", ["{dotted}", "{dotted}.gz", "{file}/{file}", "{file}/{dotted}"])
-def test_locate_mnist_file_name_is_found(tmp_path: Path, name: str) -> None:
+def test_mnist_file_with_unusual_name_is_found(tmp_path: Path, name: str) -> None:
     write_idx(tmp_path)
     for file in IDX_FILES:
         path = tmp_path / "MNIST/raw" / file
@@ -51,7 +51,7 @@ def test_locate_mnist_file_name_is_found(tmp_path: Path, name: str) -> None:
     assert idx.locate(MNIST, tmp_path).decode().parts["train"][0].shape == (40, 1, 4, 4)
 
 
-def test_locate_file_next_to_a_folder_with_its_name_is_found(tmp_path: Path) -> None:
+def test_file_next_to_a_folder_with_its_name_is_found(tmp_path: Path) -> None:
     write_idx(tmp_path)
     shutil.copy(tmp_path / "MNIST/raw" / IDX_FILES[0], tmp_path / "MNIST/raw/keep")
     (tmp_path / "MNIST/raw" / IDX_FILES[0]).unlink()
@@ -60,7 +60,7 @@ def test_locate_file_next_to_a_folder_with_its_name_is_found(tmp_path: Path) -> 
     assert idx.locate(MNIST, tmp_path).decode().parts["train"][0].shape == (40, 1, 4, 4)
 
 
-def test_locate_folder_of_another_dataset_is_skipped(
+def test_folder_of_another_dataset_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both datasets have the same file names, so only the checksums distinguish them."""
@@ -81,7 +81,7 @@ def test_locate_folder_of_another_dataset_is_skipped(
     assert owner("0" * 64) is None
 
 
-def test_locate_most_complete_folder_is_named_in_the_message(tmp_path: Path) -> None:
+def test_most_complete_folder_is_named_in_the_message(tmp_path: Path) -> None:
     write_idx(tmp_path, "mnist")
     (tmp_path / "mnist" / IDX_FILES[2]).unlink()
     (tmp_path / "mnist" / IDX_FILES[3]).unlink()
@@ -100,7 +100,7 @@ PYTHON_FILES = [name.removesuffix(".bin") for name in CIFAR_FILES]
 
 
 @pytest.mark.parametrize("binary", [[], CIFAR_FILES[:3]])
-def test_locate_cifar10_complete_folder_is_chosen(tmp_path: Path, binary: list[str]) -> None:
+def test_complete_cifar10_folder_is_chosen(tmp_path: Path, binary: list[str]) -> None:
     write_cifar(tmp_path / "cifar-10-batches-bin", binary)
     write_cifar(tmp_path / "cifar-10-batches-py", PYTHON_FILES)
     source = cifar10.locate(CIFAR10, tmp_path)
@@ -114,12 +114,12 @@ def test_locate_cifar10_complete_folder_is_chosen(tmp_path: Path, binary: list[s
     "folder",
     ["cifar10/cifar-10-batches-bin", "CIFAR-10", "cifar-10-binary/cifar-10-batches-bin", "."],
 )
-def test_locate_cifar10_folder_is_found(tmp_path: Path, folder: str) -> None:
+def test_cifar10_folder_is_found(tmp_path: Path, folder: str) -> None:
     write_cifar(tmp_path / folder, CIFAR_FILES)
     assert Path(cifar10.locate(CIFAR10, tmp_path).location) == tmp_path / folder
 
 
-def test_locate_cifar10_incomplete_folder_lists_missing_files(tmp_path: Path) -> None:
+def test_error_about_incomplete_cifar10_folder_names_missing_files(tmp_path: Path) -> None:
     write_cifar(tmp_path / "cifar-10-batches-bin", CIFAR_FILES[:1])
     write_cifar(tmp_path / "cifar-10-batches-py", PYTHON_FILES[:4])
     with pytest.raises(DataError, match="cifar-10-batches-py/data_batch_5 and 1 more not found"):
@@ -127,7 +127,7 @@ def test_locate_cifar10_incomplete_folder_lists_missing_files(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("folder", ["CINIC-10", "cinic10", "CINIC_10", "."])
-def test_locate_cinic10_folder_is_found(tmp_path: Path, folder: str) -> None:
+def test_cinic10_folder_is_found(tmp_path: Path, folder: str) -> None:
     write_cinic(tmp_path / "made")
     shutil.copytree(tmp_path / "made/CINIC-10", tmp_path / "root" / folder, dirs_exist_ok=True)
     assert len(cinic10.locate(CINIC10, tmp_path / "root").decode().parts["valid"][0]) == 20
@@ -136,7 +136,7 @@ def test_locate_cinic10_folder_is_found(tmp_path: Path, folder: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"), [("file", "it is not a folder"), ("dangling link", "a dangling link")]
 )
-def test_locate_root_not_a_folder_is_refused(tmp_path: Path, kind: str, message: str) -> None:
+def test_root_that_is_not_a_folder_is_refused(tmp_path: Path, kind: str, message: str) -> None:
     root = tmp_path / "root"
     root.write_text("") if kind == "file" else root.symlink_to("nowhere")
     for locate, published in (

@@ -15,7 +15,7 @@ from nnopt.data.plain_pickle import Bytes, read_plain_pickle
 
 @pytest.mark.parametrize("protocol", range(5))
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_read_plain_pickle_arrays_and_containers_are_read(protocol: int, order: Any) -> None:
+def test_arrays_and_containers_are_read(protocol: int, order: Any) -> None:
     array = np.array(np.arange(12).reshape(3, 4), np.uint8, order=order)
     value = {"data": array, b"labels": [1, -2, 2**70, 0.5, None, True], "names": ["ä", b"\xff"]}
     found = read_plain_pickle(pickle.dumps(value, protocol))
@@ -25,7 +25,7 @@ def test_read_plain_pickle_arrays_and_containers_are_read(protocol: int, order: 
     assert found["names"] == value["names"]
 
 
-def test_read_plain_pickle_python_2_text_is_bytes() -> None:
+def test_text_of_python_2_is_read_as_bytes() -> None:
     assert read_plain_pickle(b"\x80\x02}q\x01U\x04dataq\x02U\x03\x00\xffaq\x03s.") == {
         b"data": b"\x00\xffa"
     }
@@ -52,12 +52,12 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_read_plain_pickle_hostile_content_is_refused(content: bytes) -> None:
+def test_hostile_content_is_refused(content: bytes) -> None:
     with pytest.raises((ValueError, LookupError)):
         read_plain_pickle(content)
 
 
-def test_read_plain_pickle_repeated_encoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_encoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encoding 1,000 characters 1,000 times needs 32 KB in the file and 1 MB in memory."""
     monkeypatch.setattr(plain_pickle, "MAX_ENCODED_BYTES", 100_000)
     text = b"X" + struct.pack("<I", 1_000) + b"a" * 1_000

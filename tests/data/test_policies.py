@@ -40,13 +40,13 @@ def assert_likely(counts: np.ndarray, expected: np.ndarray) -> None:
     assert abs(statistic - freedom) < 5 * math.sqrt(2 * freedom)
 
 
-def test_draw_policy_operations_are_uniform_and_independent() -> None:
+def test_drawn_operations_are_uniform_and_independent() -> None:
     first, second = drawn().operation
     pairs = np.bincount(first * len(OPERATIONS) + second, minlength=len(OPERATIONS) ** 2)
     assert_likely(pairs, np.full(pairs.shape, COUNT / len(OPERATIONS) ** 2))
 
 
-def test_draw_policy_rand_augment_has_one_level_and_both_signs() -> None:
+def test_rand_augment_has_one_level_and_both_signs() -> None:
     policy = drawn(operations=1, magnitude=7)
     for number, name in enumerate(OPERATIONS):
         levels = policy.level[policy.operation == number]
@@ -59,7 +59,7 @@ def test_draw_policy_rand_augment_has_one_level_and_both_signs() -> None:
                                        [0, len(levels), 0])  # fmt: skip
 
 
-def test_draw_policy_trivial_augment_has_one_operation_and_all_levels() -> None:
+def test_trivial_augment_has_one_operation_and_all_levels() -> None:
     policy = drawn("trivial_augment", operations=2)
     assert policy.operation.shape == policy.level.shape == (1, COUNT)
     for number, name in enumerate(OPERATIONS):
@@ -77,7 +77,7 @@ def test_draw_policy_trivial_augment_has_one_operation_and_all_levels() -> None:
 
 
 @pytest.mark.parametrize("policy", ["rand_augment", "trivial_augment"])
-def test_draw_policy_depends_on_seed_and_epoch_only(policy: str) -> None:
+def test_drawn_policy_depends_only_on_seed_and_epoch(policy: str) -> None:
     expected = drawn(policy)
     again = drawn(policy, crop=4, flip=True, cutout=8, mixup=0.2, cutmix=1.0)
     assert (again.operation == expected.operation).all()
@@ -86,7 +86,7 @@ def test_draw_policy_depends_on_seed_and_epoch_only(policy: str) -> None:
         assert np.mean(other.operation == expected.operation) < 0.1  # 1/14 are equal by chance
 
 
-def test_draw_policy_operations_do_not_depend_on_magnitude_or_number() -> None:
+def test_drawn_operations_do_not_depend_on_magnitude_or_their_number() -> None:
     expected = drawn()
     stronger, more = drawn(magnitude=20), drawn(operations=3)
     assert (stronger.operation == expected.operation).all()

@@ -29,7 +29,9 @@ from nnopt.schema import ImageConfig, Validation
     share=st.floats(0, 1),
     seed=st.integers(0, 3),
 )
-def test_stratified_keeps_class_proportions(labels: list[int], share: float, seed: int) -> None:
+def test_stratified_choice_keeps_class_proportions(
+    labels: list[int], share: float, seed: int
+) -> None:
     every = np.array(labels)
     rows = np.flatnonzero(np.arange(len(every)) % 3 != 1)
     if not len(rows):
@@ -45,14 +47,14 @@ def test_stratified_keeps_class_proportions(labels: list[int], share: float, see
         assert abs(np.sum(every[chosen] == label) - exact) < 1
 
 
-def test_stratified_depends_on_the_generator() -> None:
+def test_stratified_choice_depends_on_the_generator() -> None:
     labels, rows = np.zeros(1000, dtype=np.int64), np.arange(1000)
     first, second = (stratified(labels, rows, 500, np.random.default_rng(s)) for s in (0, 1))
     assert 200 < len(np.intersect1d(first, second)) < 300
     assert 450 < first.mean() < 550
 
 
-def test_hold_out_splits_without_loss_or_overlap() -> None:
+def test_hold_out_split_has_no_loss_and_no_overlap() -> None:
     labels, rows = np.arange(100) % 4, np.arange(10, 90)
     rest, held = hold_out(labels, rows, 0.25, "key", np.random.default_rng(0))
     assert len(held) == 20
@@ -61,7 +63,7 @@ def test_hold_out_splits_without_loss_or_overlap() -> None:
 
 
 @pytest.mark.parametrize(("count", "fraction"), [(3, 0.1), (3, 0.9), (1, 0.5), (0, 0.5)])
-def test_hold_out_empty_part_is_refused(count: int, fraction: float) -> None:
+def test_hold_out_split_with_empty_part_is_refused(count: int, fraction: float) -> None:
     rows = np.arange(count)
     with pytest.raises(DataError, match=rf"the\.key={fraction} of {count} samples"):
         hold_out(np.zeros(count, int), rows, fraction, "the.key", np.random.default_rng(0))
@@ -76,7 +78,7 @@ def test_subset_is_stratified_and_limited() -> None:
         subset(labels, rows, 81, np.random.default_rng(0))
 
 
-def test_chosen_classes_name_takes_precedence_over_number() -> None:
+def test_name_of_a_class_takes_precedence_over_its_number() -> None:
     names = ("airplane", "bird", "cat", "dog")
     assert chosen_classes(names, None) == [0, 1, 2, 3]
     assert chosen_classes(names, ["dog", 0]) == [3, 0]
@@ -95,12 +97,12 @@ def test_chosen_classes_name_takes_precedence_over_number() -> None:
         (["dog", 3], "named twice"),
     ],
 )
-def test_chosen_classes_wrong_entry_is_refused(expected: list[int | str], message: str) -> None:
+def test_wrong_entry_of_chosen_classes_is_refused(expected: list[int | str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         chosen_classes(("airplane", "bird", "cat", "dog"), expected)
 
 
-def test_chosen_classes_message_lists_at_most_20_names() -> None:
+def test_error_about_chosen_classes_has_at_most_20_names() -> None:
     names = tuple(f"class {number}" for number in range(1000))
     with pytest.raises(ConfigError) as caught:
         chosen_classes(names, ["xyz"])
@@ -110,7 +112,7 @@ def test_chosen_classes_message_lists_at_most_20_names() -> None:
 @pytest.mark.parametrize("source", ["train", "test", "own", "none"])
 @pytest.mark.parametrize("count", [None, 7])
 @pytest.mark.parametrize("fraction", [0.1, 0.25])
-def test_training_samples_is_the_size_of_the_training_part_after_the_split(
+def test_number_of_training_samples_equals_size_of_training_part_after_split(
     source: Literal["train", "test", "own", "none"], count: int | None, fraction: float
 ) -> None:
     sizes = {"train": 30, "valid": 12, "test": 20}

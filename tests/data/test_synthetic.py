@@ -15,7 +15,7 @@ def two_class(name: str, noise: float = 0.0, seed: int = 0) -> TwoClassConfig:
     return TwoClassConfig(name, None, "none", rule, samples_per_class=100, noise=noise, seed=seed)  # type: ignore[arg-type]
 
 
-def test_generate_spiral_arms_are_rotations() -> None:
+def test_spiral_arms_are_rotations() -> None:
     points, labels = generate(spiral_config(noise=0.0, classes=4)).parts["train"]
     assert points.shape == (200, 2)
     assert points.dtype == np.float32
@@ -27,7 +27,7 @@ def test_generate_spiral_arms_are_rotations() -> None:
     assert np.allclose(points[50:100], np.stack([y, -x], axis=1), atol=1e-6)
 
 
-def test_generate_moons_and_circles_satisfy_their_equations() -> None:
+def test_moons_and_circles_satisfy_their_equations() -> None:
     points, labels = generate(two_class("moons")).parts["train"]
     upper, lower = points[labels == 0], points[labels == 1]
     assert np.allclose(np.hypot(*upper.T), 1, atol=1e-6)
@@ -39,7 +39,7 @@ def test_generate_moons_and_circles_satisfy_their_equations() -> None:
 
 
 @pytest.mark.parametrize("name", ["moons", "circles"])
-def test_generate_noise_has_the_configured_deviation(name: str) -> None:
+def test_noise_has_the_configured_deviation(name: str) -> None:
     noise = (
         generate(two_class(name, noise=0.1)).parts["train"][0]
         - generate(two_class(name)).parts["train"][0]
@@ -47,7 +47,7 @@ def test_generate_noise_has_the_configured_deviation(name: str) -> None:
     assert 0.08 < noise.std() < 0.12
 
 
-def test_generate_depends_on_seed_and_part_only() -> None:
+def test_generated_points_depend_on_seed_and_part() -> None:
     one, again, other = (generate(spiral_config(seed=seed)) for seed in (0, 0, 1))
     assert np.array_equal(one.parts["train"][0], again.parts["train"][0])
     assert not np.array_equal(one.parts["train"][0], one.parts["test"][0])

@@ -18,7 +18,7 @@ from nnopt.errors import DataError
 from nnopt.schema import Validation
 
 
-def test_load_absent_classes_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_absent_classes_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "train.csv").write_text("label,x\n" + "a,1\n" * 10 + "b,2\n" * 10 + "c,3\n")
     (tmp_path / "test.csv").write_text("label,x\na,1\n")
     config = csv_config("train.csv", test="test.csv", validation=Validation("train", 0.2))
@@ -72,7 +72,7 @@ def noise(count: int) -> list[float]:
 
 
 @pytest.mark.parametrize(("classes", "values", "rows"), LABELS_AMONG.values(), ids=LABELS_AMONG)
-def test_load_feature_equal_to_the_label_is_reported_once(
+def test_feature_equal_to_the_label_is_reported_once(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     classes: int,
@@ -99,7 +99,7 @@ def test_load_feature_equal_to_the_label_is_reported_once(
         (1_100, "feature 'd0' and 1,099 others are", " and 1,080 more"),
     ],
 )
-def test_load_features_that_repeat_the_label_are_reported_with_at_most_20_names(
+def test_features_that_repeat_the_label_are_reported_with_at_most_20_names(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, copies: int, subject: str, rest: str
 ) -> None:
     features = {"x": noise(60)}
@@ -113,7 +113,7 @@ def test_load_features_that_repeat_the_label_are_reported_with_at_most_20_names(
     )
 
 
-def test_load_features_without_stored_names_are_reported_by_number(
+def test_features_without_stored_names_are_reported_by_number(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The number of a feature is not the number of its column, so no column can be named."""
@@ -146,7 +146,7 @@ RARE = {
 
 
 @pytest.mark.parametrize(("target", "classes"), NO_LABELS.values(), ids=NO_LABELS)
-def test_load_feature_unlike_the_label_is_not_reported(
+def test_feature_unlike_the_label_is_not_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, target: list[float], classes: int
 ) -> None:
     features = {"x": noise(len(target)), "target": [float(value) for value in target]}
@@ -154,7 +154,7 @@ def test_load_feature_unlike_the_label_is_not_reported(
 
 
 @pytest.mark.parametrize(("counts", "is_reported"), RARE.values(), ids=RARE)
-def test_load_copy_of_the_label_is_reported_if_each_class_has_five_samples(
+def test_copy_of_the_label_is_reported_if_each_class_has_five_samples(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, counts: list[int], is_reported: bool
 ) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
@@ -184,7 +184,7 @@ class CheckedArray(np.ndarray):
         return np.asarray(self)[key]
 
 
-def test_warn_of_label_among_features_checks_mapped_file_before_every_read(
+def test_search_for_label_among_features_checks_mapped_file_before_every_read(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = np.arange(200) % 2

@@ -223,7 +223,7 @@ READ_WORDS = {
 
 
 @pytest.mark.parametrize(("word", "code", "message"), READ_WORDS.values(), ids=READ_WORDS)
-def test_cfg_job_reads_the_arguments_as_run_does(
+def test_cfg_job_option_reads_arguments_as_the_run_does(
     attempt: Command, workplace: Path, word: str, code: int, message: str
 ) -> None:
     backend = ["backend=torch"] if "backend" in word else []

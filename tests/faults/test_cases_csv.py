@@ -58,7 +58,7 @@ def test_cache_entry_depends_on_the_label_column(
 
 
 @pytest.mark.usefixtures("two_labels")
-def test_sweep_over_label_columns_gives_separate_cache_entries(
+def test_sweep_over_label_columns_learns_the_label_of_each_point(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = *TRAIN, f"backend={backend}", "dataset.train=two.csv", "hydra.sweep.dir=out"
@@ -176,7 +176,7 @@ def losses(attempt: Command, workplace: Path, *overrides: str, folder: str = "ou
 
 
 @pytest.mark.parametrize(("content", "overrides"), SAME.values(), ids=SAME)
-def test_csv_dialects_give_equal_data(
+def test_csv_dialects_give_equal_losses(
     attempt: Command, workplace: Path, backend: str, content: str | bytes, overrides: list[str]
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -273,7 +273,7 @@ REFUSED: dict[str, tuple[str | bytes, list[str], int, str]] = {
 @pytest.mark.parametrize(
     ("content", "overrides", "code", "fragment"), REFUSED.values(), ids=REFUSED
 )
-def test_csv_malformed_table_is_refused(
+def test_malformed_csv_table_is_refused(
     attempt: Command,
     workplace: Path,
     content: str | bytes,
@@ -291,7 +291,7 @@ def test_csv_malformed_table_is_refused(
 # Two files ---------------------------------------------------------------------------------------
 
 
-def test_csv_reordered_test_columns_are_matched_by_name(
+def test_reordered_test_columns_are_matched_by_name(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -317,7 +317,7 @@ OTHER_COLUMNS = {
 
 
 @pytest.mark.parametrize(("header", "fragment"), OTHER_COLUMNS.values(), ids=OTHER_COLUMNS)
-def test_csv_different_test_columns_are_refused(
+def test_different_test_columns_are_refused(
     attempt: Command, workplace: Path, header: str, fragment: str
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -334,7 +334,7 @@ def test_csv_test_file_equal_to_the_training_file_is_reported(
     result.is_done("60 of 60 test samples have the same inputs as a training sample")
 
 
-def test_csv_repeated_rows_are_reported(attempt: Command, workplace: Path, backend: str) -> None:
+def test_repeated_csv_rows_are_reported(attempt: Command, workplace: Path, backend: str) -> None:
     rows = "".join(f"{k % 3},{k % 3},{k % 2}\n" for k in range(60))
     (workplace / "a.csv").write_text("x,y,label\n" + rows)
     attempt("run", "dataset=csv", *LEARN, f"backend={backend}").is_done("12 of 12 test samples")
@@ -375,7 +375,7 @@ AS_IMAGES: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize(("text", "overrides"), AS_IMAGES.values(), ids=AS_IMAGES)
-def test_csv_reordered_pixels_give_equal_images(
+def test_reordered_pixels_give_equal_images(
     attempt: Command, workplace: Path, backend: str, text: str, overrides: list[str]
 ) -> None:
     overrides = [*LEARN, *CONVOLVE, f"backend={backend}", *overrides]
@@ -403,7 +403,7 @@ def test_csv_pixels_with_channels_last_give_equal_images(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rule", ["standard", "unit"])
-def test_csv_times_within_a_minute_stay_distinct(
+def test_network_learns_to_distinguish_times_within_a_minute(
     attempt: Command, workplace: Path, backend: str, dtype: str, rule: str
 ) -> None:
     seconds = np.random.default_rng(0).permutation(np.arange(300) % 60)
@@ -447,7 +447,7 @@ def moved_sweep(attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("overrides", [(), ("seed=2",)], ids=["what is missing", "more points"])
-def test_resume_completes_sweep_moved_with_its_csv(
+def test_resume_command_completes_sweep_moved_with_its_csv(
     attempt: Command, workplace: Path, moved_sweep: Path, overrides: tuple[str, ...]
 ) -> None:
     attempt("resume", "after/sweeps/s", *overrides).is_done()
@@ -457,7 +457,7 @@ def test_resume_completes_sweep_moved_with_its_csv(
     assert not (workplace / "before").exists()
 
 
-def test_resume_of_moved_sweep_with_changed_csv_is_refused(
+def test_resume_command_on_moved_sweep_with_changed_csv_is_refused(
     attempt: Command, moved_sweep: Path
 ) -> None:
     (moved_sweep / "a.csv").write_text(table().replace("0.1", "0.2"))

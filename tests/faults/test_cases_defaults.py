@@ -84,11 +84,11 @@ def test_experiment_rate_for_another_optimizer_is_noted(
     attempt(*overrides, tuned).is_done(BOTH_RATES)
 
 
-def test_cfg_job_prints_the_rate_that_run_uses(attempt: Command, tuned: str) -> None:
+def test_cfg_job_option_prints_the_rate_that_the_run_uses(attempt: Command, tuned: str) -> None:
     attempt("run", "--cfg", "job", tuned, "optimizer=adam").is_done("name: adam\n  lr: 0.001\n")
 
 
-def test_resume_with_added_optimizer_uses_its_own_rate(
+def test_optimizer_added_by_resume_command_uses_its_own_rate(
     attempt: Command, workplace: Path, tuned: str
 ) -> None:
     attempt("run", "-m", tuned, "optimizer=momentum,sgd", *SHORT).is_done()
@@ -139,17 +139,21 @@ def accuracy_of(attempt: Command, workplace: Path, *overrides: str) -> float:
     return float(summary["test_accuracy"])
 
 
-def test_defaults_learn_the_spiral(attempt: Command, workplace: Path, backend: str) -> None:
+def test_default_configuration_learns_the_spiral(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     assert accuracy_of(attempt, workplace, f"backend={backend}") > 0.95
 
 
 @pytest.mark.parametrize("name", ["moons", "circles"])
-def test_defaults_learn_points_in_the_plane(attempt: Command, workplace: Path, name: str) -> None:
+def test_default_configuration_learns_points_in_the_plane(
+    attempt: Command, workplace: Path, name: str
+) -> None:
     assert accuracy_of(attempt, workplace, f"dataset={name}") > 0.95
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_defaults_learn_features_of_any_scale(
+def test_default_configuration_learns_features_of_any_scale(
     attempt: Command, workplace: Path, scale: float
 ) -> None:
     random = np.random.default_rng(0)
@@ -164,7 +168,9 @@ SHARED = ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw"]
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_optimizer_trains_at_default_rate(attempt: Command, workplace: Path, name: str) -> None:
+def test_optimizer_learns_moons_at_default_rate(
+    attempt: Command, workplace: Path, name: str
+) -> None:
     overrides = ["dataset=moons", f"optimizer={name}", "epochs=20"]
     assert accuracy_of(attempt, workplace, *overrides) > 0.8
 
@@ -180,7 +186,7 @@ NETWORKS = {
 @pytest.mark.data
 @pytest.mark.skipif("NNOPT_DATA_DIR" not in os.environ, reason="NNOPT_DATA_DIR is not set")
 @pytest.mark.parametrize("overrides", NETWORKS.values(), ids=NETWORKS)
-def test_defaults_learn_mnist(
+def test_default_configuration_learns_mnist(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str]
 ) -> None:
     monkeypatch.setenv("NNOPT_DATA_DIR", str(DATA))

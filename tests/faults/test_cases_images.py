@@ -141,7 +141,7 @@ def test_cifar10_python_version_replaces_incomplete_binary_folder(
     attempt("run", "dataset=cifar10", *QUICK, "seed=1").is_refused(3, missing)
 
 
-def test_fetch_into_incomplete_folder_is_refused(attempt: Command, workplace: Path) -> None:
+def test_fetch_command_with_incomplete_folder_is_refused(attempt: Command, workplace: Path) -> None:
     folder = write_cifar(workplace / "data", COUNT)
     (folder / "data_batch_2.bin").unlink()
     attempt("data", "fetch", "cifar10").is_refused(3, "incomplete", "data_batch_2.bin", "move it")
@@ -254,7 +254,7 @@ def test_run_with_cache_file_changed_meanwhile_has_same_results_or_is_refused(
         assert results(workplace / "out") == results(workplace / "expected")
 
 
-def test_data_list_escapes_names(attempt: Command, workplace: Path) -> None:
+def test_data_list_command_escapes_names(attempt: Command, workplace: Path) -> None:
     root = workplace / "a\x1b[31mb\nc"
     write_idx(root)
     (root / "MNIST/raw/t10k-labels-idx1-ubyte").unlink()

@@ -107,7 +107,7 @@ def test_run_with_overflow_in_layer_norm_names_the_layer(attempt: Command, workp
 
 
 @pytest.mark.parametrize("scale", [1e22, 1e30])
-def test_run_with_clipped_large_gradient_trains(
+def test_run_with_clipped_large_gradient_lowers_the_loss(
     attempt: Command, workplace: Path, backend: str, scale: float
 ) -> None:
     write_data(workplace, scale)
@@ -139,7 +139,7 @@ ONE_NUMBER = {
 
 
 @pytest.mark.parametrize(("layers", "name"), ONE_NUMBER.values(), ids=ONE_NUMBER)
-def test_run_with_norm_over_one_number_is_refused(
+def test_run_with_norm_layer_over_one_number_is_refused(
     attempt: Command, workplace: Path, backend: str, layers: str, name: str
 ) -> None:
     write_data(workplace, 1)
@@ -147,7 +147,9 @@ def test_run_with_norm_over_one_number_is_refused(
     assert not (workplace / "out").exists()
 
 
-def test_run_of_mlp_with_norm_over_one_unit_is_refused(attempt: Command, backend: str) -> None:
+def test_run_of_mlp_with_norm_layer_over_one_unit_is_refused(
+    attempt: Command, backend: str
+) -> None:
     overrides = f"backend={backend}", "architecture.hidden=[1]", "regularizer.norm=layer"
     attempt("run", *overrides).is_refused(2, "layer layer_norm1: its input of 1 has one number")
 

@@ -280,7 +280,7 @@ def test_csv_integers_that_float64_merges_are_reported(
     assert ("column 't' has different numbers above 2^53" in ended.err) == is_rounded
 
 
-def test_csv_large_distinct_numbers_give_no_warning(attempt: Command, workplace: Path) -> None:
+def test_large_distinct_csv_numbers_give_no_warning(attempt: Command, workplace: Path) -> None:
     rows = "".join(f"{k * 1.37}e30,{k % 2}\n" for k in range(40))
     (workplace / "a.csv").write_text("a,label\n" + rows)
     ended = attempt("run", "dataset=csv", "dataset.train=a.csv", *QUICK)
@@ -337,7 +337,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(("one", "other"), FILES.values(), ids=FILES)
-def test_compare_of_runs_with_swapped_files_is_refused(
+def test_comparison_of_runs_with_swapped_files_is_refused(
     attempt: Command, workplace: Path, one: str, other: str
 ) -> None:
     (workplace / "parts").mkdir()
@@ -362,7 +362,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize(("old", "new", "reason"), CHANGED.values(), ids=CHANGED)
-def test_resume_with_changed_summary_prints_the_reason(
+def test_resume_command_with_changed_summary_prints_the_reason(
     attempt: Command, workplace: Path, old: str, new: str, reason: str
 ) -> None:
     overrides = ("dataset.samples_per_class=20", "seed=0,1", "hydra.sweep.dir=s")
@@ -384,7 +384,7 @@ def test_resume_with_changed_summary_prints_the_reason(
         (nnopt.__version__, "run the sweep again, in a new folder"),
     ],
 )
-def test_resume_message_on_configuration_out_of_range_has_remedy(
+def test_error_of_resume_command_about_value_out_of_range_has_remedy(
     attempt: Command, workplace: Path, version: str, remedy: str
 ) -> None:
     assert attempt("run", "-m", *QUICK, "seed=1,2", "hydra.sweep.dir=s").code == 0

@@ -50,7 +50,7 @@ def test_run_of_small_network_uses_one_thread_silently(
 
 
 @pytest.mark.usefixtures("busy_machine")
-def test_run_on_busy_machine_notes_thread_choice_once(
+def test_run_on_busy_machine_prints_note_about_threads_once(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     result = attempt("run", f"backend={backend}", *QUICK, "backend.threads=2", "hydra.run.dir=a")
@@ -61,7 +61,9 @@ def test_run_on_busy_machine_notes_thread_choice_once(
 
 
 @pytest.mark.usefixtures("busy_machine")
-def test_sweep_on_busy_machine_notes_thread_choice_once(attempt: Command, backend: str) -> None:
+def test_sweep_on_busy_machine_prints_note_about_threads_once(
+    attempt: Command, backend: str
+) -> None:
     overrides = ("seed=0,1", "backend.threads=1,2", f"backend={backend}", *QUICK)
     result = attempt("run", "-m", *overrides)
     result.is_done()
@@ -69,7 +71,7 @@ def test_sweep_on_busy_machine_notes_thread_choice_once(attempt: Command, backen
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_run_with_more_threads_than_cores_notes_and_uses_them(
+def test_run_with_more_threads_than_cores_uses_them_and_prints_note(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     result = attempt("run", f"backend={backend}", *QUICK, "backend.threads=3", "hydra.run.dir=a")
@@ -80,7 +82,9 @@ def test_run_with_more_threads_than_cores_notes_and_uses_them(
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_pool_notes_more_workers_than_cores_once(attempt: Command, workplace: Path) -> None:
+def test_pool_with_more_workers_than_cores_prints_one_note(
+    attempt: Command, workplace: Path
+) -> None:
     overrides = ("hydra/launcher=pool", "hydra.launcher.workers=3", "seed=range(3)", *QUICK)
     result = attempt("run", "-m", *overrides, "hydra.sweep.dir=s")
     result.is_done("hydra.launcher.workers = 3 is more than the 2 cores that may be used")

@@ -237,7 +237,7 @@ COMMANDS = (["run", "--cfg", "job"], ["describe"], ["run", "--help"], ["run", "-
 
 
 @pytest.mark.slow
-def test_command_with_unusual_arguments_is_accepted_or_refused(
+def test_command_with_unusual_arguments_succeeds_or_prints_the_reason(
     attempt: Command, workplace: Path
 ) -> None:
     """``attempt`` checks that each command succeeds or prints the reason."""

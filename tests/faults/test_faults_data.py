@@ -84,7 +84,7 @@ WARNED: dict[str, tuple[list[int], list[int], list[str], str]] = {
 
 
 @pytest.mark.parametrize(("train", "test", "overrides", "message"), WARNED.values(), ids=WARNED)
-def test_run_without_samples_of_a_class_reports_it(
+def test_run_without_samples_of_a_class_reports_the_class(
     attempt: Command,
     workplace: Path,
     backend: str,

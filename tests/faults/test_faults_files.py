@@ -205,7 +205,9 @@ def test_run_with_unusual_files_is_done(
     attempt("run", f"backend={backend}", "dataset=cinic10", *QUICK).is_done()
 
 
-def test_verify_of_file_with_other_checksum_is_refused(attempt: Command, workplace: Path) -> None:
+def test_verify_command_on_file_with_other_checksum_is_refused(
+    attempt: Command, workplace: Path
+) -> None:
     """The message contains the expected and the actual checksum."""
     write_idx(workplace / "data")
     found = hashlib.sha256((workplace / "data" / IMAGES).read_bytes()).hexdigest()
@@ -267,7 +269,7 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("content", ARCHIVES.values(), ids=ARCHIVES)
-def test_fetch_of_hostile_archive_is_refused(
+def test_fetch_command_on_hostile_archive_is_refused(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     """The archive has the expected checksum, so only the code that unpacks it can refuse it."""
@@ -337,7 +339,9 @@ def test_data_folder_with_umlaut_is_found_in_c_locale(
     assert process.returncode == 0
 
 
-def test_resume_refuses_changed_data(attempt: Command, workplace: Path, backend: str) -> None:
+def test_resume_command_refuses_changed_data(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     """One pixel changes between the sweep and its resumption."""
     write_idx(workplace / "data")
     arguments = "-m", "dataset=mnist", f"backend={backend}", "seed=0", "epochs=1", "max_steps=1"

@@ -378,7 +378,7 @@ LOSSES: dict[str, tuple[str, int, str]] = {
 
 
 @pytest.mark.parametrize(("pattern", "code", "fragment"), LOSSES.values(), ids=LOSSES)
-def test_sweep_reports_and_recreates_deleted_files(
+def test_resume_command_recreates_or_reports_deleted_files(
     attempt: Command, workplace: Path, pattern: str, code: int, fragment: str
 ) -> None:
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
@@ -452,7 +452,7 @@ def test_sweep_of_many_points_leaves_no_file_open(attempt: Command, workplace: P
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_resume_removes_temporary_files_of_dead_processes(
+def test_resume_command_removes_temporary_files_of_dead_processes(
     attempt: Command, workplace: Path
 ) -> None:
     """Resuming removes the temporary files of a killed process, and keeps similar names."""

@@ -302,7 +302,9 @@ def test_checkpoint_interval_0_writes_checkpoint_after_each_epoch_but_the_last(
     assert steps == [3, 6]
 
 
-def test_checkpoint_keep_leaves_only_the_last_checkpoint(attempt: Command, workplace: Path) -> None:
+def test_checkpoint_keep_option_leaves_only_the_last_checkpoint(
+    attempt: Command, workplace: Path
+) -> None:
     attempt("run", *RUN, "checkpoint.keep=true", "hydra.run.dir=run").is_done()
     (kept,) = (workplace / "run").glob("checkpoint_*")
     assert read_checkpoint(kept).step == 9
@@ -354,7 +356,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_resume_with_newest_checkpoint_damaged_uses_previous_one(
+def test_resume_command_with_damaged_newest_checkpoint_uses_previous_one(
     attempt: Command, killed: Path, backend: str, whole: Whole, damage: Callable[[bytes], bytes]
 ) -> None:
     path = newest(killed)
@@ -380,7 +382,7 @@ def test_latest_checkpoint_with_flipped_bit_is_not_used_or_has_same_values(kille
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_resume_with_both_checkpoints_damaged_is_refused(
+def test_resume_command_with_both_checkpoints_damaged_is_refused(
     attempt: Command, killed: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     for name in CHECKPOINTS:
@@ -392,7 +394,7 @@ def test_resume_with_both_checkpoints_damaged_is_refused(
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_resume_with_restart_option_starts_damaged_run_over(
+def test_resume_command_with_restart_option_starts_damaged_run_over(
     attempt: Command, killed: Path, backend: str, whole: Whole
 ) -> None:
     for name in CHECKPOINTS:
@@ -403,7 +405,7 @@ def test_resume_with_restart_option_starts_damaged_run_over(
     assert results(killed) == whole(backend)
 
 
-def test_resume_without_checkpoints_starts_over_with_note(
+def test_resume_command_without_checkpoints_starts_run_over_with_note(
     attempt: Command, killed: Path, backend: str, whole: Whole
 ) -> None:
     for name in CHECKPOINTS:
@@ -412,7 +414,7 @@ def test_resume_without_checkpoints_starts_over_with_note(
     assert results(killed) == whole(backend)
 
 
-def test_resume_with_deleted_summary_and_tables_restores_them_from_checkpoint(
+def test_resume_command_restores_deleted_summary_and_tables_from_checkpoint(
     attempt: Command, killed: Path, backend: str, whole: Whole
 ) -> None:
     for name in ("summary.json", "metrics.csv", "config.yaml", "run.log", "layers.csv"):
@@ -434,7 +436,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("override", "difference"), FOREIGN.values(), ids=FOREIGN)
-def test_resume_with_checkpoint_of_another_run_is_refused_with_differences(
+def test_resume_command_with_checkpoint_of_another_run_is_refused(
     attempt: Command, trap: Trap, killed: Path, backend: str, override: str, difference: str
 ) -> None:
     trap(STEP, 5, lambda: shutil.copytree("run2", "other"))
@@ -448,7 +450,9 @@ def test_resume_with_checkpoint_of_another_run_is_refused_with_differences(
     assert len(result.err.splitlines()) == 1
 
 
-def test_resume_with_checkpoint_in_newer_format_is_refused(attempt: Command, killed: Path) -> None:
+def test_resume_command_with_checkpoint_in_newer_format_is_refused(
+    attempt: Command, killed: Path
+) -> None:
     changed(killed, lambda values, _: values.update(format=2))
     attempt("resume", "killed").is_refused(4, "has the format 2, but this nnopt reads 1")
 
@@ -477,7 +481,7 @@ ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "difference"), ARRAYS.values(), ids=ARRAYS)
-def test_resume_with_arrays_of_another_network_is_refused_with_differences(
+def test_resume_command_with_arrays_of_another_network_is_refused(
     attempt: Command, killed: Path, change: Callable[[dict[str, Any]], object], difference: str
 ) -> None:
     changed(killed, lambda values, arrays: change(arrays))
@@ -497,7 +501,7 @@ def table(workplace: Path) -> Path:
     return workplace / "t.csv"
 
 
-def test_resume_with_new_path_of_moved_data_continues(
+def test_resume_command_with_new_path_of_moved_data_continues_run(
     attempt: Command, table: Path, trap: Trap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = table.parent / "run"
@@ -512,7 +516,7 @@ def test_resume_with_new_path_of_moved_data_continues(
     assert weights_of(run) == weights_of(Path(f"{run}2"))
 
 
-def test_resume_with_swapped_training_and_test_files_is_refused(
+def test_resume_command_with_swapped_training_and_test_files_is_refused(
     attempt: Command, table: Path, trap: Trap
 ) -> None:
     lines = table.read_text().splitlines()
@@ -524,7 +528,7 @@ def test_resume_with_swapped_training_and_test_files_is_refused(
     attempt("resume", "run").is_done("continues after step 3")
 
 
-def test_resume_moved_sweep_continues_a_point_from_its_checkpoint(
+def test_resume_command_on_moved_sweep_continues_a_point_from_its_checkpoint(
     attempt: Command, table: Path, trap: Trap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["run", "-m", *CSV, "seed=0,1"]
@@ -543,7 +547,7 @@ def test_resume_moved_sweep_continues_a_point_from_its_checkpoint(
         assert weights_of(run) == weights_of(Path("../whole", run.name))
 
 
-def test_resume_after_change_of_data_is_refused(
+def test_resume_command_after_change_of_data_is_refused(
     attempt: Command, workplace: Path, backend: str, trap: Trap
 ) -> None:
     rows = ["x,y,label", *(f"{k % 7}.5,{k % 5}.5,{k % 2}" for k in range(40))]
@@ -579,7 +583,7 @@ LONGER = {
         pytest.param("torch", LONGER["plateau"], id="torch-plateau"),
     ],
 )
-def test_resume_with_more_epochs_equals_longer_training(
+def test_run_resumed_with_more_epochs_equals_longer_training(
     attempt: Command, workplace: Path, backend: str, schedule: list[str]
 ) -> None:
     words = ["run", *SMALL, *schedule, f"backend={backend}"]
@@ -604,7 +608,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("options", "reason"), REFUSED.values(), ids=REFUSED)
-def test_resume_with_more_epochs_is_refused_if_past_steps_would_differ(
+def test_resume_command_with_more_epochs_is_refused_if_past_steps_would_differ(
     attempt: Command, workplace: Path, options: list[str], reason: str
 ) -> None:
     attempt("run", *SMALL, *options, "hydra.run.dir=run").is_done()
@@ -616,7 +620,7 @@ def test_resume_with_more_epochs_is_refused_if_past_steps_would_differ(
     assert results(workplace / "run") == before
 
 
-def test_resume_with_more_epochs_after_first_swa_average_is_refused(
+def test_resume_command_with_more_epochs_after_first_swa_average_is_refused(
     attempt: Command, workplace: Path, trap: Trap
 ) -> None:
     """SIGTERM arrives after an update of the SWA average, before the epoch's row is written."""
@@ -630,7 +634,7 @@ def test_resume_with_more_epochs_after_first_swa_average_is_refused(
     attempt("resume", "run").is_done("the run continues after step")
 
 
-def test_failed_resume_with_more_epochs_keeps_finished_run(
+def test_failed_resume_command_with_more_epochs_keeps_finished_run(
     attempt: Command, workplace: Path
 ) -> None:
     run = workplace / "run"
@@ -641,7 +645,7 @@ def test_failed_resume_with_more_epochs_keeps_finished_run(
     assert {name: (run / name).read_bytes() for name in before} == before
 
 
-def test_resume_with_fewer_epochs_is_refused(attempt: Command, workplace: Path) -> None:
+def test_resume_command_with_fewer_epochs_is_refused(attempt: Command, workplace: Path) -> None:
     attempt("run", *SMALL, *KEPT, "hydra.run.dir=run").is_done()
     attempt("resume", "run", "epochs=3").is_refused(4, "12 steps are already done")
     attempt("resume", "run", "optimizer.lr=1").is_refused(2, "only these keys can change")
@@ -650,7 +654,7 @@ def test_resume_with_fewer_epochs_is_refused(attempt: Command, workplace: Path) 
 # finished runs and the time limit -----------------------------------------------------------------
 
 
-def test_resume_of_finished_run_changes_files_only_with_restart(
+def test_resume_command_on_finished_run_changes_files_only_with_restart(
     attempt: Command, sent: Callable[[str], Path], whole: Whole, backend: str
 ) -> None:
     shutil.copytree(sent(backend) / "whole", "run")
@@ -756,7 +760,7 @@ CRAFTED: dict[str, Callable[[dict[str, Any], dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("backend", ["numpy"])
 @pytest.mark.parametrize("change", CRAFTED.values(), ids=CRAFTED)
-def test_resume_with_crafted_checkpoint_is_refused_or_harmless(
+def test_resume_command_with_crafted_checkpoint_is_refused_or_harmless(
     attempt: Command, workplace: Path, killed: Path, change: Callable[..., object]
 ) -> None:
     """The checkpoints have correct checksums. ``attempt`` asserts that there is no traceback."""
@@ -775,7 +779,7 @@ NAMES = (*CHECKPOINTS, "summary.json", "metrics.csv", "model_last.npz", "run.log
 
 @pytest.mark.parametrize("backend", ["numpy"])
 @pytest.mark.parametrize("name", NAMES)
-def test_resume_of_folder_with_link_is_refused(
+def test_resume_command_on_folder_with_link_is_refused(
     attempt: Command, workplace: Path, killed: Path, name: str
 ) -> None:
     (workplace / "outside").mkdir()
@@ -789,7 +793,7 @@ def test_resume_of_folder_with_link_is_refused(
     assert target.read_text() == "private"
 
 
-def test_resume_with_changed_configuration_writes_only_to_folder_of_run(
+def test_resume_command_with_changed_configuration_writes_only_to_folder_of_run(
     attempt: Command, workplace: Path, killed: Path
 ) -> None:
     """The stored configuration names other folders and a download; nnopt uses none of them."""

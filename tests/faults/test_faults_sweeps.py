@@ -114,7 +114,7 @@ def _signal_worker(workplace: Path, number: int) -> None:
             continue
 
 
-def test_resume_runs_point_of_interrupted_worker_again(
+def test_resume_command_runs_point_of_interrupted_worker_again(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupted point runs again; a failed point needs --retry-failed."""
@@ -128,7 +128,7 @@ def test_resume_runs_point_of_interrupted_worker_again(
     attempt("resume", "sweep", "--retry-failed").is_done("[2/2]")
 
 
-def test_resume_runs_failed_points_only_on_request(
+def test_resume_command_runs_failed_points_only_on_request(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = [*TINY, "epochs=5", f"backend={backend}", f"optimizer.lr=0.1,{DIVERGES},0.2"]
@@ -144,7 +144,7 @@ def test_resume_runs_failed_points_only_on_request(
     assert contents(folders[0]) == before[0]
 
 
-def test_resume_with_added_value_runs_one_point(attempt: Command, workplace: Path) -> None:
+def test_resume_command_with_added_value_runs_one_point(attempt: Command, workplace: Path) -> None:
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     before = [row["id"] for row in table(workplace / "sweep")]
     result = attempt("resume", "sweep", "seed=0,1,2")
@@ -231,7 +231,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("group", "key", "value", "fragment"), OTHERS.values(), ids=OTHERS)
-def test_resume_notes_points_from_another_environment(
+def test_resume_command_reports_points_from_another_environment(
     attempt: Command, workplace: Path, group: str, key: str, value: Any, fragment: str
 ) -> None:
     overrides = [*TINY, "batch_size=1000000"]  # so much work that nnopt uses all cores

@@ -44,28 +44,28 @@ WRONG_OUTCOMES = {
 
 
 @pytest.mark.parametrize("report", WRONG_OUTCOMES.values(), ids=WRONG_OUTCOMES)
-def test_problem_reports_wrong_outcome(report: Report) -> None:
+def test_wrong_outcome_is_a_problem(report: Report) -> None:
     assert problem(TARGET, BEFORE, report, BEFORE.result) is not None
 
 
-def test_problem_of_right_outcome_is_none() -> None:
+def test_right_outcome_is_no_problem() -> None:
     noted = replace(BEFORE, err="nnopt: summary.json is left out", result={})
     for report in (BEFORE, REFUSED, noted):
         assert problem(TARGET, BEFORE, report, BEFORE.result) is None
 
 
-def test_problem_reports_accepted_wrong_file() -> None:
+def test_accepted_wrong_file_is_a_problem() -> None:
     assert problem(TARGET, BEFORE, BEFORE, ValueError("no table")) is not None
 
 
-def test_problem_reports_wrong_result_of_exact_target() -> None:
+def test_wrong_result_of_exact_target_is_a_problem() -> None:
     noted = replace(BEFORE, err="nnopt: summary.json is damaged", result={"loss": 0.7})
     assert problem(TARGET, BEFORE, noted, BEFORE.result) is None
     exact = replace(TARGET, is_exact=True)
     assert problem(exact, BEFORE, noted, BEFORE.result) is not None
 
 
-def test_retype_sweep_gives_correct_checksum() -> None:
+def test_retyped_sweep_has_correct_checksum() -> None:
     signed = sign_sweep({"format": 1, "points": []})
     for seed in range(20):
         found = retype_sweep(signed, random.Random(seed))

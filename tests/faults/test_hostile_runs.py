@@ -315,7 +315,9 @@ def everything_told(attempt: Command, expected: set[int]) -> list[Attempt]:
 
 
 @pytest.mark.parametrize("build", SUMMARIES.values(), ids=SUMMARIES)
-def test_readers_refuse_hostile_summary_by_name(attempt: Command, runs: Path, build: Build) -> None:
+def test_readers_refuse_hostile_summary_and_name_its_file(
+    attempt: Command, runs: Path, build: Build
+) -> None:
     build(runs / "b")
     for result in everything_told(attempt, {3}):
         assert "runs/b/summary.json" in result.err
@@ -333,7 +335,7 @@ def test_readers_succeed_despite_hostile_file(attempt: Command, runs: Path, buil
 
 
 @pytest.mark.parametrize("build", (SUMMARIES | HARMLESS).values(), ids=SUMMARIES | HARMLESS)
-def test_resume_of_hostile_run_touches_no_other_file(
+def test_resume_command_on_hostile_run_changes_no_other_file(
     attempt: Command, runs: Path, workplace: Path, build: Build
 ) -> None:
     build(runs / "b")
@@ -347,7 +349,7 @@ def test_resume_of_hostile_run_touches_no_other_file(
 
 
 @pytest.mark.parametrize("build", WEIGHTS.values(), ids=WEIGHTS)
-def test_diff_refuses_hostile_weights_without_much_memory(
+def test_diff_command_refuses_hostile_weights_without_much_memory(
     attempt: Command, runs: Path, build: Build
 ) -> None:
     build(runs / "b")
@@ -358,7 +360,7 @@ def test_diff_refuses_hostile_weights_without_much_memory(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # KiB
 
 
-def test_compare_shows_losses_near_float_maximum_exactly(
+def test_compare_command_shows_losses_near_float_maximum(
     attempt: Command, leave_run: Callable[..., Path], workplace: Path
 ) -> None:
     for name, lr, losses in (("a", 0.1, (1.7e308, -1.7e308)), ("b", 0.2, (1e308, 1e308))):
@@ -384,7 +386,7 @@ def test_diff_of_different_architectures_lists_few_arrays(
     printed.is_done("arrays that differ in shape or are not in both files: dense1.weight", "more")
 
 
-def test_read_weights_gives_same_arrays_as_numpy(sent: Path) -> None:
+def test_weights_are_read_with_the_same_values_as_by_numpy(sent: Path) -> None:
     from nnopt.results.weights import read_weights
 
     actual = read_weights(sent / "a" / "model_best.npz")

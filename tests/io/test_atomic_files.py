@@ -36,13 +36,13 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_write_text_keeps_the_text(tmp_path: Path) -> None:
+def test_written_text_is_unchanged(tmp_path: Path) -> None:
     write_text(tmp_path / "a.yaml", "größe: 1\r\n")
     assert (tmp_path / "a.yaml").read_bytes() == "größe: 1\r\n".encode()
     assert names(tmp_path) == ["a.yaml"]
 
 
-def test_write_text_uses_the_umask(tmp_path: Path) -> None:
+def test_written_file_uses_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "a", "x")
@@ -51,7 +51,7 @@ def test_write_text_uses_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
-def test_write_text_longest_name_is_written(tmp_path: Path) -> None:
+def test_file_with_the_longest_name_is_written(tmp_path: Path) -> None:
     write_text(tmp_path / ("a" * 255), "x")
     with pytest.raises(OutputError, match="too long"):
         write_text(tmp_path / ("a" * 256), "x")
@@ -59,7 +59,7 @@ def test_write_text_longest_name_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["file/a", "missing/a", "folder"])
-def test_write_bytes_unwritable_path_is_refused(tmp_path: Path, where: str) -> None:
+def test_unwritable_path_is_refused(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError) as caught:
@@ -72,7 +72,7 @@ def test_write_bytes_unwritable_path_is_refused(tmp_path: Path, where: str) -> N
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_write_bytes_full_disk_keeps_the_old_file(
+def test_write_on_full_disk_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def full(descriptor: int) -> None:
@@ -87,9 +87,7 @@ def test_write_bytes_full_disk_keeps_the_old_file(
     assert names(tmp_path) == ["a"]
 
 
-def test_write_bytes_interrupted_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(descriptor: int) -> None:
         raise KeyboardInterrupt
 
@@ -99,7 +97,7 @@ def test_write_bytes_interrupted_leaves_no_file(
     assert names(tmp_path) == []
 
 
-def test_write_arrays_larger_than_the_file_size_limit_are_refused(tmp_path: Path) -> None:
+def test_arrays_larger_than_the_file_size_limit_are_refused(tmp_path: Path) -> None:
     """The operating system sets the limit (RLIMIT_FSIZE)."""
     program = (
         "import numpy as np, sys; from pathlib import Path\n"
@@ -136,7 +134,7 @@ def test_write_arrays_larger_than_the_file_size_limit_are_refused(tmp_path: Path
     )
 )
 @settings(max_examples=40)
-def test_write_arrays_are_read_back_bit_by_bit(
+def test_written_arrays_are_read_back_bit_by_bit(
     arrays: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("arrays") / "a.npz"
@@ -149,7 +147,7 @@ def test_write_arrays_are_read_back_bit_by_bit(
             assert back[name].tobytes() == array.tobytes()
 
 
-def test_write_arrays_any_name_and_layout_is_kept(tmp_path: Path) -> None:
+def test_written_array_keeps_any_name_and_layout(tmp_path: Path) -> None:
     across = np.arange(12.0).reshape(3, 4)
     write_arrays(tmp_path / "a.npz", {"file": across.T, "self": across[:, ::2]})
     back = np.load(tmp_path / "a.npz")
@@ -157,19 +155,19 @@ def test_write_arrays_any_name_and_layout_is_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back["self"], across[:, ::2])
 
 
-def test_write_arrays_equal_arrays_give_equal_files(tmp_path: Path) -> None:
+def test_equal_arrays_give_equal_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_arrays(tmp_path / name, {"w": np.arange(5)})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_write_arrays_objects_are_refused(tmp_path: Path) -> None:
+def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
         write_arrays(tmp_path / "a.npz", {"w": np.array([{}], dtype=object)})
     assert names(tmp_path) == []
 
 
-def test_write_json_nan_becomes_null(tmp_path: Path) -> None:
+def test_nan_becomes_null_in_json(tmp_path: Path) -> None:
     value: dict[str, Any] = {
         "loss": math.nan,
         "list": [math.inf, -math.inf, 1.5],
@@ -198,7 +196,7 @@ def test_write_json_nan_becomes_null(tmp_path: Path) -> None:
 
 @given(texts=st.lists(st.text(), max_size=20))
 @settings(max_examples=25)
-def test_write_json_any_texts_are_kept(
+def test_any_texts_are_kept_in_json(
     texts: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("json") / "a.json"
@@ -206,26 +204,26 @@ def test_write_json_any_texts_are_kept(
     assert json.loads(path.read_text(encoding="utf-8")) == {"texts": texts}
 
 
-def test_write_json_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
+def test_name_that_is_not_utf8_is_escaped_in_json(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9")
     write_json(tmp_path / "a.json", name)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == name
 
 
-def test_fresh_folder_repeated_name_is_numbered(tmp_path: Path) -> None:
+def test_fresh_folder_with_repeated_name_is_numbered(tmp_path: Path) -> None:
     parent = tmp_path / "outputs" / "runs"
     made = [fresh_folder(parent, "spiral") for _ in range(3)]
     assert [folder.name for folder in made] == ["spiral", "spiral-2", "spiral-3"]
     assert all(folder.is_dir() for folder in made)
 
 
-def test_fresh_folder_threads_get_different_folders(tmp_path: Path) -> None:
+def test_threads_get_different_fresh_folders(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         made = list(pool.map(lambda _: fresh_folder(tmp_path, "run"), range(64)))
     assert len(set(made)) == 64
 
 
-def test_fresh_folder_processes_get_different_folders(tmp_path: Path) -> None:
+def test_processes_get_different_fresh_folders(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from nnopt.io.atomic_files import fresh_folder\n"
         "for _ in range(25): print(fresh_folder(Path(sys.argv[1]), 'run').name)"
@@ -238,13 +236,15 @@ def test_fresh_folder_processes_get_different_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("parent", "stem"), [("file", "run"), ("file/a", "run"), (".", "a" * 300)])
-def test_fresh_folder_unwritable_parent_is_refused(tmp_path: Path, parent: str, stem: str) -> None:
+def test_fresh_folder_in_unwritable_parent_is_refused(
+    tmp_path: Path, parent: str, stem: str
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot create folder"):
         fresh_folder(tmp_path / parent, stem)
 
 
-def test_link_latest_is_relative_and_replaced(tmp_path: Path) -> None:
+def test_latest_link_is_relative_and_replaced(tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     for _ in range(2):
         target = fresh_folder(outputs / "runs", "spiral")
@@ -256,7 +256,7 @@ def test_link_latest_is_relative_and_replaced(tmp_path: Path) -> None:
     assert names(tmp_path / "moved") == ["latest", "runs"]
 
 
-def test_link_latest_in_a_linked_outputs_folder_leads_to_the_run(tmp_path: Path) -> None:
+def test_latest_link_in_a_linked_outputs_folder_leads_to_the_run(tmp_path: Path) -> None:
     (tmp_path / "disk" / "deep").mkdir(parents=True)
     (tmp_path / "outputs").symlink_to(tmp_path / "disk" / "deep")
     target = fresh_folder(tmp_path / "elsewhere", "run")
@@ -264,7 +264,7 @@ def test_link_latest_in_a_linked_outputs_folder_leads_to_the_run(tmp_path: Path)
     assert (tmp_path / "outputs" / "latest").resolve() == target.resolve()
 
 
-def test_link_latest_impossible_link_changes_nothing(
+def test_impossible_latest_link_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "latest").mkdir()

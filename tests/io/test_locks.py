@@ -29,7 +29,7 @@ def _with_and_without_flock(
 
 
 @pytest.mark.usefixtures("_with_and_without_flock")
-def test_hold_excludes_others_until_released(tmp_path: Path) -> None:
+def test_held_lock_excludes_others_until_released(tmp_path: Path) -> None:
     assert not is_held(tmp_path)
     with hold(tmp_path) as is_mine, hold(tmp_path) as is_theirs:
         assert (is_mine, is_theirs) == (True, False)
@@ -39,7 +39,7 @@ def test_hold_excludes_others_until_released(tmp_path: Path) -> None:
         assert is_mine
 
 
-def test_is_held_concurrent_calls_do_not_conflict(tmp_path: Path) -> None:
+def test_concurrent_checks_of_a_lock_do_not_conflict(tmp_path: Path) -> None:
     with hold(tmp_path):
         pass
     with (tmp_path / "lock").open("rb") as file:
@@ -47,7 +47,9 @@ def test_is_held_concurrent_calls_do_not_conflict(tmp_path: Path) -> None:
         assert not is_held(tmp_path)
 
 
-def test_is_held_on_nfs_uses_a_shared_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_of_a_lock_on_nfs_uses_a_shared_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flock = fcntl.flock
 
     def as_nfs(file: int, operation: int) -> None:  # see flock(2), "NFS details"
@@ -64,7 +66,7 @@ def test_is_held_on_nfs_uses_a_shared_lock(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("wait", [False, True])
-def test_hold_file_system_without_locks_always_succeeds(
+def test_lock_on_file_system_without_locks_is_always_obtained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, wait: bool
 ) -> None:
     def refuse(file: int, operation: int) -> None:
@@ -76,7 +78,9 @@ def test_hold_file_system_without_locks_always_succeeds(
     assert not is_held(tmp_path)
 
 
-def test_hold_input_output_error_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_output_error_of_a_lock_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(file: int, operation: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -103,7 +107,7 @@ def holding_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.usefixtures("_with_and_without_flock")
-def test_hold_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
+def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
     with holding_process(tmp_path) as process:
         assert is_held(tmp_path)
         with hold(tmp_path) as is_mine:
@@ -162,7 +166,7 @@ def test_lock_file_that_is_a_pipe_with_a_reader_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("_with_and_without_flock")
-def test_exclusive_waits_for_the_holder(tmp_path: Path) -> None:
+def test_exclusive_lock_waits_for_the_holder(tmp_path: Path) -> None:
     path, order = tmp_path / "below" / "a.lock", list[str]()
 
     def second() -> None:
@@ -179,7 +183,7 @@ def test_exclusive_waits_for_the_holder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_exclusive_on_file_system_without_locks_raises_an_error(
+def test_exclusive_lock_on_file_system_without_locks_raises_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(file: int, operation: int) -> None:
@@ -211,7 +215,7 @@ def test_lock_refused_by_the_system_raises_an_error(
     assert not is_held(tmp_path)
 
 
-def test_exclusive_waiting_threads_get_the_lock_in_order(tmp_path: Path) -> None:
+def test_waiting_threads_get_the_exclusive_lock_in_order(tmp_path: Path) -> None:
     """The kernel queues the callers that wait in flock, and lists them in /proc/locks."""
     if not Path("/proc/locks").exists():
         pytest.skip("/proc/locks is not there: the number of waiting threads is not known")

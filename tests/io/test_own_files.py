@@ -19,7 +19,7 @@ from nnopt.io.own_files import (
 )
 
 
-def test_remove_run_deletes_only_own_files(tmp_path: Path) -> None:
+def test_removal_of_a_run_deletes_only_own_files(tmp_path: Path) -> None:
     (tmp_path / "plots").mkdir()
     own = ["summary.json", "run.log", "plots/curves.png", ".12-0123456789ab.tmp"]
     others = ["lock", "notes.txt", "plots/mine.pdf", "x.tmp"]
@@ -31,7 +31,9 @@ def test_remove_run_deletes_only_own_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [".", "plots"])
-def test_remove_run_link_in_place_of_a_folder_is_refused(tmp_path: Path, place: str) -> None:
+def test_removal_of_a_run_with_link_in_place_of_a_folder_is_refused(
+    tmp_path: Path, place: str
+) -> None:
     target = tmp_path / "target"
     target.mkdir()
     (target / "curves.png").touch()
@@ -47,7 +49,7 @@ def test_remove_run_link_in_place_of_a_folder_is_refused(tmp_path: Path, place: 
     assert len(list(target.iterdir())) == 2
 
 
-def test_remove_run_link_in_place_of_a_file_leaves_its_target(tmp_path: Path) -> None:
+def test_removal_of_a_run_keeps_target_of_link_in_place_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "target").touch()
     folder = tmp_path / "run"
     folder.mkdir()
@@ -57,7 +59,7 @@ def test_remove_run_link_in_place_of_a_file_leaves_its_target(tmp_path: Path) ->
     assert not (folder / "run.log").is_symlink()
 
 
-def test_open_to_append_link_pipe_and_hard_link_are_refused(tmp_path: Path) -> None:
+def test_link_pipe_and_hard_link_are_not_opened_to_append(tmp_path: Path) -> None:
     (tmp_path / "target").touch()
     (tmp_path / "link").symlink_to("target")
     (tmp_path / "dangling").symlink_to("nowhere")
@@ -69,7 +71,7 @@ def test_open_to_append_link_pipe_and_hard_link_are_refused(tmp_path: Path) -> N
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_log_file_full_disk_drops_the_line(
+def test_log_file_on_full_disk_drops_the_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = LogFile(tmp_path / "run.log")
@@ -80,7 +82,7 @@ def test_log_file_full_disk_drops_the_line(
     assert capsys.readouterr().err == ""
 
 
-def test_irregular_entries_reports_own_names_and_ignores_others(tmp_path: Path) -> None:
+def test_irregular_entries_include_own_names_and_no_others(tmp_path: Path) -> None:
     (tmp_path / "run.log").symlink_to("nowhere")
     (tmp_path / "mine").symlink_to("nowhere")
     os.mkfifo(tmp_path / "metrics.csv")
@@ -90,7 +92,7 @@ def test_irregular_entries_reports_own_names_and_ignores_others(tmp_path: Path) 
     assert "mine" not in found
 
 
-def test_check_writable_creates_nothing(tmp_path: Path) -> None:
+def test_check_for_a_writable_folder_creates_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
@@ -99,7 +101,9 @@ def test_check_writable_creates_nothing(tmp_path: Path) -> None:
             check_writable(folder)
 
 
-def test_check_writable_refuses_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_for_a_writable_folder_refuses_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     space = os.statvfs(tmp_path)
     full = os.statvfs_result((*space[:3], 0, 0, *space[5:]))
     monkeypatch.setattr(os, "statvfs", lambda _: full)

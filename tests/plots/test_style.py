@@ -16,7 +16,7 @@ from nnopt.plots import style
 from nnopt.plots.run.curves import plot_schedule
 
 
-def test_plots_import_does_not_import_matplotlib() -> None:
+def test_import_of_plots_does_not_import_matplotlib() -> None:
     program = (
         "import sys\n"
         "from nnopt.plots.run import curves, confusion, decision_boundary\n"
@@ -46,7 +46,7 @@ def test_drawing_ignores_and_keeps_user_settings(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_drawing_missing_folder_is_refused(tmp_path: Path) -> None:
+def test_drawing_into_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*missing/a\.png"):
         plot_schedule(np.ones(9), 3, tmp_path / "missing" / "a.png", "t")
 
@@ -79,11 +79,11 @@ def test_drawing_with_unwritable_home_is_accepted(tmp_path: Path) -> None:
         ("\U000f0000", "\\U000f0000"),  # private use area: no font has this character
     ],
 )
-def test_readable_replaces_missing_glyphs_by_codes(text: str, expected: str) -> None:
+def test_missing_glyphs_are_replaced_by_codes(text: str, expected: str) -> None:
     assert style.readable(text) == expected
 
 
-def test_readable_long_text_is_cut() -> None:
+def test_long_text_is_cut() -> None:
     assert style.readable("abcdef", 6) == "abcdef"
     assert style.readable("abcdefg", 6) == "abcde…"
 

@@ -55,7 +55,7 @@ MakeConfig = Callable[..., Config]
         ),
     ],
 )
-def test_prepare_error_about_sizes_has_both_numbers(
+def test_error_about_sizes_has_both_numbers(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -92,9 +92,7 @@ def with_image_shape(config: Config, folder: Path, shape: tuple[int, ...] | None
     return replace(config, dataset=csv, data=schema.DataConfig(str(folder), str(folder), False))
 
 
-def test_prepare_cutout_larger_than_image_is_refused(
-    make_config: MakeConfig, tmp_path: Path
-) -> None:
+def test_cutout_larger_than_image_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     def chosen(cutout: int) -> Config:
         changed = make_config(**with_cutout(cutout))
         return with_image_shape(changed, tmp_path, (1, 2, 3))
@@ -108,7 +106,7 @@ def test_prepare_cutout_larger_than_image_is_refused(
     ("key", "value"),
     [("crop", 1), ("flip", True), ("policy", "rand_augment"), ("cutout", 1), ("cutmix", 1.0)],
 )
-def test_prepare_refuses_augmentation_of_features_except_mixup(
+def test_augmentation_of_features_except_mixup_is_refused(
     make_config: MakeConfig, tmp_path: Path, key: str, value: Any
 ) -> None:
     config = make_config(**{f"regularizer.augmentation.{key}": value})
@@ -119,7 +117,7 @@ def test_prepare_refuses_augmentation_of_features_except_mixup(
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_prepare_policy_needs_one_or_three_channels(
+def test_policy_needs_one_or_three_channels(
     make_config: MakeConfig, tmp_path: Path, channels: int
 ) -> None:
     chosen = {"regularizer.augmentation.policy": "trivial_augment"}
@@ -132,9 +130,7 @@ def test_prepare_policy_needs_one_or_three_channels(
         prepare(config)
 
 
-def test_prepare_refuses_test_time_flip_of_features(
-    make_config: MakeConfig, tmp_path: Path
-) -> None:
+def test_test_time_flip_of_features_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(**{"regularizer.test_time_flip": True})
     with pytest.raises(
         ConfigError, match=r"regularizer.test_time_flip = True needs images, .* \(6,\)"
@@ -144,7 +140,7 @@ def test_prepare_refuses_test_time_flip_of_features(
 
 
 @pytest.mark.parametrize("pooled", [False, True])
-def test_prepare_refuses_batch_norm_of_one_value_per_channel(
+def test_batch_norm_of_one_value_per_channel_is_refused(
     make_config: MakeConfig, tmp_path: Path, pooled: bool
 ) -> None:
     pool: list[Any] = ["global_avg_pool"] if pooled else []
@@ -190,7 +186,7 @@ def with_cutout(cutout: int) -> dict[str, Any]:
         ),
     ],
 )
-def test_prepare_published_without_files_refuses_wrong_sizes(
+def test_wrong_sizes_for_published_dataset_are_refused_without_its_files(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
     """Published MNIST has 60,000 training images. Validation uses a tenth of them."""
@@ -212,7 +208,7 @@ def test_prepare_published_without_files_refuses_wrong_sizes(
         {"dataset": mnist(classes=(1, 2)), "batch_size": 100_000, "drop_last": True},
     ],
 )
-def test_prepare_published_without_files_returns_input_shape(
+def test_input_shape_of_published_dataset_is_known_without_its_files(
     make_config: MakeConfig, changes: dict[str, Any]
 ) -> None:
     config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)

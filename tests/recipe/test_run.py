@@ -111,7 +111,7 @@ def test_run_writes_its_files(workplace: Path) -> None:
     assert "NaN" not in (workplace / "a" / "summary.json").read_text()
 
 
-def test_run_metrics_have_specified_columns(workplace: Path) -> None:
+def test_metrics_of_a_run_have_specified_columns(workplace: Path) -> None:
     summary = finish(workplace / "a", "regularizer.l2=0.01", "schedule=cosine")
     lines = (workplace / "a" / "metrics.csv").read_text().splitlines()
     assert lines[0] == (
@@ -127,7 +127,7 @@ def test_run_metrics_have_specified_columns(workplace: Path) -> None:
     assert all(row.penalty > 0 and row.gradient_norm > 0 for row in rows)
 
 
-def test_run_config_file_contains_configuration_of_the_run(workplace: Path) -> None:
+def test_config_file_contains_configuration_of_the_run(workplace: Path) -> None:
     summary = finish(workplace / "a", "optimizer=adam", "architecture.hidden=[5,4]")
     container = OmegaConf.to_container(OmegaConf.load(workplace / "a" / "config.yaml"))
     assert container == summary["config"]
@@ -137,7 +137,7 @@ def test_run_config_file_contains_configuration_of_the_run(workplace: Path) -> N
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_run_tests_the_configured_weights(workplace: Path, which: str) -> None:
+def test_configured_weights_are_tested(workplace: Path, which: str) -> None:
     overrides = ["epochs=6", "optimizer.lr=1", f"test_weights={which}", "seed=2"]
     summary = finish(workplace / "a", *overrides)
     from nnopt.backends.numpy import build_loader, build_network
@@ -159,7 +159,7 @@ def test_run_tests_the_configured_weights(workplace: Path, which: str) -> None:
     assert summary["test_loss"] == losses[which]
 
 
-def test_run_weight_files_are_plain_arrays(workplace: Path) -> None:
+def test_weight_files_contain_plain_arrays(workplace: Path) -> None:
     finish(workplace / "a", "regularizer.norm=batch", "backend.dtype=float32")
     found = weights(workplace / "a" / "model_last.npz")
     assert {name: (array.shape, array.dtype.name) for name, array in found.items()} == {
@@ -211,7 +211,7 @@ def test_run_with_two_features_plots_decision_boundary(workplace: Path) -> None:
     }
 
 
-def test_run_log_contains_epochs_and_status(workplace: Path) -> None:
+def test_log_of_a_run_contains_epochs_and_status(workplace: Path) -> None:
     finish(workplace / "a", "seed=1")
     log = (workplace / "a" / "run.log").read_text("utf-8")
     for overrides in ("seed=1", "epoch 2: ", "test accuracy", "status: done"):
@@ -271,7 +271,7 @@ def test_run_with_bug_has_status_failed(workplace: Path, monkeypatch: pytest.Mon
     assert "planted" in (workplace / "a" / "run.log").read_text("utf-8")
 
 
-def test_run_callbacks_receive_epochs_and_may_stop_run(workplace: Path) -> None:
+def test_callbacks_receive_epochs_and_may_stop_the_run(workplace: Path) -> None:
     """The row of an epoch is written before callbacks run. Callbacks do not change results."""
     (workplace / "callbacks").mkdir()
     received: list[tuple[EpochRow, bool]] = []
@@ -324,14 +324,14 @@ def test_run_interrupted_while_writing_row_loses_no_row(
     assert summary_of(workplace / "a")["epochs"] == 2
 
 
-def test_run_early_stopping_is_recorded(workplace: Path) -> None:
+def test_early_stopping_is_recorded_in_the_summary(workplace: Path) -> None:
     overrides = ["epochs=50", "optimizer.lr=0", "early_stopping.patience=3"]
     summary = finish(workplace / "a", *overrides)
     assert summary["stopped_early"] is True
     assert (summary["best_epoch"], summary["epochs"]) == (1, 4)
 
 
-def test_run_swa_without_average_prints_note(
+def test_run_with_swa_but_no_average_prints_note(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = [
@@ -349,7 +349,7 @@ def test_run_swa_without_average_prints_note(
     assert f"WARNING {message}" in (workplace / "a" / "run.log").read_text("utf-8")
 
 
-def test_run_swa_records_averaged_epochs(
+def test_run_with_swa_records_averaged_epochs(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ["epochs=4", "regularizer.swa_start=0.5", "test_weights=last"]
@@ -358,7 +358,7 @@ def test_run_swa_records_averaged_epochs(
     assert "regularizer.swa_start" not in capsys.readouterr().out
 
 
-def test_run_layer_statistics_are_optional_and_change_nothing(workplace: Path) -> None:
+def test_layer_statistics_are_optional_and_change_nothing(workplace: Path) -> None:
     """The statistics change neither the metrics, nor the weights, nor the id of the point."""
     overrides = ["plots=true", "regularizer.dropout=0.2"]
     plain = finish(workplace / "plain", *overrides)

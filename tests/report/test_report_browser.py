@@ -142,7 +142,7 @@ def test_page_opens_without_errors_or_requests(
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (400, "dark")])
-def test_page_screenshot_is_not_blank(
+def test_screenshot_of_page_is_not_blank(
     browser: WebDriver, open_page: Open, width: int, scheme: str
 ) -> None:
     """The chart shows the lines of both settings in the colours of the light or dark scheme."""

@@ -76,7 +76,9 @@ def test_page_of_a_sweep_is_complete(nnopt: Run, sweep: Path, capsys: Captured) 
     assert about["Time"][1] == "6 min 00 s in all, 60 s on average"
 
 
-def test_page_table_equals_output_of_compare(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_table_of_page_equals_output_of_compare_command(
+    nnopt: Run, sweep: Path, capsys: Captured
+) -> None:
     assert nnopt("compare", str(sweep)) == 3
     lines = capsys.readouterr().out.splitlines()
     assert nnopt("report", str(sweep), "--out", "page.html") == 3
@@ -92,7 +94,7 @@ def test_page_table_equals_output_of_compare(nnopt: Run, sweep: Path, capsys: Ca
     assert table["notes"][-1] == "not in the table: 1 running, 1 damaged, 1 pending, 1 timeout"
 
 
-def test_page_user_text_is_not_markup(nnopt: Run, sweep: Path, capsys: Captured) -> None:
+def test_user_text_in_page_is_not_markup(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     nnopt("report", str(sweep), "--out", "page.html")
     page = Page(Path("page.html"))
     scripts = [attributes for tag, attributes in page.tags if tag == "script"]
@@ -222,7 +224,7 @@ def test_page_of_many_sweeps_has_a_scope_for_each_sweep(
         (["runs", "--out", "none/page.html"], "its folder does not exist"),
     ],
 )
-def test_report_wrong_arguments_are_refused(
+def test_wrong_arguments_of_report_command_are_refused(
     nnopt: Run, leave_run: LeaveRun, capsys: Captured, arguments: list[str], message: str
 ) -> None:
     Path("empty").mkdir()

@@ -27,7 +27,9 @@ Write = Callable[..., None]
     ("value", "expected"),
     [(0.123456, 0.12346), (15.0, 15), (1e-7, 1e-7), (math.nan, None), (math.inf, None), (0, 0)],
 )
-def test_short_rounds_to_significant_digits(value: float, expected: float | None) -> None:
+def test_shortened_number_is_rounded_to_significant_digits(
+    value: float, expected: float | None
+) -> None:
     actual = short(value, 5)
     assert (actual, type(actual)) == (expected, type(expected))
 
@@ -96,7 +98,7 @@ def test_json_does_not_close_the_script_element() -> None:
     assert as_json({"a": "</script><!--&"}) == ('{"a":"\\u003c/script\\u003e\\u003c!--\\u0026"}')
 
 
-def test_about_machine_includes_accelerator() -> None:
+def test_description_of_machine_includes_accelerator() -> None:
     machine = {"cpu": "Xeon", "usable_cores": 2, "logical_cores": 4, "platform": "Linux"}
     plain = "Xeon, 2 of 4 cores, Linux"
     cases: list[tuple[dict[str, str] | None, str]] = [

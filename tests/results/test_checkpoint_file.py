@@ -148,7 +148,7 @@ def test_checkpoint_with_changed_array_is_refused(path: Path, name: str) -> None
     ],
     ids=["type", "shape", "name", "number"],
 )
-def test_digest_depends_on_names_types_and_shapes(path: Path, change: Any) -> None:
+def test_checkpoint_with_changed_names_types_or_shapes_is_refused(path: Path, change: Any) -> None:
     np.savez(path, **change(stored(path)))
     with pytest.raises(ResumeError, match="SHA-256"):
         read_checkpoint(path)

@@ -16,7 +16,7 @@ from nnopt.schema import WITHOUT_EFFECT
 LeaveRun = Callable[..., Path]
 
 
-def test_find_runs_returns_each_run_once_at_any_depth(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_each_run_is_found_once_at_any_depth(tmp_path: Path, leave_run: LeaveRun) -> None:
     leave_run(tmp_path / "runs" / "b", seed=1)
     inner = leave_run(tmp_path / "sweeps" / "s" / "a", seed=2)
     leave_run(inner / "plots" / "not-a-run", seed=3)
@@ -27,7 +27,7 @@ def test_find_runs_returns_each_run_once_at_any_depth(tmp_path: Path, leave_run:
     assert [run.folder for run in find_runs([inner]).runs] == [inner]
 
 
-def test_read_run_settings_and_metrics_are_read(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_settings_and_metrics_of_a_run_are_read(tmp_path: Path, leave_run: LeaveRun) -> None:
     folder = leave_run(
         tmp_path / "a",
         5,
@@ -51,7 +51,7 @@ def test_read_run_settings_and_metrics_are_read(tmp_path: Path, leave_run: Leave
     assert not {key.partition(".")[0] for key in run.settings} & set(WITHOUT_EFFECT)
 
 
-def test_read_run_time_in_summary_has_priority_over_time_of_file(
+def test_time_in_summary_has_priority_over_time_of_file(
     tmp_path: Path, leave_run: LeaveRun
 ) -> None:
     old = leave_run(tmp_path / "old", finished="2026-11-20T10:00:00+00:00")
@@ -65,7 +65,7 @@ def test_read_run_time_in_summary_has_priority_over_time_of_file(
         read_run(leave_run(tmp_path / "bad", finished="yesterday"))
 
 
-def test_find_runs_unfinished_runs_are_separate(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_unfinished_runs_are_listed_separately(tmp_path: Path, leave_run: LeaveRun) -> None:
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "run.log").write_text("")
     leave_run(tmp_path / "running", status="running")
@@ -75,7 +75,7 @@ def test_find_runs_unfinished_runs_are_separate(tmp_path: Path, leave_run: Leave
     assert [run.status for run in found.runs] == ["diverged"]
 
 
-def test_find_runs_pending_points_are_counted(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_pending_points_are_counted(tmp_path: Path, leave_run: LeaveRun) -> None:
     leave_run(tmp_path / "a")
     rows = "number,id,status,error\n1,a,done,\n2,b,pending,\n3,c,running,\n4,d,pending,\n"
     (tmp_path / "results.csv").write_text(rows)
@@ -102,9 +102,7 @@ def test_find_runs_pending_points_are_counted(tmp_path: Path, leave_run: LeaveRu
     ],
     ids=lambda content: content[:40].decode(errors="replace"),
 )
-def test_find_runs_damaged_summary_is_reported(
-    tmp_path: Path, leave_run: LeaveRun, content: bytes
-) -> None:
+def test_damaged_summary_is_reported(tmp_path: Path, leave_run: LeaveRun, content: bytes) -> None:
     good, bad = leave_run(tmp_path / "a"), leave_run(tmp_path / "b")
     (bad / "summary.json").write_bytes(content)
     found = find_runs([tmp_path])
@@ -116,7 +114,7 @@ def test_find_runs_damaged_summary_is_reported(
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "1" + "0" * 400])
-def test_read_run_non_finite_number_is_refused(
+def test_run_with_non_finite_number_is_refused(
     tmp_path: Path, leave_run: LeaveRun, number: str
 ) -> None:
     folder = leave_run(tmp_path / "a", test_loss=0.25)
@@ -126,7 +124,7 @@ def test_read_run_non_finite_number_is_refused(
         read_run(folder)
 
 
-def test_find_runs_folder_without_runs_is_refused(tmp_path: Path) -> None:
+def test_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run in or below"):
         find_runs([tmp_path])
     with pytest.raises(ConfigError) as caught:

@@ -83,7 +83,7 @@ def test_cpu_quota_without_control_groups_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("quota", "expected"), [(None, 6), (8.0, 6), (2.9, 2), (1.0, 1), (0.3, 1)])
-def test_usable_cores_quota_is_rounded_down(
+def test_quota_of_usable_cores_is_rounded_down(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
 ) -> None:
     monkeypatch.setattr(cores, "allowed_cores", lambda: frozenset(range(6)))
@@ -94,7 +94,7 @@ def test_usable_cores_quota_is_rounded_down(
 @pytest.mark.parametrize(
     ("allowed", "ticks"), [(None, 666), (frozenset({0}), 111), (frozenset({1, 12}), 555)]
 )
-def test_ticks_of_all_includes_only_the_allowed_cores(
+def test_ticks_of_all_processes_include_only_the_allowed_cores(
     allowed: frozenset[int] | None, ticks: int
 ) -> None:
     assert ticks_of_all(STAT, allowed) == ticks
@@ -131,7 +131,7 @@ def test_processor_times_count_this_process() -> None:
     assert after.clock > before.clock
 
 
-def test_thread_pools_are_relisted_only_after_an_import(
+def test_thread_pools_are_listed_again_only_after_an_import(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = thread_pools()
@@ -140,7 +140,7 @@ def test_thread_pools_are_relisted_only_after_an_import(
     assert thread_pools() is not first
 
 
-def test_thread_pools_cached_controller_reports_the_current_number_of_threads() -> None:
+def test_cached_thread_pools_report_the_current_number_of_threads() -> None:
     a = np.eye(2)
     assert (a @ a == a).all()  # NumPy has loaded its matrix library
     thread_pools()

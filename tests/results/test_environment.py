@@ -72,7 +72,7 @@ def test_git_state_contains_commit_and_changes(repository: Path) -> None:
     assert environment.git_state() == {"commit": commit, "dirty": True}
 
 
-def test_git_state_repository_of_the_code_takes_precedence(
+def test_git_state_describes_the_repository_of_the_code(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"
@@ -145,7 +145,7 @@ def test_peak_memory_excludes_the_parent() -> None:
     assert float(answer.stdout) < 200
 
 
-def test_threads_blas_is_the_current_number_of_threads() -> None:
+def test_number_of_blas_threads_is_the_current_number() -> None:
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, user_api="blas"):
@@ -154,7 +154,7 @@ def test_threads_blas_is_the_current_number_of_threads() -> None:
     assert found["blas"] == 1
 
 
-def test_accelerator_cuda_has_name_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_accelerator_has_name_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     properties = SimpleNamespace(name="NVIDIA H200", total_memory=150 * 2**30)
     cuda = SimpleNamespace(
         get_device_properties={"cuda:1": properties}.get,

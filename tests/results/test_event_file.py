@@ -109,7 +109,9 @@ def test_event_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
         EventFile(tmp_path, "point", {})
 
 
-def test_event_file_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_event_file_on_full_disk_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Path, "open", lambda self, mode: open("/dev/full", "wb"))  # noqa: SIM115
     with pytest.raises(OutputError, match="the disk, or its quota, is full"):
         EventFile(tmp_path, "point", {"seed": 0})

@@ -66,7 +66,7 @@ def test_losses_of_large_logits_are_finite(case: Case) -> None:
         assert np.isfinite(softmax(case[0])).all()
 
 
-def test_cross_entropy_largest_logits_equal_hand_calculation() -> None:
+def test_cross_entropy_of_largest_logits_equals_hand_calculation() -> None:
     logits = np.array([[1e4, -1e4], [1e4, -1e4]])
     assert cross_entropy(logits, np.array([0, 1])) == 1e4  # (0 + 2e4) / 2
 

@@ -69,7 +69,7 @@ def test_metrics_file_header_and_rows_are_written_immediately(tmp_path: Path) ->
 
 
 @given(history=st.lists(rows, max_size=4))
-def test_read_metrics_rows_equal_written_rows_bit_by_bit(
+def test_written_metrics_are_read_back_bit_by_bit(
     history: list[EpochRow], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("history") / "metrics.csv"
@@ -80,7 +80,7 @@ def test_read_metrics_rows_equal_written_rows_bit_by_bit(
     assert [bits(row) for row in read_metrics(path)] == [bits(row) for row in history]
 
 
-def test_metrics_file_numpy_scalars_are_written_as_plain_numbers(tmp_path: Path) -> None:
+def test_numpy_scalars_are_written_as_plain_numbers(tmp_path: Path) -> None:
     import numpy as np
 
     row = dataclasses.replace(ROW, train_loss=np.float64(0.1), lr=np.float32(0.5))
@@ -96,12 +96,12 @@ def test_metrics_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "m.csv").read_text() == "mine"
 
 
-def test_metrics_file_unwritable_folder_is_refused(tmp_path: Path) -> None:
+def test_metrics_file_in_unwritable_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"missing/m\.csv"):
         MetricsFile(tmp_path / "missing" / "m.csv")
 
 
-def test_metrics_file_full_disk_leaves_complete_rows(
+def test_metrics_file_on_full_disk_has_only_complete_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk accepts only the first seven bytes of the second row."""
@@ -128,7 +128,7 @@ def test_metrics_file_full_disk_leaves_complete_rows(
     assert read_metrics(path) == [ROW, second]
 
 
-def test_metrics_file_failed_sync_removes_the_row(
+def test_row_of_metrics_file_is_removed_after_failed_sync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> None:
@@ -144,7 +144,7 @@ def test_metrics_file_failed_sync_removes_the_row(
     assert not (tmp_path / "n.csv").exists()
 
 
-def test_read_metrics_incomplete_row_is_ignored(tmp_path: Path) -> None:
+def test_incomplete_row_of_metrics_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     with MetricsFile(path) as file:
         file.append(ROW)
@@ -167,15 +167,13 @@ def test_read_metrics_incomplete_row_is_ignored(tmp_path: Path) -> None:
         (",".join(METRICS_COLUMNS) + "\n1,2,1,,1,1,1,1,1,1\n", "line 2: train_loss is ''"),
     ],
 )
-def test_read_metrics_file_of_wrong_form_is_refused(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_metrics_file_of_wrong_form_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         read_metrics(tmp_path / "m.csv")
 
 
-def test_read_metrics_missing_file_is_refused(tmp_path: Path) -> None:
+def test_missing_metrics_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot read .*m\.csv: No such file"):
         read_metrics(tmp_path / "m.csv")
 
@@ -199,7 +197,7 @@ GOOD = "1,20,0.1,1.0,0.5,1.25,0.4,0.0,2.5,0.125"
     ],
     ids=lambda text: text[:20],
 )
-def test_read_metrics_impossible_cell_is_refused(tmp_path: Path, row: str, reason: str) -> None:
+def test_impossible_cell_of_metrics_is_refused(tmp_path: Path, row: str, reason: str) -> None:
     (tmp_path / "m.csv").write_text(f"{','.join(METRICS_COLUMNS)}\n{row}\n")
     with pytest.raises(DataError) as caught:
         read_metrics(tmp_path / "m.csv")
@@ -207,7 +205,7 @@ def test_read_metrics_impossible_cell_is_refused(tmp_path: Path, row: str, reaso
     assert len(str(caught.value)) < 400
 
 
-def test_read_metrics_file_changed_after_the_run_is_refused(tmp_path: Path) -> None:
+def test_metrics_file_changed_after_the_run_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text(f"{','.join(METRICS_COLUMNS)}\n{GOOD}\n")
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -26,7 +26,7 @@ VALUES: dict[str, Any] = {
 }
 
 
-def test_read_summary_returns_the_written_values(tmp_path: Path) -> None:
+def test_written_summary_is_read_back(tmp_path: Path) -> None:
     write_summary(tmp_path, VALUES)
     found = dict(read_summary(tmp_path).values)
     assert len(found.pop(CHECKSUM)) == 64
@@ -35,7 +35,7 @@ def test_read_summary_returns_the_written_values(tmp_path: Path) -> None:
     assert read_summary(tmp_path).values["seed"] == 1
 
 
-def test_read_summary_flipped_bit_never_changes_a_value(tmp_path: Path) -> None:
+def test_flipped_bit_of_a_summary_never_changes_a_value(tmp_path: Path) -> None:
     write_summary(tmp_path, VALUES)
     path = tmp_path / "summary.json"
     whole, draw = path.read_bytes(), random.Random(0)
@@ -54,14 +54,14 @@ def test_read_summary_flipped_bit_never_changes_a_value(tmp_path: Path) -> None:
     assert refused > 300
 
 
-def test_read_summary_reformatted_file_is_accepted(tmp_path: Path) -> None:
+def test_reformatted_summary_is_accepted(tmp_path: Path) -> None:
     write_summary(tmp_path, VALUES)
     path = tmp_path / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))
     assert read_summary(tmp_path).values["test_loss"] == VALUES["test_loss"]
 
 
-def test_read_summary_edited_file_is_refused_until_its_checksum_is_deleted(tmp_path: Path) -> None:
+def test_edited_summary_is_refused_until_its_checksum_is_deleted(tmp_path: Path) -> None:
     write_summary(tmp_path, VALUES)
     path = tmp_path / "summary.json"
     edited = json.loads(path.read_text()) | {"test_accuracy": 0.99}
@@ -104,7 +104,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("key", WRONG)
-def test_read_summary_value_of_wrong_type_is_refused(tmp_path: Path, key: str) -> None:
+def test_summary_with_value_of_wrong_type_is_refused(tmp_path: Path, key: str) -> None:
     value, reason = WRONG[key]
     write_summary(tmp_path, VALUES | {key: value})
     with pytest.raises(DataError) as caught:
@@ -115,7 +115,7 @@ def test_read_summary_value_of_wrong_type_is_refused(tmp_path: Path, key: str) -
 
 @pytest.mark.parametrize("status", ["done", "failed", "interrupted"])
 @pytest.mark.parametrize("key", RUN_KEYS)
-def test_read_summary_missing_key_is_refused(tmp_path: Path, key: str, status: str) -> None:
+def test_summary_with_missing_key_is_refused(tmp_path: Path, key: str, status: str) -> None:
     values = VALUES | {"status": status}
     write_summary(tmp_path, {name: value for name, value in values.items() if name != key})
     with pytest.raises(DataError, match=f"is damaged: it has no '{key}'"):
@@ -132,13 +132,13 @@ DATA: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("data", DATA.values(), ids=DATA)
-def test_read_summary_wrong_value_of_data_is_refused(tmp_path: Path, data: Any) -> None:
+def test_summary_with_wrong_value_of_data_is_refused(tmp_path: Path, data: Any) -> None:
     write_summary(tmp_path, VALUES | {"data": data})
     with pytest.raises(DataError, match="data is "):
         read_summary(tmp_path)
 
 
-def test_read_summary_number_changed_by_one_ulp_is_refused(tmp_path: Path) -> None:
+def test_summary_with_number_changed_by_one_ulp_is_refused(tmp_path: Path) -> None:
     write_summary(tmp_path, VALUES)
     path = tmp_path / "summary.json"
     text = path.read_text()

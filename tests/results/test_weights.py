@@ -25,13 +25,13 @@ def test_array_differences_equal_hand_calculation() -> None:
     assert second.distance == pytest.approx(math.sqrt(2))
 
 
-def test_array_differences_arrays_of_different_shapes_are_left_out() -> None:
+def test_array_differences_omit_arrays_of_different_shapes() -> None:
     a = {"w": np.ones((2, 3)), "b": np.ones(3), "only": np.ones(1)}
     b = {"w": np.ones((3, 2)), "b": np.ones(3), "other": np.ones(1)}
     assert [row.name for row in array_differences(a, b)] == ["b"]
 
 
-def test_read_weights_equals_written_arrays(tmp_path: Path) -> None:
+def test_written_weights_are_read_back(tmp_path: Path) -> None:
     write_arrays(tmp_path / "a.npz", {"dense1.weight": np.eye(2, dtype=np.float32)})
     found = read_weights(tmp_path / "a.npz")
     assert list(found) == ["dense1.weight"]
@@ -39,7 +39,7 @@ def test_read_weights_equals_written_arrays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 half a file", b"no archive"])
-def test_read_weights_damaged_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_damaged_weights_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "a.npz"
     if content is not None:
         path.write_bytes(content)
@@ -47,20 +47,20 @@ def test_read_weights_damaged_file_is_refused(tmp_path: Path, content: bytes | N
         read_weights(path)
 
 
-def test_read_weights_pickled_object_is_refused(tmp_path: Path) -> None:
+def test_weights_file_with_pickled_object_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", w=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="damaged"):
         read_weights(tmp_path / "a.npz")
 
 
-def test_read_weights_single_array_is_refused(tmp_path: Path) -> None:
+def test_weights_file_with_single_array_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "a.npz").open("wb") as file:
         np.save(file, np.ones(3))
     with pytest.raises(DataError, match="damaged"):
         read_weights(tmp_path / "a.npz")
 
 
-def test_read_weights_damaged_entry_is_refused(tmp_path: Path) -> None:
+def test_weights_file_with_damaged_entry_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     write_arrays(path, {"w": np.arange(1000.0)})
     data = bytearray(path.read_bytes())

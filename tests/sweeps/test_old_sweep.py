@@ -52,7 +52,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_resume_sweep_of_earlier_code_runs_missing_point(
+def test_resumed_sweep_of_earlier_code_runs_missing_point(
     nnopt: Callable[..., int], old_sweep: Path
 ) -> None:
     before = rows_of(old_sweep)
@@ -65,14 +65,14 @@ def test_resume_sweep_of_earlier_code_runs_missing_point(
     assert after[2].items() >= THIRD.items()
 
 
-def test_resume_sweep_of_earlier_code_accepts_new_values(
+def test_resumed_sweep_of_earlier_code_accepts_new_values(
     nnopt: Callable[..., int], old_sweep: Path
 ) -> None:
     assert nnopt("resume", str(old_sweep), "optimizer.lr=0.4") == 0
     assert [row["optimizer.lr"] for row in rows_of(old_sweep)] == ["0.1", "0.2", "0.3", "0.4"]
 
 
-def test_compare_and_report_show_results_of_earlier_code(
+def test_compare_and_report_commands_show_results_of_earlier_code(
     nnopt: Callable[..., int], old_sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = [row for row in rows_of(old_sweep) if row["status"] == "done"]
@@ -104,7 +104,7 @@ def sweep_with_first_keys(workplace: Path) -> Path:
     return Path(shutil.copytree(FIRST_KEYS, workplace / "old"))
 
 
-def test_resume_sweep_with_old_keys_runs_missing_points(
+def test_resumed_sweep_with_old_keys_runs_missing_points(
     nnopt: Callable[..., int], sweep_with_first_keys: Path
 ) -> None:
     before = rows_of(sweep_with_first_keys)
@@ -117,7 +117,7 @@ def test_resume_sweep_with_old_keys_runs_missing_points(
         assert (old["id"], old["test_loss"]) == (new["id"], new["test_loss"])
 
 
-def test_resume_sweep_with_old_keys_accepts_new_and_refuses_old_keys(
+def test_resumed_sweep_with_old_keys_accepts_new_and_refuses_old_keys(
     nnopt: Callable[..., int], sweep_with_first_keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nnopt("resume", str(sweep_with_first_keys), "schedule.gamma=0.5,0.7,0.9") == 0
@@ -127,7 +127,7 @@ def test_resume_sweep_with_old_keys_accepts_new_and_refuses_old_keys(
     assert "schedule.factor is now schedule.gamma" in capsys.readouterr().err
 
 
-def test_compare_old_and_new_sweep_finds_same_settings(
+def test_comparison_of_old_and_new_sweep_finds_same_settings(
     nnopt: Callable[..., int], sweep_with_first_keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nnopt("run", "-m", *SAME_SWEEP, "hydra.sweep.dir=new") == 0
@@ -151,7 +151,7 @@ def test_report_of_sweep_with_old_keys_shows_new_keys(
     assert "schedule.factor=0.5,0.7" not in page
 
 
-def test_compare_where_with_old_key_reports_new_key(
+def test_compare_command_with_old_key_or_option_reports_new_one(
     nnopt: Callable[..., int], sweep_with_first_keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nnopt("compare", str(sweep_with_first_keys), "--where", "last_batch=keep") == 2
@@ -173,7 +173,7 @@ SEARCHED_KEYS = (
 )
 
 
-def test_resume_search_with_old_keys_draws_same_values(
+def test_resumed_search_with_old_keys_draws_same_values(
     nnopt: Callable[..., int], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     search = Path(shutil.copytree(OLD_SEARCH, workplace / "search"))

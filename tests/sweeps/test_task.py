@@ -70,7 +70,7 @@ def test_task_repeated_after_interruption_gives_equal_bits(task: Task) -> None:
     assert (summary["interruptions"], summary["test_accuracy"]) == (1, accuracy)
 
 
-def test_task_with_safe_data_continues(task: Task) -> None:
+def test_task_with_replaced_data_values_continues(task: Task) -> None:
     """The values below the key ``data`` come from the task, not from the checkpoint."""
     stored = with_values(task.point, "data", cache="photos", download=True)
     with pytest.raises(KeyboardInterrupt):

@@ -284,7 +284,9 @@ def test_progress_none_draws_nothing_on_a_terminal(terminal: Terminal) -> None:
     assert terminal.getvalue() == ""
 
 
-def test_drawing_of_display_takes_a_small_fraction_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drawing_of_display_takes_a_small_fraction_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The display is refreshed less often if a refresh takes long."""
     now = 0.0
     spent = 0.0

@@ -53,14 +53,14 @@ def test_update_with_nan_is_no_improvement(values: list[float]) -> None:
     assert any(found)
 
 
-def test_should_stop_counts_nan_as_no_improvement() -> None:
+def test_early_stopping_counts_nan_as_no_improvement() -> None:
     follower = stopping(patience=2)
     updates(follower, [1, math.nan, math.nan])
     assert follower.should_stop(3, 30)
 
 
 @pytest.mark.parametrize("value", [1.0, math.nan])
-def test_should_stop_without_patience_is_false(value: float) -> None:
+def test_early_stopping_without_patience_never_stops(value: float) -> None:
     follower = stopping(None)
     updates(follower, [value] * 5)
     assert not follower.should_stop(10**6, 10**7)
@@ -69,7 +69,7 @@ def test_should_stop_without_patience_is_false(value: float) -> None:
 @pytest.mark.parametrize(
     ("unit", "patience", "stop"), [("epochs", 3, (4, 40)), ("steps", 25, (4, 35))]
 )
-def test_should_stop_is_true_after_patience_in_epochs_or_steps(
+def test_early_stopping_stops_after_patience_in_epochs_or_steps(
     unit: Any, patience: int, stop: Any
 ) -> None:
     follower = stopping(patience, unit)
@@ -79,7 +79,7 @@ def test_should_stop_is_true_after_patience_in_epochs_or_steps(
     assert not follower.should_stop(epoch - 1, step - 1)
 
 
-def test_should_stop_counts_from_the_last_improvement() -> None:
+def test_patience_counts_from_the_last_improvement() -> None:
     follower = stopping(2)
     updates(follower, [3, 3, 2])
     assert not follower.should_stop(4, 40)

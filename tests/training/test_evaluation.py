@@ -20,7 +20,7 @@ LABELS = np.array([0, 2, 2])
 
 
 @pytest.mark.parametrize("cuts", [[3], [1, 1, 1], [2, 1]])
-def test_evaluate_equals_the_mean_for_any_batch_size(cuts: list[int]) -> None:
+def test_evaluation_equals_the_mean_for_any_batch_size(cuts: list[int]) -> None:
     batches = np.split(LOGITS, np.cumsum(cuts)[:-1])
     found = evaluate(Echo(), batches, LABELS, "cross_entropy")  # type: ignore[arg-type]
     p = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
@@ -29,7 +29,7 @@ def test_evaluate_equals_the_mean_for_any_batch_size(cuts: list[int]) -> None:
     assert found.logits.tolist() == LOGITS.tolist()
 
 
-def test_evaluate_hinge_equals_hand_calculation() -> None:
+def test_evaluation_of_hinge_equals_hand_calculation() -> None:
     found = evaluate(Echo(), [LOGITS], LABELS, "hinge")  # type: ignore[arg-type]
     # The first sample has no positive margin. The second sample has the margin 2 - 1.5 + 1.
     # The third sample has the margins 1 - 0.2 + 1 and 0 - 0.2 + 1.

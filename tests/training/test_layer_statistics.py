@@ -61,7 +61,7 @@ def test_running_moments_count_unit_as_dead_if_always_zero() -> None:
     assert images.dead_fraction == 0.75
 
 
-def test_select_probe_returns_a_fixed_part_of_the_validation_data() -> None:
+def test_probe_is_a_fixed_part_of_the_validation_data() -> None:
     train, validation = part_of(10), part_of(1000)
     probe = select_probe(dataset_of(train, validation))
     assert len(probe) == MAX_PROBE_SAMPLES

@@ -171,7 +171,7 @@ def test_max_steps_ends_training(make_config: MakeConfig, steps: int) -> None:
     assert len(found) == math.ceil(steps / 3)
 
 
-def test_length_is_the_shorter_of_epochs_and_steps(make_config: MakeConfig) -> None:
+def test_training_length_is_the_shorter_of_epochs_and_steps(make_config: MakeConfig) -> None:
     config = make_config(epochs=3, batch_size=4)
     assert Length.of(config, 10) == Length(3, 9, 3)
     assert Length.of(make_config(epochs=3, batch_size=4, max_steps=4), 10) == Length(3, 4, 2)
@@ -264,7 +264,7 @@ def test_patience_in_epochs_counts_only_complete_epochs(make_config: MakeConfig)
     assert loop.training.stopped_early
 
 
-def test_validate_every_finds_the_best_weights_within_an_epoch(make_config: MakeConfig) -> None:
+def test_validation_within_an_epoch_can_find_the_best_weights(make_config: MakeConfig) -> None:
     config = make_config(epochs=1, batch_size=BATCH, early_stopping=stopping(validate_every=2))
     loop, found = run(config, ScriptedNetwork([0.9, 0.5]))
     assert loop.training.best["dense1.weight"] == 2

@@ -29,11 +29,11 @@ def epochs(steps: int = STEPS) -> np.ndarray:
     return np.arange(steps) / PER_EPOCH
 
 
-def test_schedule_constant_is_lr() -> None:
+def test_constant_schedule_keeps_the_learning_rate() -> None:
     assert set(rates(schema.ConstantConfig("constant", 0))) == {LR}
 
 
-def test_schedule_step_equals_formula() -> None:
+def test_step_schedule_equals_formula() -> None:
     found = rates(schema.StepConfig("step", 0, 3, 0.5))
     assert found == pytest.approx(LR * 0.5 ** np.floor(epochs() / 3))
     assert len(set(found)) == 4
@@ -41,7 +41,7 @@ def test_schedule_step_equals_formula() -> None:
 
 @pytest.mark.parametrize("per_epoch", [3, 7, 10, 49, 469])
 @pytest.mark.parametrize("tenths", [1, 3, 7, 12])
-def test_schedule_step_of_fractional_epochs_is_exact(per_epoch: int, tenths: int) -> None:
+def test_step_schedule_of_fractional_epochs_is_exact(per_epoch: int, tenths: int) -> None:
     """Three intervals of 0.1 epochs end after 0.3 epochs.
 
     In floating point, however, 0.3 / 0.1 is 2.9999999999999996.
@@ -51,24 +51,24 @@ def test_schedule_step_of_fractional_epochs_is_exact(per_epoch: int, tenths: int
     assert actual == pytest.approx(expected)
 
 
-def test_schedule_exponential_equals_formula() -> None:
+def test_exponential_schedule_equals_formula() -> None:
     found = rates(schema.ExponentialConfig("exponential", 0, 0.9))
     assert found == pytest.approx(LR * 0.9 ** epochs())
 
 
-def test_schedule_inverse_time_equals_formula() -> None:
+def test_inverse_time_schedule_equals_formula() -> None:
     found = rates(schema.InverseTimeConfig("inverse_time", 0, 0.3))
     assert found == pytest.approx(LR / (1 + 0.3 * epochs()))
 
 
-def test_schedule_cosine_equals_formula() -> None:
+def test_cosine_schedule_equals_formula() -> None:
     found = rates(schema.CosineConfig("cosine", 0, 0.1))
     share = np.arange(STEPS) / STEPS
     assert found == pytest.approx(LR * (0.1 + 0.9 * (1 + np.cos(np.pi * share)) / 2))
     assert found[0] == LR
 
 
-def test_schedule_one_cycle_rises_and_falls() -> None:
+def test_one_cycle_schedule_rises_and_falls() -> None:
     found = rates(schema.OneCycleConfig("one_cycle", 0, 0.3, 0.04, 0.001))
     peak = int(found.argmax())
     assert peak == 0.3 * STEPS - 1

@@ -244,7 +244,9 @@ def test_finished_training_continued_for_more_epochs_equals_longer_training(
     assert results(resumed) == results(whole)
 
 
-def test_patience_at_the_end_stops_a_longer_training(make: Callable[..., Config]) -> None:
+def test_patience_that_ends_with_training_stops_its_continuation(
+    make: Callable[..., Config],
+) -> None:
     """If patience ends with the last epoch, a continuation with more epochs stops at once."""
     stopping = {"early_stopping": {"patience": 2, "min_delta": 100.0}}
     short, long = (make("numpy", {"epochs": epochs, **stopping}) for epochs in (3, 5))
@@ -303,7 +305,7 @@ WRONG_ARRAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", WRONG_VALUES.values(), ids=WRONG_VALUES)
-def test_restore_refuses_wrong_value(make: Callable[..., Config], change: Any) -> None:
+def test_restoration_refuses_wrong_value(make: Callable[..., Config], change: Any) -> None:
     loop = make_loop(config := make("numpy", {}))
     assert stop_at(loop, 8)
     content = saved(loop)
@@ -314,7 +316,9 @@ def test_restore_refuses_wrong_value(make: Callable[..., Config], change: Any) -
 
 
 @pytest.mark.parametrize("change", WRONG_ARRAYS.values(), ids=WRONG_ARRAYS)
-def test_restore_refuses_wrong_array(make: Callable[..., Config], change: dict[str, Any]) -> None:
+def test_restoration_refuses_wrong_array(
+    make: Callable[..., Config], change: dict[str, Any]
+) -> None:
     loop = make_loop(config := make("numpy", {}))
     assert stop_at(loop, 8)
     content = saved(loop)

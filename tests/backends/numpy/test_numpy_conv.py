@@ -303,7 +303,7 @@ def halved(*arguments):
         ("winograd_backward", halved),
     ],
 )
-def test_winograd_planted_error_is_detected(monkeypatch, name, fault):
+def test_planted_winograd_error_is_detected(monkeypatch, name, fault):
     case = CASES["whole tiles"]
     assert largest_error(case, "winograd") < 1e-10
     monkeypatch.setattr(conv, name, fault)
@@ -311,7 +311,7 @@ def test_winograd_planted_error_is_detected(monkeypatch, name, fault):
 
 
 @pytest.mark.parametrize("matrix", ["BT", "AT", "GG"])
-def test_winograd_wrong_transform_entry_is_detected(monkeypatch, matrix):
+def test_wrong_entry_of_winograd_transform_is_detected(monkeypatch, matrix):
     wrong = getattr(winograd, matrix).copy()
     wrong[1, 1] += 1
     monkeypatch.setattr(winograd, matrix, wrong)

@@ -290,7 +290,7 @@ def test_training_keeps_no_memory_that_it_allocates(make_network: MakeNetwork) -
     assert end - start < 20_000  # bytes; one array of a batch takes 24 kB
 
 
-def test_arrays_are_copies_that_load_restores(make_network: MakeNetwork, batches: Batches) -> None:
+def test_arrays_are_copies_and_can_be_restored(make_network: MakeNetwork, batches: Batches) -> None:
     network = make_network("numpy", NORMED)
     before = network.arrays()
     kept = {name: array.copy() for name, array in before.items()}

@@ -63,7 +63,7 @@ def test_threads_end_with_their_pool():
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_map_limits_blas_to_one_thread_and_restores_it():
+def test_map_limits_blas_to_one_thread_until_it_returns():
     seen: set[int] = set()
     with threadpool_limits(2, user_api="blas"):
         for chunks in (1, 4):
@@ -106,7 +106,7 @@ def test_map_waits_for_a_chunk_that_another_thread_has_started():
 
 
 @pytest.mark.parametrize("faulty", [0, 1, 2, 3])
-def test_map_raises_error_of_any_thread_and_restores_blas(faulty):
+def test_map_raises_error_of_any_thread_and_restores_blas_threads(faulty):
     def task(worker: int, chunk: int) -> None:
         if chunk == faulty:
             raise ZeroDivisionError(chunk)

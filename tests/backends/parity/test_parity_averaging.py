@@ -159,7 +159,7 @@ def test_averaging_does_not_change_training(backend: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_evaluation_between_epochs_keeps_the_average(backend: str) -> None:
+def test_best_weights_found_within_an_epoch_are_an_average(backend: str) -> None:
     run = train(
         f"backend={backend}",
         "regularizer.ema_decay=0.9",
@@ -290,7 +290,7 @@ def test_recomputed_image_statistics_equal_statistics_of_pytorch(
                 assert_allclose(computed[backend][key], state[name].numpy(), rtol=1e-10, atol=1e-12)
 
 
-def test_recompute_without_batch_norm_requests_no_batch(
+def test_recomputation_without_batch_norm_requests_no_batch(
     make_network: Callable[..., Network],
 ) -> None:
     def batches() -> Iterator[Any]:

@@ -25,12 +25,12 @@ from nnopt.schema import Config
 MakeConfig = Callable[..., Config]
 
 
-def test_check_backend_for_cpu_has_no_problems(make_config: MakeConfig) -> None:
+def test_backend_check_for_cpu_finds_no_problems(make_config: MakeConfig) -> None:
     assert check_backend(make_config(backend="torch")) == []
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps", "cdua", "gpu", ""])
-def test_check_backend_refuses_absent_device(
+def test_backend_check_refuses_absent_device(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
@@ -46,7 +46,7 @@ def test_check_backend_refuses_absent_device(
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_check_backend_error_lists_present_accelerators(
+def test_error_of_backend_check_names_present_accelerators(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
@@ -59,7 +59,7 @@ def test_check_backend_error_lists_present_accelerators(
     assert f"available: cpu, {kind}, {kind}:0, {kind}:1; " in problem
 
 
-def test_check_backend_refuses_float64_on_mps(
+def test_backend_check_refuses_float64_on_mps(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
@@ -79,7 +79,7 @@ def test_check_backend_refuses_float64_on_mps(
         (ModuleNotFoundError("No module named 'sympy'", name="sympy"), "--force-reinstall torch"),
     ],
 )
-def test_check_backend_reports_missing_or_broken_torch(
+def test_backend_check_reports_missing_or_broken_torch(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, error: Exception, mend: str
 ) -> None:
     real_import = importlib.import_module
@@ -98,7 +98,7 @@ def test_check_backend_reports_missing_or_broken_torch(
 
 
 @pytest.mark.parametrize("name", ["schedule_free_sgd", "schedule_free_adamw"])
-def test_check_backend_reports_missing_schedulefree(
+def test_backend_check_reports_missing_schedulefree(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     config = make_config(backend="torch", optimizer=name)
@@ -110,7 +110,7 @@ def test_check_backend_reports_missing_schedulefree(
     assert check_backend(make_config(backend="torch")) == []
 
 
-def test_check_backend_reports_all_missing_libraries_and_device(
+def test_backend_check_reports_all_missing_libraries_and_device(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
@@ -135,7 +135,7 @@ def test_check_backend_reports_all_missing_libraries_and_device(
     assert [str(raised.value).count(problem) for problem in (optimizer, dtype)] == [1, 1]
 
 
-def test_load_backend_does_not_import_torch() -> None:
+def test_loading_a_backend_does_not_import_torch() -> None:
     code = (
         "import sys; from nnopt.backends import load_backend; load_backend('torch');"
         "load_backend('numpy'); sys.exit('torch' in sys.modules)"

@@ -97,7 +97,7 @@ def test_bf16_training_computes_only_products_in_16_bits(make_network: MakeNetwo
     assert network.read_steps().losses.dtype == np.float64
 
 
-def test_full_precision_computes_in_float32(make_network: MakeNetwork) -> None:
+def test_network_in_full_precision_computes_in_float32(make_network: MakeNetwork) -> None:
     network = make_network("torch", CONV, IMAGE, **SINGLE)
     assert set(output_dtypes(network, images()[0]).values()) == {torch.float32}
 
@@ -329,7 +329,7 @@ def test_compilation_without_compiler_is_refused(
     assert pytorch.check_backend(make_config(backend="torch", **overrides)) == []
 
 
-def test_deterministic_applies_only_to_its_network(make_network: MakeNetwork) -> None:
+def test_deterministic_key_applies_only_to_its_network(make_network: MakeNetwork) -> None:
     make_network("torch", MLP, **{"backend.deterministic": True})
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.benchmark
@@ -417,7 +417,7 @@ def test_evaluation_chunk_is_limited_by_memory(
     assert seen == [5, 5, 3] * 2
 
 
-def test_device_errors_raises_other_errors_unchanged(make_network: MakeNetwork) -> None:
+def test_error_unrelated_to_the_device_is_raised_unchanged(make_network: MakeNetwork) -> None:
     network = make_network("torch", MLP)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         network.predict(torch.zeros(4, 5, dtype=torch.float64))

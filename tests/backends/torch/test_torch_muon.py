@@ -43,14 +43,14 @@ def random(*shape: int, seed: int = 0) -> Array:
 
 
 @pytest.mark.parametrize("shape", [(6, 9), (9, 6), (5, 5), (1, 4), (4, 1)])
-def test_orthogonalize_applies_polynomial_to_singular_values(shape: tuple[int, int]) -> None:
+def test_orthogonalization_applies_polynomial_to_singular_values(shape: tuple[int, int]) -> None:
     matrix = random(*shape)
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
     expected = (u * polynomial(s / np.linalg.norm(matrix))) @ vt
     assert_allclose(orthogonalize(torch.tensor(matrix), 5), expected, atol=1e-6)
 
 
-def test_orthogonalize_gives_singular_values_in_the_known_range() -> None:
+def test_orthogonalization_gives_singular_values_in_the_known_range() -> None:
     values = np.geomspace(0.002, 0.5, 12)
     u, v = (np.linalg.qr(random(12, 12, seed=seed))[0] for seed in (1, 2))
     norm = np.linalg.norm(values)
@@ -65,7 +65,7 @@ def test_orthogonalize_gives_singular_values_in_the_known_range() -> None:
     assert polynomial(x).max() < 1.21
 
 
-def test_orthogonalize_of_stack_equals_single_matrices() -> None:
+def test_orthogonalized_stack_equals_orthogonalized_matrices() -> None:
     stack = torch.tensor(random(3, 4, 2))
     stack[1] = 0
     together = orthogonalize(stack, 5)

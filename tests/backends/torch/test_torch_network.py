@@ -100,7 +100,7 @@ def test_running_statistics_average_the_unbiased_variance(
         assert_allclose(after[name], 0.7 * before[name] + 0.3 * seen, **EXACT)
 
 
-def test_predict_changes_no_array(make_network: MakeNetwork, batches: Batches) -> None:
+def test_prediction_changes_no_array(make_network: MakeNetwork, batches: Batches) -> None:
     layers = [{"dense": 8}, "batch_norm", "relu", {"dropout": 0.5}, {"dense": "classes"}]
     network = make_network("torch", layers)
     before, x = network.arrays(), torch.tensor(batches[0][0])
@@ -109,7 +109,7 @@ def test_predict_changes_no_array(make_network: MakeNetwork, batches: Batches) -
         assert_array_equal(array, before[name])
 
 
-def test_predict_does_not_affect_training(make_network: MakeNetwork, batches: Batches) -> None:
+def test_prediction_does_not_affect_training(make_network: MakeNetwork, batches: Batches) -> None:
     layers = [{"dense": 8}, "batch_norm", {"dropout": 0.4}, {"dense": "classes"}]
     alone, watched = make_network("torch", layers), make_network("torch", layers)
     for step, (x, y) in enumerate(map(as_tensors, batches)):
@@ -333,7 +333,9 @@ def test_threads_are_set_for_each_network(make_network: MakeNetwork) -> None:
 
 
 @pytest.mark.skipif(not torch.accelerator.is_available(), reason="PyTorch sees no accelerator here")
-def test_accelerator_equals_cpu(make_network: MakeNetwork, batches: Batches) -> None:
+def test_training_on_accelerator_equals_training_on_cpu(
+    make_network: MakeNetwork, batches: Batches
+) -> None:
     device = str(torch.accelerator.current_accelerator())
     layers = [{"dense": 8}, "batch_norm", "relu", {"dropout": 0.4}, {"dense": "classes"}]
     changes = {"backend.shared_masks": True, "backend.dtype": "float32", "regularizer.l2": 0.01}

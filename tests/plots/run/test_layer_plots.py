@@ -201,7 +201,7 @@ def test_feature_maps_of_many_stages_have_fewer_channels_each(
     assert len(drawn(figures[0].axes[0])) == 2 * (1 + stages * each)
 
 
-def test_select_channels_chooses_duplicates_once() -> None:
+def test_selection_of_channels_contains_duplicates_once() -> None:
     """Channels 3, 4 and 6 are scaled, shifted, negated or noisy copies of channel 1."""
     rng = np.random.default_rng(0)
     maps = rng.standard_normal((6, 8, 5, 5))
@@ -221,7 +221,7 @@ def test_select_channels_chooses_duplicates_once() -> None:
     )
 
 
-def test_select_channels_equals_pivoted_qr() -> None:
+def test_selection_of_channels_equals_pivoted_qr() -> None:
     """SciPy's QR decomposition with pivoting of the centred maps chooses the same channels."""
     linalg = pytest.importorskip("scipy.linalg")
     rng = np.random.default_rng(1)
@@ -320,7 +320,7 @@ def test_layer_statistics_over_a_decade_have_a_log_scale(
 
 
 @pytest.mark.parametrize("layers", [2, 12])
-def test_layer_statistics_zero_gradient_is_drawn(
+def test_layer_statistics_with_zero_gradient_are_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, layers: int
 ) -> None:
     """Zeros of few layers are lines in a row below the plot; zeros of many layers are circles."""
@@ -347,7 +347,7 @@ def test_layer_statistics_zero_gradient_is_drawn(
 
 
 @pytest.mark.parametrize("layers", [2, 12])
-def test_layer_statistics_all_zero_gradients_are_drawn(
+def test_layer_statistics_with_only_zero_gradients_are_drawn(
     tmp_path: Path, figures: list[Figure], layers: int
 ) -> None:
     rows = [
@@ -363,7 +363,7 @@ def test_layer_statistics_all_zero_gradients_are_drawn(
 
 
 @pytest.mark.parametrize("lost", [np.nan, np.inf])
-def test_layer_statistics_non_finite_outputs_are_drawn(
+def test_layer_statistics_with_non_finite_outputs_are_drawn(
     tmp_path: Path, figures: list[Figure], lost: float
 ) -> None:
     rows = statistics(4, 2)
@@ -409,7 +409,7 @@ def test_layer_statistics_without_relu_or_finite_values_are_drawn(
 
 @pytest.mark.parametrize("layers", [2, 12])
 @pytest.mark.parametrize("size", [1e-300, 1e-320, 1e300])
-def test_layer_statistics_tiny_or_huge_values_are_drawn(
+def test_layer_statistics_with_tiny_or_huge_values_are_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, layers: int, size: float
 ) -> None:
     rows = statistics(4, layers)

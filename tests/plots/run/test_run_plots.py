@@ -197,7 +197,7 @@ def bar_lengths(axes: Axes) -> np.ndarray:
     return np.asarray(bars / full)
 
 
-def test_confusion_contains_counts_and_accuracies(
+def test_confusion_matrix_contains_counts_and_accuracies(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     counts = np.array([[198, 2, 0], [11, 1189, 0], [0, 0, 0]])
@@ -213,14 +213,16 @@ def test_confusion_contains_counts_and_accuracies(
     np.testing.assert_allclose(image[0] ** 2, [0.99, 0.01, 0])
 
 
-def test_confusion_large_counts_are_percentages(tmp_path: Path, figures: list[Figure]) -> None:
+def test_large_counts_of_confusion_matrix_are_percentages(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
     plot_confusion(np.array([[9400, 600], [0, 10_000]]), ["a", "b"], tmp_path / "a.png", "t")
     assert numbers_shown(figures[0].axes[0], 2) == [["94", "6"], ["", "100"]]
     assert "predicted class (numbers: % of the true class)" in texts(figures[0])
 
 
 @pytest.mark.parametrize("size", [2, 6, 20, 21, 100])
-def test_confusion_of_few_or_many_classes_is_drawn(
+def test_confusion_matrix_of_few_or_many_classes_is_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, size: int
 ) -> None:
     draw = generator(0, "test")
@@ -235,7 +237,9 @@ def test_confusion_of_few_or_many_classes_is_drawn(
     assert len(named) <= 50
 
 
-def test_confusion_dark_cells_have_white_numbers(tmp_path: Path, figures: list[Figure]) -> None:
+def test_dark_cells_of_confusion_matrix_have_white_numbers(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
     plot_confusion(np.array([[1, 9], [5, 0]]), ["a", "b"], tmp_path / "a.png", "t")
     colours = {
         str(collection.get_label()): np.asarray(collection.get_facecolor())[0, :3].mean()
@@ -287,7 +291,7 @@ def test_samples_are_upright_with_original_colours(tmp_path: Path, check_png: Ch
     assert (red.min(axis=0) <= blue.min(axis=0)).all()
 
 
-def test_samples_dark_grey_image_stays_dark(tmp_path: Path, check_png: CheckPng) -> None:
+def test_dark_grey_sample_stays_dark(tmp_path: Path, check_png: CheckPng) -> None:
     labels = np.zeros(16, dtype=np.int64)
     images = np.full((16, 1, 4, 4), 51, dtype=np.uint8)
     plot_samples(images, labels, labels, ["a"], tmp_path / "a.png")

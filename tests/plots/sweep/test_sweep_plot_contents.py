@@ -94,7 +94,7 @@ def lines_of(axes: Axes, colour: str) -> list[tuple[list[float], list[float]]]:
 # curves -------------------------------------------------------------------------------------------
 
 
-def test_line_of_computes_mean_and_band_over_seeds() -> None:
+def test_line_has_mean_and_band_over_seeds() -> None:
     values = np.array([[4.0, 3, 2, np.nan], [2, 2, np.nan, np.nan], [3, 1, 6, 5]])
     line = line_of(values, logarithmic=False)
     np.testing.assert_allclose(line.centre, [3, 2, 4, 5])
@@ -109,7 +109,7 @@ def test_line_of_computes_mean_and_band_over_seeds() -> None:
     assert np.isnan([*alone.low, *alone.high]).all()
 
 
-def test_values_of_histories_of_different_lengths_are_padded() -> None:
+def test_histories_of_different_lengths_are_padded() -> None:
     seeds = [history([1.0, 0.5]), history([1.0]), history([1e200, 0.5])]
     found = values_of(seeds, "train_loss")
     np.testing.assert_array_equal(found, [[1, 0.5], [1, np.nan], [np.nan, 0.5]])
@@ -239,7 +239,7 @@ def test_means_of_many_settings_show_the_best(tmp_path: Path, figures: Figures) 
     )
 
 
-def test_means_outlier_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
+def test_outlier_among_means_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
     accuracies = {"a": 0.1, "b": 0.981, "c": 0.982, "d": 0.983, "e": 0.984}
     runs = [run_of({"name": name}, test_accuracy=x) for name, x in accuracies.items()]
     plot_means(compared(runs), [tmp_path / "a.png"])
@@ -321,7 +321,7 @@ def test_heat_map_contains_means(tmp_path: Path, figures: Figures, check_png: Ch
     assert note_of(figures[0]) == "1 seed; darker is better; frame: best; hatched: no run finished"
 
 
-def test_heat_map_values_of_other_keys_are_facets(tmp_path: Path, figures: Figures) -> None:
+def test_values_of_other_keys_are_facets_of_the_heat_map(tmp_path: Path, figures: Figures) -> None:
     def runs_of(others: Sequence[Any]) -> list[Run]:
         return [
             run_of({**run.settings, "batch_size": other}, test_loss=run.metrics["test_loss"] + k)
@@ -452,7 +452,9 @@ def test_learning_rates_of_random_search_are_dots(tmp_path: Path, figures: Figur
     assert note_of(figures[0]) == "1 seed a setting; every dot a setting; ★ best mean"
 
 
-def test_learning_rates_outlier_does_not_stretch_axis(tmp_path: Path, figures: Figures) -> None:
+def test_outlier_in_learning_rate_plot_does_not_stretch_the_axis(
+    tmp_path: Path, figures: Figures
+) -> None:
     accuracies = {0.001: 0.98, 0.01: 0.982, 0.1: 0.984, 1.0: 0.981, 10.0: 0.1}
     runs = [
         run_of({"optimizer.lr": lr, "batch_size": n}, test_accuracy=value)

@@ -73,7 +73,7 @@ def test_plots_depend_on_varying_keys(
     assert names_of(grid) == ["means", "heat_map", "parallel", "learning_rate"]
 
 
-def test_plot_sweep_writes_png_and_svg(tmp_path: Path, leave_run: LeaveRun) -> None:
+def test_plots_of_a_sweep_are_written_as_png_and_svg(tmp_path: Path, leave_run: LeaveRun) -> None:
     for optimizer, seed in product(("sgd", "adam"), (0, 1)):
         folder = tmp_path / f"{optimizer}-{seed}"
         leave_run(folder, seed, {"optimizer": optimizer}, test_accuracy=0.5 + seed / 10)
@@ -112,7 +112,7 @@ def test_sweep_curves_prefer_finished_runs(
     assert drawn == [(1, [2], False), (2, [4], False), (3, [5], True)]
 
 
-def test_plot_sweep_failed_plot_gives_a_warning(
+def test_failed_plot_of_a_sweep_gives_a_warning(
     tmp_path: Path,
     leave_run: LeaveRun,
     quick: list[str],
@@ -143,7 +143,7 @@ def test_plot_sweep_failed_plot_gives_a_warning(
         plot_comparison(compare_runs(runs, ["test_accuracy"]), runs, tmp_path / "plots")
 
 
-def test_plot_sweep_without_results_draws_nothing(
+def test_sweep_without_results_has_no_plots(
     tmp_path: Path, leave_run: LeaveRun, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "nnopt")
@@ -175,7 +175,7 @@ def test_finished_sweep_has_plots(
     assert "drawn/plots" in capsys.readouterr().out
 
 
-def test_compare_with_option_plots_writes_plots(
+def test_compare_command_with_plots_option_writes_plots(
     workplace: Path,
     nnopt: Nnopt,
     leave_run: LeaveRun,

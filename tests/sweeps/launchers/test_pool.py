@@ -186,7 +186,7 @@ def test_pool_requests_task_only_when_worker_is_idle(make_task: MakeTask) -> Non
 
 
 @pytest.mark.usefixtures("scripted")
-def test_pool_worker_death_fails_one_point(make_task: MakeTask) -> None:
+def test_death_of_a_pool_worker_fails_one_point(make_task: MakeTask) -> None:
     """A SIGKILL, a crash, a hang and an ignored SIGTERM each fail one point."""
     tasks = [make_task(seed) for seed in (10, 3, 11, 4, 12, 1, 13, 2, 14)]
     outcomes = run_all(tasks, config(workers=2, timeout=1.5))
@@ -212,7 +212,7 @@ def test_pool_worker_death_fails_one_point(make_task: MakeTask) -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-def test_pool_processes_of_point_end_with_worker(make_task: MakeTask) -> None:
+def test_processes_of_a_point_end_with_its_pool_worker(make_task: MakeTask) -> None:
     task = make_task(5)
     outcomes = run_in_pool([task], config(timeout=1.5))
     assert next(outcomes).status == "timeout"
@@ -268,7 +268,7 @@ main()
 
 
 @pytest.mark.usefixtures("scripted")
-def test_pool_point_killed_in_long_step_continues(
+def test_point_killed_in_a_long_step_continues(
     make_task: MakeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step does not end in the grace period, so an earlier checkpoint is used."""

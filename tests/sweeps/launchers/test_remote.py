@@ -125,7 +125,7 @@ def test_task_runs_in_working_directory_of_sweep(make_task: MakeTask, tmp_path: 
 
 
 @pytest.mark.parametrize("status", ["done", "failed", "diverged", "pruned"])
-def test_record_lost_task_keeps_summary_of_ended_task(make_task: MakeTask, status: str) -> None:
+def test_lost_task_that_has_ended_returns_its_own_result(make_task: MakeTask, status: str) -> None:
     task = make_task(0)
     task.folder.mkdir()
     write_json(task.folder / "summary.json", summary_values(status=status, error="its own"))
@@ -135,7 +135,7 @@ def test_record_lost_task_keeps_summary_of_ended_task(make_task: MakeTask, statu
 @pytest.mark.parametrize(
     ("status", "recorded"), [("failed", "interrupted"), ("timeout", "timeout")]
 )
-def test_record_lost_task_after_signal_is_interrupted_unless_timeout(
+def test_lost_task_after_signal_is_interrupted_unless_it_timed_out(
     make_task: MakeTask, status: str, recorded: str
 ) -> None:
     task = make_task(0)
@@ -146,7 +146,7 @@ def test_record_lost_task_after_signal_is_interrupted_unless_timeout(
     assert read_state(task.folder).summary["steps"] == 3
 
 
-def test_record_lost_task_replaces_summary_of_earlier_attempt(make_task: MakeTask) -> None:
+def test_lost_task_does_not_keep_summary_of_earlier_attempt(make_task: MakeTask) -> None:
     """The process of a retried point dies before the point starts."""
     task = make_task(0)
     task.folder.mkdir()
@@ -158,7 +158,7 @@ def test_record_lost_task_replaces_summary_of_earlier_attempt(make_task: MakeTas
     assert read_state(task.folder).summary["epochs"] is None
 
 
-def test_record_lost_task_keeps_task_of_another_process_running(make_task: MakeTask) -> None:
+def test_lost_task_held_by_another_process_has_status_running(make_task: MakeTask) -> None:
     task = make_task(0)
     task.folder.mkdir()
     with hold(task.folder):
@@ -175,9 +175,7 @@ def test_record_lost_task_keeps_task_of_another_process_running(make_task: MakeT
         json.dumps(summary_values(status="running", epochs=3)),
     ],
 )
-def test_record_lost_task_without_summary_writes_summary(
-    make_task: MakeTask, before: str | None
-) -> None:
+def test_lost_task_without_final_summary_gets_one(make_task: MakeTask, before: str | None) -> None:
     task = make_task(4)
     if before is not None:
         task.folder.mkdir()
@@ -188,7 +186,7 @@ def test_record_lost_task_without_summary_writes_summary(
     assert summary["epochs"] == (3 if before and "epochs" in before else None)
 
 
-def test_require_package_without_package_names_extra() -> None:
+def test_error_about_missing_package_names_the_extra() -> None:
     with pytest.raises(ConfigError, match=r"no_such_package.*'\.\[ray\]'"):
         require_package("no_such_package", "ray", "ray")
     require_package("json", "ray", "ray")

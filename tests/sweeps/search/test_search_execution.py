@@ -85,7 +85,7 @@ def test_search_command_prunes_and_resumes(nnopt: Run, workplace: Path, capsys: 
     assert "hydra.sweeper.trials" in capsys.readouterr().err
 
 
-def test_resume_search_from_another_folder_finds_data_files(
+def test_search_resumed_from_another_folder_finds_data_files(
     nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     def write(slope: int) -> None:
@@ -183,7 +183,7 @@ def test_grid_sweep_does_not_import_optuna() -> None:
 
 
 @pytest.mark.parametrize("launcher", ["sequential", "pool"])
-def test_resume_search_repeats_points_with_lost_results(
+def test_resumed_search_repeats_points_with_lost_results(
     nnopt: Run, workplace: Path, capfd: pytest.CaptureFixture[str], launcher: str
 ) -> None:
     overrides = ["dataset.samples_per_class=20", "epochs=1", "plots=false", "hydra.sweep.dir=s"]
@@ -215,7 +215,7 @@ def test_resume_search_repeats_points_with_lost_results(
     assert "1 point whose results are lost runs again" in capfd.readouterr().out.splitlines()
 
 
-def test_resume_search_does_not_repeat_pruned_trial_with_damaged_summary(
+def test_resumed_search_does_not_repeat_pruned_trial_with_damaged_summary(
     nnopt: Run, workplace: Path, capsys: Captured
 ) -> None:
     assert nnopt("run", *SMALL, "hydra.sweeper.trials=9") == 0

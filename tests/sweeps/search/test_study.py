@@ -16,7 +16,7 @@ from nnopt.sweeps.search.study import JOURNAL, lock_search
 fcntl = pytest.importorskip("fcntl")
 
 
-def test_lock_search_held_by_another_process_is_refused(tmp_path: Path) -> None:
+def test_search_lock_held_by_another_process_is_refused(tmp_path: Path) -> None:
     with (
         lock_search(tmp_path / JOURNAL),
         pytest.raises(ResumeError, match="another process runs the search"),
@@ -27,7 +27,7 @@ def test_lock_search_held_by_another_process_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_lock_search_on_named_pipe_is_refused(tmp_path: Path) -> None:
+def test_search_lock_on_named_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "search.lock")
     with (
         pytest.raises(OutputError, match=r"cannot lock .*search\.lock: it is a named pipe"),
@@ -37,7 +37,7 @@ def test_lock_search_on_named_pipe_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EACCES])
-def test_lock_search_on_system_error_raises_output_error(
+def test_search_lock_with_system_error_raises_output_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(file: int, operation: int) -> None:
