@@ -75,7 +75,7 @@ def test_peak_depends_on_exact_name_of_device(script: ModuleType) -> None:
     assert [script.peak_of(name) for name in others] == [989.4, 835.0, None, None, 2250.0]
 
 
-def test_recipes_compose_with_settings_of_script(script: ModuleType) -> None:
+def test_recipes_are_composed_with_settings_of_script(script: ModuleType) -> None:
     assert set(script.MIN_ACCURACY) <= set(script.SEEDS)
     for name in script.SEEDS:
         (point,) = make_plan([f"experiment={name}", *script.SETTINGS]).points

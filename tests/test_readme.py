@@ -198,7 +198,7 @@ def test_readme_steps_for_extensions_name_existing_code() -> None:
             assert name in text, (name, files)
 
 
-def test_install_commands_in_readme_equal_ci() -> None:
+def test_install_commands_in_readme_match_ci_and_pyproject() -> None:
     """The README has a command for users, and a command for developers that .ci/run also runs."""
     commands = [example.command for example in EXAMPLES]
     assert "pip install -c constraints.txt -e . && nnopt run" in commands
@@ -217,7 +217,7 @@ def test_install_commands_in_readme_equal_ci() -> None:
         assert re.findall(r"Python (\S+) or 3\.12", text) == [least], document
 
 
-def test_pre_commit_commands_equal_ci() -> None:
+def test_pre_commit_commands_equal_commands_in_ci() -> None:
     ci = re.findall(r"^step (.*)", (REPOSITORY / ".ci" / "run").read_text("utf-8"), re.M)
     hooks = (REPOSITORY / ".pre-commit-config.yaml").read_text("utf-8")
     entries = re.findall(r"entry: (.*)", hooks)

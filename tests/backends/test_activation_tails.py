@@ -149,7 +149,7 @@ def test_torch_gelu_has_small_absolute_error(dtype: str) -> None:
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 @pytest.mark.parametrize("record", REFERENCES, ids=lambda x: x.__name__)
-def test_activation_nan_stays_nan(record: type, backend: str) -> None:
+def test_activation_of_nan_is_nan(record: type, backend: str) -> None:
     value, slope = compute(backend, record, np.array([np.nan, 1.0], np.float32))
     assert np.isnan(value[0])
     assert np.isnan(slope[0])

@@ -163,7 +163,7 @@ def test_composition_error_is_one_line(overrides: list[str], expected: str) -> N
     assert "Traceback" not in messages[0]
 
 
-def test_composition_reports_all_problems() -> None:
+def test_composition_error_contains_all_problems() -> None:
     messages = problems(
         "optm.lr=1", "+typo=2", "epochs=-3", "optimizer.lr=nan", "backend.dtype=f16"
     )
@@ -176,7 +176,7 @@ def test_composition_reports_all_problems() -> None:
     }
 
 
-def test_composition_reports_all_unreadable_overrides() -> None:
+def test_composition_error_contains_all_unreadable_overrides() -> None:
     assert len(problems("epochs", "x[=1", "seed")) == 3
 
 
@@ -363,7 +363,7 @@ def test_sweep_without_points_or_over_several_ablations_is_refused() -> None:
     assert "run one ablation at a time" in message
 
 
-def test_composition_reports_other_problems_despite_missing_file() -> None:
+def test_composition_error_contains_other_problems_despite_missing_file() -> None:
     messages = problems(
         "optimizer=adm", "epochs=-1", "loss=hinge", "regularizer.label_smoothing=0.1"
     )

@@ -69,7 +69,7 @@ def test_draw_of_integer_key_gives_integers() -> None:
     assert [p.is_whole for p in plan.space.parameters] == [True, False]  # type: ignore[union-attr]
 
 
-def test_space_reports_all_problems_of_keys() -> None:
+def test_all_problems_of_keys_in_search_space_are_reported() -> None:
     messages = problems_of(
         "optimizer.lr=interval(-1,1)", "optimizer.rate=0.1,0.2", "batch_size=0,8", "epochs=1,2"
     )
@@ -79,7 +79,7 @@ def test_space_reports_all_problems_of_keys() -> None:
     assert any("unknown key 'optimizer.rate'" in problem for problem in messages)
 
 
-def test_space_reports_all_problems_of_settings() -> None:
+def test_all_problems_of_search_settings_are_reported() -> None:
     messages = problems_of(
         "hydra.sweeper.trials=0", "hydra.sweeper.sampler=tpa", "hydra.sweeper.trails=3", "seed=0,1"
     )

@@ -185,7 +185,7 @@ def test_search_draws_optimizers_with_separate_rates() -> None:
         ["experiment=tuned,plain", "optimizer=momentum,sgd", "schedule=step,cosine"],
     ],
 )
-def test_overrides_of_point_compose_same_configuration(overrides: list[str]) -> None:
+def test_overrides_of_point_give_same_configuration(overrides: list[str]) -> None:
     for point in make_plan(overrides, multirun=True).points:
         # The ablation file would override the values of the point.
         alone = [x for x in point.overrides if x != "ablation=entries"]

@@ -533,7 +533,7 @@ def test_truth_value_instead_of_word_is_refused_with_remedy(
     assert "YAML" not in message  # the value comes from no file
 
 
-def test_config_error_reports_all_problems(base: dict[str, Any]) -> None:
+def test_config_error_contains_all_problems(base: dict[str, Any]) -> None:
     messages = problems(
         base,
         {
@@ -551,7 +551,7 @@ def test_config_error_reports_all_problems(base: dict[str, Any]) -> None:
     assert all(any(key in line for line in messages) for key in keys)
 
 
-def test_config_error_reports_all_wrong_combinations(base: dict[str, Any]) -> None:
+def test_config_error_contains_all_wrong_combinations(base: dict[str, Any]) -> None:
     messages = problems(
         base,
         {

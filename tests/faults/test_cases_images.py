@@ -183,7 +183,9 @@ def test_image_dataset_in_other_layout_is_found(
     assert " yes " in row
 
 
-def test_missing_file_message_names_the_searched_folders(attempt: Command, workplace: Path) -> None:
+def test_message_about_missing_file_names_the_searched_folders(
+    attempt: Command, workplace: Path
+) -> None:
     write_idx(workplace / "data", "mnist")
     (workplace / "data/mnist/t10k-labels-idx1-ubyte").unlink()
     looked = f"not found in {workplace / 'data'} (searched: the folder itself, mnist)"
@@ -270,7 +272,7 @@ def test_data_list_command_escapes_names(attempt: Command, workplace: Path) -> N
     ("dataset", "archive"),
     [("cifar10", "cifar-10-python.tar.gz"), ("fashion_mnist", "fashion-mnist.zip")],
 )
-def test_packed_archive_message_advises_to_unpack(
+def test_message_about_packed_archive_advises_to_unpack_it(
     attempt: Command, workplace: Path, dataset: str, archive: str
 ) -> None:
     (workplace / "data").mkdir()

@@ -317,7 +317,7 @@ ONCE = {
 
 
 @pytest.mark.parametrize("overrides", ONCE.values(), ids=ONCE)
-def test_sweep_reports_repeated_rows_once(
+def test_repeated_rows_are_reported_once_in_a_sweep(
     attempt: Command, workplace: Path, overrides: list[str]
 ) -> None:
     rows = "".join(f"{k % 3},{k % 2}\n" for k in range(60))

@@ -192,7 +192,7 @@ def test_run_with_constant_feature_is_finite(
     assert np.isfinite(summary(workplace)["test_loss"])
 
 
-def test_run_with_zero_images_is_finite_with_every_norm(
+def test_run_with_images_of_zeros_is_finite_with_every_norm(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     header = ",".join([*(f"pixel{i}" for i in range(16)), "label"])

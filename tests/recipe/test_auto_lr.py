@@ -178,7 +178,9 @@ def test_auto_lr_is_accepted_by_lr_find(nnopt: Run, capsys: Captured, workplace:
     assert "auto" not in last
 
 
-def test_learning_rate_auto_before_search_raises(make_config: Callable[..., Config]) -> None:
+def test_learning_rate_auto_before_search_raises_an_error(
+    make_config: Callable[..., Config],
+) -> None:
     assert learning_rate(make_config(**{"optimizer.lr": 0.5})) == 0.5
     with pytest.raises(ValueError, match=r"optimizer\.lr = 'auto'"):
         learning_rate(make_config(**{"optimizer.lr": "auto"}))

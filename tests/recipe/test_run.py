@@ -387,7 +387,7 @@ CONV = "[{conv2d: 3}, batch_norm, relu, max_pool2d, flatten, {dense: classes}]"
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_run_convolutional_network_plots_filters(workplace: Path, backend: str) -> None:
+def test_run_of_convolutional_network_plots_filters(workplace: Path, backend: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 36))
     header = ",".join(["label", *(f"pixel{k}" for k in range(36))])
     lines = [",".join(map(str, [k % 2, *row])) for k, row in enumerate(pixels)]

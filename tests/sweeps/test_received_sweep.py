@@ -29,7 +29,9 @@ def submitit(**changes: Any) -> SubmititConfig:
 @pytest.mark.parametrize(
     "folder", ["/elsewhere", "~/jobs", "~no-such-user/x", "..", "INSIDE/../../x"]
 )
-def test_launcher_folder_outside_sweep_must_be_given_again(tmp_path: Path, folder: str) -> None:
+def test_launcher_folder_outside_sweep_is_refused_until_given_again(
+    tmp_path: Path, folder: str
+) -> None:
     launcher = submitit(folder=folder.replace("INSIDE", str(tmp_path)))
     with pytest.raises(ResumeError, match=r"give it again: hydra\.launcher\.folder="):
         check_launcher(launcher, NONE, tmp_path)
@@ -43,7 +45,7 @@ def test_launcher_folder_inside_sweep_is_accepted(tmp_path: Path) -> None:
     check_launcher(submitit(folder=str(tmp_path / "jobs")), NONE, tmp_path)
 
 
-def test_cluster_address_of_launcher_must_be_given_again(tmp_path: Path) -> None:
+def test_cluster_address_of_launcher_is_refused_until_given_again(tmp_path: Path) -> None:
     for address in (None, "auto", "local"):
         check_launcher(read_plugin("hydra.launcher", RAY | {"address": address}), NONE, tmp_path)
     launcher: RayConfig = read_plugin("hydra.launcher", RAY | {"address": "10.0.0.1:6379"})

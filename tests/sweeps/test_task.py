@@ -81,7 +81,7 @@ def test_task_with_replaced_data_values_continues(task: Task) -> None:
     assert (summary["interruptions"], summary["config"]) == (1, safe.container)
 
 
-def test_max_time_limits_each_point_of_sequential_launcher(make_task: MakeTask) -> None:
+def test_max_time_applies_to_each_point_of_sequential_launcher(make_task: MakeTask) -> None:
     tasks = [make_task(seed, epochs=10_000_000, max_time=0.2) for seed in (0, 1)]
     for _ in range(2):
         tasks = [replace(x, replaces=read_state(x.folder).stamp) for x in tasks]

@@ -49,7 +49,7 @@ def test_running_moments_of_batches_equal_moments_of_all_samples(shape: tuple[in
     assert moments.std == pytest.approx(y.std(), rel=1e-6)
 
 
-def test_running_moments_count_unit_as_dead_if_always_zero() -> None:
+def test_unit_that_is_always_zero_is_counted_as_dead() -> None:
     moments = RunningMoments()
     moments.add(np.array([[0.0, 0.0, 1.0, 0.0]]))
     moments.add(np.array([[0.0, 2.0, 0.0, 0.0]]))

@@ -133,7 +133,7 @@ def stopping(**changes: Any) -> schema.EarlyStoppingConfig:
     return schema.EarlyStoppingConfig(**values | changes)
 
 
-def test_rows_count_steps_and_average_losses_over_samples(make_config: MakeConfig) -> None:
+def test_rows_have_number_of_steps_and_mean_loss_over_samples(make_config: MakeConfig) -> None:
     loop, found = run(make_config(epochs=3, batch_size=BATCH), ScriptedNetwork([0.5]))
     rows = [row for row, _ in found]
     assert [row.epoch for row in rows] == [1, 2, 3]

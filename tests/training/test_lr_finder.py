@@ -169,7 +169,7 @@ def test_range_test_continues_below_the_initial_loss() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_noise_without_drop_advises_higher_rates(seed: int) -> None:
+def test_advice_on_noise_without_drop_proposes_higher_rates(seed: int) -> None:
     losses = np.random.default_rng(seed).normal(1.0, 0.2, 300).tolist()
     found = scripted(losses)
     assert found.lr is None
@@ -196,7 +196,7 @@ def test_flat_loss_has_no_suggestion(losses: list[float]) -> None:
     ],
     ids=["nan at once", "inf", "explodes", "grows", "rises and stays"],
 )
-def test_rising_loss_advises_lower_rates(losses: list[float]) -> None:
+def test_advice_on_rising_loss_proposes_lower_rates(losses: list[float]) -> None:
     found = scripted([*losses, *[1.0] * (20 - len(losses))])
     assert found.lr is None
     last = found.curve.rates[-1]
@@ -206,7 +206,7 @@ def test_rising_loss_advises_lower_rates(losses: list[float]) -> None:
     assert f"try {found.proposed_range}" in (found.advice or "")
 
 
-def test_flat_loss_up_to_highest_rate_advises_no_range() -> None:
+def test_advice_on_flat_loss_up_to_highest_rate_proposes_no_range() -> None:
     sweep = LrRangeTest(1.0, MAX_LR, 20)
     found = swept(Recorded(lambda step, lr: 2.3), sweep)
     assert "did not change up to 1e+06, the largest allowed rate" in (found.advice or "")
@@ -240,7 +240,7 @@ def test_suggestion_below_the_range_is_none() -> None:
     assert f"try {found.proposed_range}" in (found.advice or "")
 
 
-def test_suggestion_at_the_end_of_the_range_advises_a_wider_range() -> None:
+def test_suggestion_at_the_end_of_the_range_has_advice_to_widen_it() -> None:
     found = swept(Quadratic([1.0]), LrRangeTest(max_lr=0.1))
     assert found.lr == pytest.approx(0.01)
     assert "lr_find.max_lr=10 may suggest a larger rate" in (found.advice or "")

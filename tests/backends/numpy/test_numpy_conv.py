@@ -190,7 +190,7 @@ def test_conv_bits_do_not_depend_on_number_of_threads(algorithm, dtype, monkeypa
 
 
 @pytest.mark.parametrize("name", ["many chunks", "stem", "large kernel", "strided, rows left over"])
-def test_im2col_input_gradient_bits_do_not_depend_on_chunk_size(name, monkeypatch):
+def test_bits_of_im2col_input_gradient_do_not_depend_on_chunk_size(name, monkeypatch):
     """With one output channel, only the sums over overlapping windows can round differently."""
     case = replace(CASES[name], o=1)
     data, found = arrays(case, np.float32), []
@@ -202,7 +202,7 @@ def test_im2col_input_gradient_bits_do_not_depend_on_chunk_size(name, monkeypatc
 
 
 @pytest.mark.parametrize("images", [16, 32])
-def test_im2col_input_gradient_memory_is_bounded(images):
+def test_memory_of_im2col_input_gradient_is_bounded(images):
     """A matrix of all 5x5 windows would be 25 times as large as the images."""
     weight, padded_shape = np.ones((4, 32, 5, 5), np.float32), (36, 36, 32, images)
     g = np.ones((32, 32, images, 4), np.float32)
@@ -213,7 +213,7 @@ def test_im2col_input_gradient_memory_is_bounded(images):
     assert peak < 3.5 * d_x.nbytes  # d_x, its padded copy, and a row of windows
 
 
-def test_conv_backward_without_bias_returns_two_gradients():
+def test_backward_pass_of_conv_without_bias_returns_two_gradients():
     x, weight, _, g, *_ = arrays(CASES["whole tiles"])
     for algorithm in ALGORITHMS:
         _, saved = conv2d_forward(inside(x), weight, padding=1, algorithm=algorithm)
@@ -243,7 +243,7 @@ def test_conv_gradients_that_are_not_required_are_none(algorithm, groups):
                 assert_array_equal(one, other)
 
 
-def test_conv_auto_algorithm_depends_on_shape():
+def test_automatic_conv_algorithm_depends_on_shape():
     def chosen(case: Case, algorithm: str = "auto") -> str:
         weight = np.zeros((case.o, case.c // case.groups, case.kernel, case.kernel))
         return conv._choose(algorithm, weight, case.stride, case.padding, case.groups)

@@ -99,7 +99,7 @@ def test_norm_gradient_with_missing_term_is_detected(
 
 
 @pytest.mark.parametrize("name", ["batch norm and relu", "group norm and relu"])
-def test_norm_backward_without_relu_is_detected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norm_gradient_without_relu_is_detected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = lanes.sums
     monkeypatch.setattr(lanes, "sums", lambda *arguments: right(*arguments[:3]))
     for check in (check_against_torch, check_against_differences):

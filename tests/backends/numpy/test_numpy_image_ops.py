@@ -134,7 +134,7 @@ def test_image_op_with_reused_buffers_gives_same_bits(name: str) -> None:
 
 @pytest.mark.usefixtures("cut")
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("max pool")])
-def test_max_pool_gradient_of_tie_goes_to_first_as_in_torch(name: str) -> None:
+def test_gradient_of_max_pool_tie_goes_to_first_maximum_as_in_torch(name: str) -> None:
     case = CASES[name]
     rng = np.random.default_rng(7)
     check_against_torch(case, case.op, [np.zeros(case.shape)])
@@ -161,7 +161,7 @@ def test_pool_output_with_nan_equals_torch(name: str) -> None:
     [([3, 5, np.nan, 7], 1, 2), ([np.nan, 5, 1, 2], 0, 0), ([1, np.nan, 5, np.nan], 0, 3)],
 )
 @pytest.mark.parametrize("padding", [0, 1])
-def test_max_pool_nan_gradient_goes_to_documented_position(
+def test_gradient_of_max_pool_with_nan_goes_to_documented_position(
     window: list[float], fast: int, naive: int, padding: int
 ) -> None:
     """One window covers the image. The naive version chooses the same position as PyTorch."""
@@ -220,7 +220,7 @@ def test_batch_norm_float32_far_from_zero_is_accurate(distance: float) -> None:
     assert_allclose(d_bias, rows.sum(axis=0), rtol=1e-6)
 
 
-def test_batch_norm_float32_variance_of_many_positions_is_accurate() -> None:
+def test_float32_variance_of_many_positions_in_batch_norm_is_accurate() -> None:
     """The data have only two distinct values, so rounding errors do not cancel."""
     rng = np.random.default_rng(15)
     x = rng.choice(np.float32([0.65, 1.15]), (181, 181, 1, 4))

@@ -317,7 +317,9 @@ def test_train_step_keeps_inputs_and_labels(make_network: MakeNetwork, batches: 
     assert_array_equal(y, kept[1])
 
 
-def test_running_statistics_average_batches(make_network: MakeNetwork, batches: Batches) -> None:
+def test_running_statistics_are_averages_over_batches(
+    make_network: MakeNetwork, batches: Batches
+) -> None:
     network = make_network("numpy", [{"batch_norm": {"momentum": 0.3}}, {"dense": "classes"}])
     expected = network.arrays()
     mean, var = expected["batch_norm1.running_mean"], expected["batch_norm1.running_var"]

@@ -93,7 +93,7 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("zeros", [False, True], ids=["random", "with zeros"])
 @pytest.mark.parametrize("name", CASES)
-def test_op_forward_and_backward_equal_torch(name: str, zeros: bool) -> None:
+def test_op_outputs_and_gradients_equal_torch(name: str, zeros: bool) -> None:
     op, shapes, options, reference = CASES[name]
     rtol = 1e-12 if op is CROSS_ENTROPY else 1e-10
     rng = np.random.default_rng(1)

@@ -107,7 +107,7 @@ def test_graph_gradients_equal_central_differences(name: str) -> None:
             assert_allclose(ours, numeric, rtol=1e-7, atol=1e-9)
 
 
-def test_backward_keeps_the_values_of_inputs() -> None:
+def test_backward_pass_keeps_the_values_of_inputs() -> None:
     rng = np.random.default_rng(1)
     x, w = rng.standard_normal((len(LABELS), D)), rng.standard_normal((D, D))
     kept = x.copy(), w.copy()
@@ -126,7 +126,7 @@ def test_input_without_requires_grad_gets_no_gradient() -> None:
     assert w.gradient is not None
 
 
-def test_constant_branch_is_skipped_in_backward() -> None:
+def test_constant_branch_is_skipped_in_backward_pass() -> None:
     x, w = Variable(np.ones((5, D))), Variable(np.eye(D), requires_grad=True)
     tape = Tape()
     constant = tape.apply(RELU, x)

@@ -41,13 +41,13 @@ pytestmark = [
 ]
 
 
-def test_training_float64_ends_with_equal_accuracy() -> None:
+def test_training_in_float64_ends_with_equal_accuracy() -> None:
     """Rounding errors change the prediction of at most one image."""
     overrides = "epochs=1", "backend.dtype=float64"
     assert abs(accuracy_of("numpy", *overrides) - accuracy_of("torch", *overrides)) < 0.015
 
 
-def test_training_float32_ends_with_similar_mean_accuracy() -> None:
+def test_training_in_float32_ends_with_similar_mean_accuracy() -> None:
     """Rounding in float32 makes the weights of the backends diverge within an epoch.
 
     For single seeds, the accuracies differ by up to 0.27 percentage points on an Intel Xeon.

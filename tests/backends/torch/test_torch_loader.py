@@ -70,7 +70,7 @@ def test_evaluation_batches_keep_the_order(
     assert_array_equal(torch.cat(batches), normalized(part.inputs[part.rows]))
 
 
-def test_features_are_scaled_per_column_and_data_unchanged(make_config: MakeConfig) -> None:
+def test_features_are_scaled_per_column_and_data_are_unchanged(make_config: MakeConfig) -> None:
     inputs = np.random.default_rng(0).standard_normal((9, 3)).astype(np.float32)
     inputs.setflags(write=False)
     kept = inputs.copy()

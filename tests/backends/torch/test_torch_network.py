@@ -87,7 +87,7 @@ def test_flatten_of_images_equals_reshape(make_network: MakeNetwork) -> None:
     assert_allclose(network.predict(torch.tensor(x)), expected, **EXACT)
 
 
-def test_running_statistics_average_the_unbiased_variance(
+def test_running_statistics_use_the_unbiased_variance(
     make_network: MakeNetwork, batches: Batches
 ) -> None:
     layers = [{"batch_norm": {"momentum": 0.3, "epsilon": 1e-2}}, {"dense": "classes"}]

@@ -166,7 +166,7 @@ def test_policy_is_repeatable_and_keeps_data_and_generators(
 
 
 @POLICIES
-def test_policy_frequencies_equal_frequencies_of_torchvision(
+def test_frequencies_of_operations_equal_frequencies_of_torchvision(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
     """nnopt and torchvision draw operations and magnitudes from the same distribution.

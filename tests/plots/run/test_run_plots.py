@@ -151,7 +151,7 @@ TIME = np.linspace(0, 1, 1200)
     ],
     ids=["constant", "zero", "cosine", "warm-up", "exponential", "from-zero", "one-step"],
 )
-def test_schedule_contains_learning_rates(
+def test_schedule_plot_contains_learning_rates(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, rates: np.ndarray, scale: str
 ) -> None:
     plot_schedule(rates, 20, tmp_path / "a.png", "spiral_mlp")
@@ -162,7 +162,7 @@ def test_schedule_contains_learning_rates(
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), rates)
 
 
-def test_schedule_of_many_steps_is_thinned_with_both_ends(
+def test_schedule_plot_of_many_steps_is_thinned_and_keeps_both_ends(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
     plot_schedule(np.linspace(1, 0.5, 1_000_000), 1000, tmp_path / "a.png", "t")
@@ -394,7 +394,7 @@ def weights(layers: int, scale: float) -> dict[str, np.ndarray]:
     return arrays
 
 
-def test_weights_contain_initial_and_trained_histograms(
+def test_weights_plot_contains_initial_and_trained_histograms(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     initial, final = weights(3, 1.0), weights(3, 2.0)
@@ -411,7 +411,7 @@ def test_weights_contain_initial_and_trained_histograms(
     assert widths[0] > 1.5 * widths[1]
 
 
-def test_weights_of_more_than_12_tensors_are_thinned_evenly(
+def test_weights_plot_of_more_than_12_tensors_is_thinned_evenly(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng
 ) -> None:
     plot_weight_histograms(weights(23, 1.0), weights(23, 2.0), tmp_path / "a.png")
@@ -442,6 +442,6 @@ def test_weights_that_are_constant_new_or_not_finite_are_drawn(
     assert "2×3×3×3" in titles[3]
 
 
-def test_weights_without_tensors_are_drawn(tmp_path: Path) -> None:
+def test_weights_plot_without_tensors_is_drawn(tmp_path: Path) -> None:
     plot_weight_histograms({}, {"dense.bias": np.zeros(3)}, tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()

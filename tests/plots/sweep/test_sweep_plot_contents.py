@@ -195,7 +195,7 @@ def test_sweep_curves_without_validation_show_training(tmp_path: Path, figures: 
 # means --------------------------------------------------------------------------------------------
 
 
-def test_means_contain_mean_interval_and_seeds(
+def test_means_plot_contains_mean_interval_and_seeds(
     tmp_path: Path, figures: Figures, check_png: CheckPng
 ) -> None:
     values = {"adam": (0.90, 0.92, 0.94), "rmsprop": (0.80, 0.81, 0.85), "sgd": (0.88,)}
@@ -226,7 +226,7 @@ def test_means_contain_mean_interval_and_seeds(
     )
 
 
-def test_means_of_many_settings_show_the_best(tmp_path: Path, figures: Figures) -> None:
+def test_means_plot_of_many_settings_shows_the_best(tmp_path: Path, figures: Figures) -> None:
     runs = [run_of({"batch_size": n}, test_loss=n / 100) for n in range(100, 141)]
     runs.append(run_of({"batch_size": 1}, status="failed"))
     plot_means(compared(runs, "test_loss"), [tmp_path / "a.png"])

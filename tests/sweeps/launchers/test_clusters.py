@@ -122,7 +122,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 @pytest.mark.ray
-def test_ray_cluster_table_equals_sequential_table(
+def test_table_of_ray_cluster_equals_table_of_sequential_launcher(
     start_nnopt: Start, nnopt: Run, cluster: Cluster
 ) -> None:
     overrides = ["hydra/launcher=ray", f"hydra.launcher.address={cluster.address}"]
@@ -131,7 +131,9 @@ def test_ray_cluster_table_equals_sequential_table(
 
 
 @pytest.mark.slurm
-def test_submitit_table_equals_sequential_table(start_nnopt: Start, nnopt: Run) -> None:
+def test_table_of_submitit_equals_table_of_sequential_launcher(
+    start_nnopt: Start, nnopt: Run
+) -> None:
     """At most two jobs run at once, and submitit's files are in the sweep's folder."""
     overrides = [
         "hydra/launcher=submitit",

@@ -114,7 +114,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-def test_pool_results_equal_sequential_results(make_task: MakeTask, tmp_path: Path) -> None:
+def test_results_of_pool_equal_results_of_sequential_launcher(
+    make_task: MakeTask, tmp_path: Path
+) -> None:
     """Three points run on two workers, and the training of one point diverges."""
     lrs = {0: 0.1, 1: 1e20, 2: 0.05}
     tasks = [
@@ -167,7 +169,7 @@ def test_pool_divides_cores_among_workers(
 
 
 @pytest.mark.usefixtures("scripted")
-def test_pool_requests_task_only_when_worker_is_idle(make_task: MakeTask) -> None:
+def test_task_is_requested_only_when_a_pool_worker_is_idle(make_task: MakeTask) -> None:
     tasks: list[Task] = []
 
     def asked() -> Iterator[Task]:

@@ -126,7 +126,9 @@ def test_search_trials_depend_only_on_seed(plan: Plan, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_search_values_equal_optunas_values(plan: Plan, tmp_path: Path, sampler: str) -> None:
+def test_values_of_a_search_equal_values_of_optuna(
+    plan: Plan, tmp_path: Path, sampler: str
+) -> None:
     run = search(with_settings(plan, sampler=sampler), tmp_path / "a")
     assert isinstance(run.settings, OptunaConfig)
     spaces: dict[str, Callable[[optuna.Trial], Any]] = {

@@ -49,7 +49,9 @@ def without_times(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k not in times} for row in table_of(folder)]
 
 
-def test_search_command_prunes_and_resumes(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_search_command_prunes_trials_and_can_be_resumed(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
     assert nnopt("run", *SMALL, "hydra.sweeper.trials=6") == 0
     before = {p: p.read_bytes() for p in workplace.glob("s/*/*.*")}
     capsys.readouterr()
