@@ -225,7 +225,9 @@ CONTENTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "mean is null": lambda contents: contents | {"mean": [None]},
     "two means": lambda contents: contents | {"mean": [0.5, 0.5]},
     "no training part": lambda contents: contents | {"parts": ["test"]},
-    "part leads out": lambda contents: contents | {"parts": ["train", "test", "../../x"]},
+    "part outside of the entry": lambda contents: (
+        contents | {"parts": ["train", "test", "../../x"]}
+    ),
     "source is a number": lambda contents: contents | {"sources": {"a": 1}},
     "giant shape": lambda contents: _with_array(contents, [2**50, 1, 4, 4], "uint8"),
     "negative shape": lambda contents: _with_array(contents, [-1, 1, 4, 4], "uint8"),

@@ -111,7 +111,7 @@ REFUSED_FILES: dict[str, tuple[str | bytes, str]] = {
         "defaults:\n- schedules: cosine\n",
         "line 2: unknown group 'schedules' in the list of defaults; did you mean 'schedule'?",
     ),
-    "group in defaults like no other": (
+    "unknown group in defaults": (
         "defaults:\n- /zzz: cosine\n",
         "line 2: unknown group 'zzz' in the list of defaults; allowed: ablation, architecture, ",
     ),
@@ -198,7 +198,7 @@ REFUSED_WORDS = {
     "3,000 brackets": ("name=" + "[" * 3000 + "]" * 3000, "brackets"),
     "range in a list": ("architecture.hidden=[range(3)]", "cannot be part of a list"),
     "unknown function": ("name=abs(3)", "Unknown function 'abs'"),
-    "another place": ("optimizer@schedule=adam", "leave '@...' out"),
+    "package of an override": ("optimizer@schedule=adam", "leave '@...' out"),
 }
 
 

@@ -200,7 +200,7 @@ REFUSED: dict[str, tuple[str | bytes, list[str], int, str]] = {
     "id with pixels": (f"id,{PIXELS},label\n0,1,2,3,4,5\n", [], 3, "dataset.drop_columns=[id]"),
     "gap in the pixels": ("pixel0,pixel1,pixel2,pixel4,label\n1,2,3,4,0\n", [], 3, "have gaps"),
     "semicolons and a wrong label": ("a;b\n0;1\n", [], 3, "no column 'label'"),
-    "separator in doubt": (
+    "two possible separators": (
         "1;5,2;5,0\n",
         ["dataset.header=false", "dataset.label=2"],
         2,
@@ -365,9 +365,9 @@ FROM_ONE = [f"Pixel_{k + 1:03}" for k in range(12)]
 OTHERS = [f"p{k}" for k in range(12)]
 SHAPE = ["dataset.shape=[1,3,4]"]
 AS_IMAGES: dict[str, tuple[str, list[str]]] = {
-    "order of text": (images(BY_TEXT, NUMBERED), SHAPE),
+    "columns in text order": (images(BY_TEXT, NUMBERED), SHAPE),
     "reversed": (images(list(range(12))[::-1], NUMBERED), SHAPE),
-    "from 1 on": (images(BY_TEXT, FROM_ONE), SHAPE),
+    "numbers from 1 on": (images(BY_TEXT, FROM_ONE), SHAPE),
     "rows and columns": (images(BY_TEXT, ROWS_AND_COLUMNS), []),
     "other numbered names": (images(BY_TEXT, OTHERS), SHAPE),
     "other names": (images(list(range(12)), list("abcdefghijkl")), SHAPE),

@@ -38,7 +38,7 @@ RATES = {
     "with a rate": (["optimizer=adam", "optimizer.lr=0.02"], [0.02]),
     "chosen again": (["optimizer=momentum"], [0.3]),
     "without the experiment's keys": (["optimizer=sgd"], [0.1]),
-    "each of a sweep": (["-m", "optimizer=momentum,adam,rmsprop"], [0.3, 0.001, 0.001]),
+    "chosen in a sweep": (["-m", "optimizer=momentum,adam,rmsprop"], [0.3, 0.001, 0.001]),
     "a sweep with a rate": (["-m", "optimizer=adam,sgd", "optimizer.lr=0.02"], [0.02, 0.02]),
     "a sweep of rates": (["-m", "optimizer=adam", "optimizer.lr=0.1,0.2"], [0.1, 0.2]),
 }

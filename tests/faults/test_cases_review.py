@@ -147,7 +147,10 @@ def test_yaml_boolean_for_text_key_is_explained(
 
 
 UNQUOTED = {
-    "choice that has none": ("regularizer.norm=false", "allowed: none, batch, layer, group; write"),
+    "choice that may be none": (
+        "regularizer.norm=false",
+        "allowed: none, batch, layer, group; write",
+    ),
     "choice": ("regularizer.norm=true", "norm = True: allowed: none, batch, layer, group"),
     "text": ("name=true", "name = True: needs a text; quote the word"),
     "number": ("optimizer.lr=true", "optimizer.lr = True: needs a number or auto"),
@@ -330,9 +333,9 @@ def test_repeated_rows_are_reported_once_in_a_sweep(
 # Finished runs and sweeps -------------------------------------------------------------------------
 
 FILES = {
-    "names": ("a.csv", "b.csv"),
-    "below a point": ("./a.csv", "./b.csv"),
-    "other folder": ("parts/../a.csv", "parts/../b.csv"),
+    "file names": ("a.csv", "b.csv"),
+    "paths that begin with ./": ("./a.csv", "./b.csv"),
+    "paths through another folder": ("parts/../a.csv", "parts/../b.csv"),
 }
 
 

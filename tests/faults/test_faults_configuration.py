@@ -123,13 +123,16 @@ WRONG_WORDS: dict[str, tuple[list[str], list[str]]] = {
         ["schedule.warmup_epochs=100", "epochs=2"],
         ["schedule.warmup_epochs = 100"],
     ),
-    "nothing to stop by": (
+    "patience without validation data": (
         ["early_stopping.patience=3", "dataset.validation.source=none"],
         ["early_stopping.patience", "dataset.validation.source = 'none'"],
     ),
     "no patience": (["early_stopping.patience=0"], ["early_stopping.patience = 0"]),
     "secret": (["name=${oc.env:SECRET}"], ["name: ", "'SECRET' not found"]),
-    "circle": (["seed=${epochs}", "epochs=${seed}"], ["Recursive interpolation"]),
+    "interpolation in a circle": (
+        ["seed=${epochs}", "epochs=${seed}"],
+        ["Recursive interpolation"],
+    ),
     "target": (["+_target_=os.system"], ["unknown key '_target_'"]),
 }
 

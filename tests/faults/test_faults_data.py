@@ -39,8 +39,8 @@ TEN = list(range(10))
 
 REFUSED: dict[str, tuple[list[int], list[int], list[str], list[str]]] = {
     "label 10": ([*TEN, 10], TEN, [], ["label 10 at index 10", "allowed are 0 to 9"]),
-    "labels from 1": (TEN, [*range(1, 11)], [], ["t10k-labels", "label 10 at index 9"]),
-    "label 255 is -1": ([255, *TEN], TEN, [], ["label 255 at index 0"]),
+    "labels 1 to 10": (TEN, [*range(1, 11)], [], ["t10k-labels", "label 10 at index 9"]),
+    "label 255": ([255, *TEN], TEN, [], ["label 255 at index 0"]),
     "no sample": ([], TEN, [], ["has no images"]),
     "no test sample": (TEN, [], [], ["0 samples in the test part"]),
     "one sample": (

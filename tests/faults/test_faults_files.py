@@ -118,14 +118,19 @@ DAMAGED: dict[str, Damage] = {
     "png of 10 bytes": ("cinic10", PNG, cut(10), [PNG, "truncated PNG"]),
     "png cut to half": ("cinic10", PNG, cut(0.5), [PNG, "truncated PNG"]),
     "png without last byte": ("cinic10", PNG, cut(-1), [PNG, "truncated PNG"]),
-    "page as idx": ("mnist", IMAGES, put(b"<!DOCTYPE html>"), [IMAGES, "fetch it again"]),
-    "page as gz": ("mnist", IMAGES, packed(lambda x: b"<html>"), ["Not a gzipped file"]),
+    "HTML page as idx": ("mnist", IMAGES, put(b"<!DOCTYPE html>"), [IMAGES, "fetch it again"]),
+    "HTML page as gz": ("mnist", IMAGES, packed(lambda x: b"<html>"), ["Not a gzipped file"]),
     "wrong CRC of gz": ("mnist", IMAGES, packed(with_wrong_crc), ["CRC check failed"]),
-    "page as png": ("cinic10", PNG, put(b"<html>"), [PNG, "is not a PNG"]),
+    "HTML page as png": ("cinic10", PNG, put(b"<html>"), [PNG, "is not a PNG"]),
     "labels as images": ("mnist", IMAGES, put(idx_bytes(ZEROS[:, 0, 0])), ["00 00 08 01"]),
-    "other count": ("mnist", LABELS, put(idx_bytes(ZEROS[:39, 0, 0])), ["40 images", "39"]),
-    "more than the header": ("mnist", IMAGES, put(idx_bytes(ZEROS) + b"a"), ["657", "656"]),
-    "type of float": ("mnist", IMAGES, put(b"\0\0\x0d\x03" + bytes(12)), ["00 00 0d 03"]),
+    "fewer labels than images": (
+        "mnist",
+        LABELS,
+        put(idx_bytes(ZEROS[:39, 0, 0])),
+        ["40 images", "39"],
+    ),
+    "idx with one more byte": ("mnist", IMAGES, put(idx_bytes(ZEROS) + b"a"), ["657", "656"]),
+    "idx of floats": ("mnist", IMAGES, put(b"\0\0\x0d\x03" + bytes(12)), ["00 00 0d 03"]),
     "idx of 8 PiB": ("mnist", IMAGES, put(GIANT), ["16 bytes", "9,007,199,254,741,008"]),
     "idx of 20 GiB": ("mnist", IMAGES, put(LARGE), ["16 bytes", "21,474,836,496"]),
     "png of 4 GiB": ("cinic10", PNG, put(png(2**15, 2**15)), ["32768x32768", "32x32"]),
@@ -256,15 +261,15 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int
 
 
 ARCHIVES = {
-    "leads out": member("../../outside", size=3),
-    "absolute": member("/outside", size=3),
+    "name outside of the folder": member("../../outside", size=3),
+    "absolute name": member("/outside", size=3),
     "symbolic link": member("link", tarfile.SYMTYPE, "../../outside"),
     "hard link": member("link", tarfile.LNKTYPE, "../../outside"),
     "device": member("device", tarfile.CHRTYPE),
     "FIFO": member("fifo", tarfile.FIFOTYPE),
     "zeros": member("zeros", size=2**21),
     "truncated": member("file", size=10_000)[:-20],
-    "page": b"<html>404</html>",
+    "HTML page": b"<html>404</html>",
 }
 
 

@@ -211,11 +211,11 @@ HARMLESS: dict[str, Build] = {
     "metrics: a pipe": pipe("metrics.csv"),
     "metrics: endless": endless("metrics.csv"),
     "metrics: 64 GiB": sparse("metrics.csv"),
-    "metrics: a text": text("metrics.csv", f"{HEADER}\n{ROW.replace('0.5', 'x')}\n"),
+    "metrics: a text as number": text("metrics.csv", f"{HEADER}\n{ROW.replace('0.5', 'x')}\n"),
     "metrics: an underscore": text("metrics.csv", f"{HEADER}\n{ROW.replace('1.0', '1_0')}\n"),
     "metrics: null bytes": text("metrics.csv", f"{HEADER}\n\0\0\n"),
     "metrics: a huge cell": text("metrics.csv", f"{HEADER}\n{'9' * 300_000}\n"),
-    "metrics: a column less": text("metrics.csv", f"{HEADER[6:]}\n{ROW[2:]}\n"),
+    "metrics: a missing column": text("metrics.csv", f"{HEADER[6:]}\n{ROW[2:]}\n"),
     "metrics: one bit flipped": flipped("metrics.csv"),
     "log: a link": link("run.log"),
     "log: a pipe": pipe("run.log"),
@@ -239,7 +239,7 @@ HARMLESS: dict[str, Build] = {
     "plots: a foreign object": picture(
         "b.svg", f"<svg><foreignObject>{SECRET}</foreignObject></svg>"
     ),
-    "plots: a name": picture('"><script>x.svg', "<svg/>"),
+    "plots: markup in a name": picture('"><script>x.svg', "<svg/>"),
     "plots: no picture": picture("b.png", "\x89PNG"),
 }
 """Files that the commands leave out or show as text, with exit code 0."""
@@ -250,7 +250,7 @@ WEIGHTS: dict[str, Build] = {
     "a record": archive(("a.npy", array("(1,)", "[('a', '<f4')]", b"a" * 4))),
     "a deep header": archive(("a.npy", array("(" * 900 + ")" * 900))),
     "a long header": archive(("a.npy", array("(" + "1," * 20_000 + ")"))),
-    "a header that calls": archive(("a.npy", array("__import__('os').getpid()"))),
+    "a header that calls a function": archive(("a.npy", array("__import__('os').getpid()"))),
     "a shape of 8 PiB": archive(("a.npy", array("(2251799813685248,)"))),
     "a shape of 20 GB": archive(("a.npy", array("(5000000000,)", data=b"a" * 64))),
     "a negative shape": archive(("a.npy", array("(-1,)"))),

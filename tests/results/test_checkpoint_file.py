@@ -162,7 +162,7 @@ CONTENTS: dict[str, tuple[Any, str]] = {
     "a huge number": (b"9" * 10_000, "is not a checkpoint of nnopt"),
     "a newer format": ({"format": 2, "anything": 1}, "has the format 2, but this nnopt reads 1"),
     "an older format": ({"format": 0}, "is not a checkpoint of nnopt"),
-    "a format in words": ({"format": "1"}, "is not a checkpoint of nnopt"),
+    "a format as text": ({"format": "1"}, "is not a checkpoint of nnopt"),
     "no layers": (
         {"format": 1, "training": {}, "summary": {}},
         "is not a checkpoint of nnopt: its keys are not exactly format, training, summary, layers",
