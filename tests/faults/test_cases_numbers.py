@@ -154,7 +154,9 @@ def test_run_of_mlp_with_norm_layer_over_one_unit_is_refused(
     attempt("run", *overrides).is_refused(2, "layer layer_norm1: its input of 1 has one number")
 
 
-def test_run_with_finite_hinge_loss_trains(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_with_hinge_loss_has_finite_test_loss(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     write_data(workplace, 1)
     train(attempt, backend, LINEAR, "loss=hinge", "epochs=3").is_done()
     assert math.isfinite(summary(workplace)["test_loss"])

@@ -236,7 +236,9 @@ def test_run_with_overflow_in_penalty_diverges(
 # Tiny numbers and lack of memory ------------------------------------------------------------------
 
 
-def test_run_with_denormal_features_trains(attempt: Command, workplace: Path, backend: str) -> None:
+def test_run_with_denormal_features_has_finite_test_loss(
+    attempt: Command, workplace: Path, backend: str
+) -> None:
     rows = [[f"{(i % 2 + 1) * 1e-40:g}", f"{i * 1e-42:g}", i % 2] for i in range(20)]
     write_csv(workplace / "tiny.csv", "a,b,label", rows)
     files = "dataset=csv", "dataset.train=tiny.csv", "dataset.normalization=none", "epochs=2"

@@ -681,7 +681,7 @@ def test_run_stopped_by_max_time_and_resumed_gives_equal_bits(
     assert found == expected
 
 
-def test_run_over_max_time_from_the_start_advances_by_one_step(
+def test_run_over_max_time_advances_by_one_step_per_resume_command(
     attempt: Command, workplace: Path, whole: Whole
 ) -> None:
     attempt("run", *RUN, "max_time=1e-6", "hydra.run.dir=run").is_refused(5)

@@ -171,7 +171,9 @@ def test_page_of_a_single_run_is_complete(nnopt: Run, sweep: Path) -> None:
     assert point["log"].endswith("last line\n")
 
 
-def test_page_of_edited_config_file_shows_summary(nnopt: Run, sweep: Path, workplace: Path) -> None:
+def test_page_of_run_with_edited_config_file_shows_configuration_in_summary(
+    nnopt: Run, sweep: Path, workplace: Path
+) -> None:
     folder = shutil.copytree(sweep / "sgd-0", workplace / "run")
     before = "  name: sgd\n"
     (folder / "config.yaml").write_text(f"optimizer:\n{before.replace('sgd', 'adam')}")

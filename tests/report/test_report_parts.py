@@ -59,7 +59,9 @@ def test_curves_of_runs_of_similar_length_keep_the_same_epochs(
     assert many.columns["validation_loss"] == [short(1 / epoch, 5) for epoch in many.epochs]
 
 
-def test_plots_of_one_kind_are_all_embedded_or_linked(tmp_path: Path, write_plot: Write) -> None:
+def test_plots_of_one_kind_are_all_embedded_or_all_linked(
+    tmp_path: Path, write_plot: Write
+) -> None:
     """The large plots of both points exceed the limit and are linked. All others are embedded."""
     for point in ("a #1", "b"):
         write_plot(tmp_path / point / "plots" / "confusion.png", 16)

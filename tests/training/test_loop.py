@@ -155,7 +155,7 @@ def test_epochs_contain_each_sample_once_in_a_new_order(make_config: MakeConfig)
     assert list(epochs[0]) != list(epochs[1])
 
 
-def test_drop_last_drops_the_last_batch(make_config: MakeConfig) -> None:
+def test_drop_last_key_omits_the_incomplete_last_batch(make_config: MakeConfig) -> None:
     network = ScriptedNetwork([0.5])
     _, found = run(make_config(epochs=2, batch_size=BATCH, drop_last=True), network)
     assert [len(x) for x in network.batches] == [4, 4, 4, 4]
@@ -371,7 +371,7 @@ def test_penalty_is_zero_without_regularization(make_config: MakeConfig) -> None
     assert found[0][0].penalty == 0
 
 
-def test_report_step_is_called_after_every_step(make_config: MakeConfig) -> None:
+def test_report_step_callback_is_called_after_every_step(make_config: MakeConfig) -> None:
     loop = make_loop(make_config(epochs=2, batch_size=BATCH), ScriptedNetwork([0.5]))
     reported: list[int] = []
     loop.report_step = reported.append

@@ -32,7 +32,7 @@ def scaling(width: int) -> Normalization:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_train_batches_are_normalized_rows_in_order(make_config: MakeConfig, dtype: Any) -> None:
+def test_training_batches_are_normalized_rows_in_order(make_config: MakeConfig, dtype: Any) -> None:
     part, norm = image_part(), scaling(2)
     loader = NumpyLoader(part, norm, make_config(**{"backend.dtype": dtype}))
     order = np.array([6, 0, 3, 2, 5, 1, 4])

@@ -209,7 +209,7 @@ def test_matrix_products_of_a_small_batch_use_one_thread(
     assert seen == expected
 
 
-def test_read_steps_returns_all_steps_once(make_network: MakeNetwork, batches: Batches) -> None:
+def test_every_step_is_read_exactly_once(make_network: MakeNetwork, batches: Batches) -> None:
     network = make_network("numpy", MLP)
     losses, correct = [], 0
     for step, (x, y) in enumerate(batches):
@@ -305,7 +305,7 @@ def test_arrays_are_copies_and_can_be_restored(make_network: MakeNetwork, batche
     assert_array_equal(network.predict(batches[0][0]), logits)
 
 
-def test_train_step_keeps_inputs_and_labels(make_network: MakeNetwork, batches: Batches) -> None:
+def test_training_step_keeps_inputs_and_labels(make_network: MakeNetwork, batches: Batches) -> None:
     network = make_network("numpy", [*NETWORKS["everything"], {"dense": "classes"}])
     x, y = batches[0]
     kept = x.copy(), y.copy()

@@ -143,7 +143,7 @@ def test_loading_a_backend_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_import_of_torch_restores_garbage_collection() -> None:
+def test_failed_import_of_torch_restores_garbage_collection() -> None:
     for was_enabled in (True, False):
         (gc.enable if was_enabled else gc.disable)()
         try:

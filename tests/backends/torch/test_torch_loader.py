@@ -45,7 +45,7 @@ def normalized(raw: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=30, deadline=None)
 @given(batch=st.integers(1, 30), chunk_bytes=st.integers(1, 40_000), seed=st.integers(0, 99))
-def test_train_batches_follow_the_order(
+def test_training_batches_follow_the_order(
     make_config: MakeConfig, batch: int, chunk_bytes: int, seed: int
 ) -> None:
     part = images()

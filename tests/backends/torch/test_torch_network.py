@@ -247,7 +247,7 @@ def test_clipping_scales_the_whole_gradient(make_network: MakeNetwork, batches: 
         assert network.read_steps().gradient_norm == pytest.approx(norm, rel=1e-12)
 
 
-def test_read_steps_returns_all_steps_once(
+def test_every_step_is_read_exactly_once(
     make_network: MakeNetwork, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reference is plain PyTorch. The network sums up its metrics after every three steps."""

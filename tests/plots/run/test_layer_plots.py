@@ -72,7 +72,9 @@ def test_filters_are_scaled_about_grey_and_keep_their_colours(
     assert_allclose(nothing, 0.5)
 
 
-def test_filters_of_many_channels_show_the_mean(tmp_path: Path, figures: list[Figure]) -> None:
+def test_filters_of_many_channels_show_the_mean_over_channels(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
     weight = np.array([1.0, 3.0])[None, :, None, None] * [[1.0, -2.0], [0.0, np.nan]]
     plot_filters(weight, "conv2d1", tmp_path / "a.png")
     assert_allclose(drawn(figures[0].axes[0])[0], [[0.75, 0], [0.5, 0.5]])
