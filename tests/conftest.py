@@ -140,7 +140,7 @@ def _replaced(record: Any, key: str, value: Any) -> Any:
 
 
 FOLDER = re.compile(r"(hydra\.(?:run|sweep)\.dir)=([A-Za-z/][\w./-]*)")
-"""An override of the folder of a run or sweep, with a value that Hydra reads as text."""
+"""A pattern of overrides that set the folder of a run or sweep to a path without quotes."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -96,7 +96,7 @@ def number(value: float) -> str:
 
 
 def keys_of(record: type, container: Any, prefix: str) -> Iterator[tuple[str, str, Any]]:
-    """Yield (dotted key, type as text, value in the YAML file) for every key of a dataclass."""
+    """Yield (dotted key, allowed values, value in the YAML file) for every key of a dataclass."""
     hints = typing.get_type_hints(record, include_extras=True)
     for field in fields(record):
         key, value = f"{prefix}{field.name}", container[field.name]

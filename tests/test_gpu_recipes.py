@@ -53,7 +53,7 @@ def test_result_row_equals_hand_computation(script: ModuleType, tmp_path: Path) 
     assert script.measure("cifar10_fast", tmp_path, None)[0].endswith(" ?")
 
 
-def test_flops_with_validation_include_forward_pass(script: ModuleType, tmp_path: Path) -> None:
+def test_flops_include_forward_passes_of_validation(script: ModuleType, tmp_path: Path) -> None:
     """Validation on 750 samples in 4 epochs adds 6,000 TFLOP: 12,000 TFLOP in 40 s in total."""
     write_point(tmp_path / "a", 0.95, [30, 10, 11, 9], validated=750)
     assert script.measure("cifar10_fast", tmp_path, 600.0)[0].endswith(" 50.0")
@@ -68,7 +68,7 @@ def test_mean_accuracy_below_bound_is_reported(script: ModuleType, tmp_path: Pat
     assert script.measure("cifar10_resnet18", tmp_path, 250.0)[1]
 
 
-def test_peak_depends_on_exact_name_of_device(script: ModuleType) -> None:
+def test_peak_flops_depend_on_exact_name_of_device(script: ModuleType) -> None:
     names = ("NVIDIA H100 PCIe", "NVIDIA H100 80GB HBM3", "NVIDIA L40S", "NVIDIA L4", "Voodoo 2")
     assert [script.peak_of(name) for name in names] == [756.0, 989.4, 362.0, 121.0, None]
     others = ("NVIDIA H200", "NVIDIA H200 NVL", "NVIDIA L40", "NVIDIA GB200", "NVIDIA B200")

@@ -81,7 +81,7 @@ def test_requirements_of_pinned_packages_are_pinned(name: str, pins: dict[str, s
             assert canonicalize_name(requirement.name) in pins
 
 
-def test_printed_version_equals_package_metadata(capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_version_equals_version_of_package(capsys: pytest.CaptureFixture[str]) -> None:
     from nnopt.cli.main import run_verb
 
     assert run_verb(["version"]) == 0

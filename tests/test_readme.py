@@ -120,7 +120,7 @@ def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def form(line: str) -> str:
-    """Return a line without numbers, dates, verdicts and aligning spaces."""
+    """Return a line with 0 in place of each number, and without verdicts and aligning spaces."""
     line = re.sub(r" best$| \*|(better|worse|not distinguishable)$", "", line)
     line = re.sub(r"[<+-]?\d[\d,.]*(e[+-]\d+)?", "0", line)
     return re.sub(r"[\s-]+", " ", line).strip()

@@ -220,11 +220,11 @@ def test_winograd_gradients_equal_correlation_gradients(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_winograd_windows_of_gradient_give_both_gradients(seed: int) -> None:
+def test_winograd_windows_of_output_gradient_give_input_and_kernel_gradient(seed: int) -> None:
     x, w, g = draw((10, 10), seed), draw((3, 3), seed + 10), draw((8, 8), seed + 20)
     turned = w[::-1, ::-1]
     padded, whole = np.full((14, 14), Fraction(0)), np.full((12, 12), Fraction(0))
-    padded[2:10, 2:10], whole[:10, :10] = g, x  # padding with zeros, x to whole tiles
+    padded[2:10, 2:10], whole[:10, :10] = g, x  # both are padded with zeros, x to whole tiles
     d_x, d_u = np.full((12, 12), Fraction(0)), np.full((6, 6), Fraction(0))
     for tile in tiles(3):
         v = BT @ padded[window(tile)] @ B
@@ -232,7 +232,8 @@ def test_winograd_windows_of_gradient_give_both_gradients(seed: int) -> None:
         d_u += v * (A @ whole[tile] @ AT)
     assert (d_x[:10, :10] == correlate(padded[:12, :12], turned)).all()
     assert ((G.T @ d_u @ G)[::-1, ::-1] == correlate(x, g)).all()
-    # The sum of g · correlate(x, w) is linear in x and in w, so each gradient gives the sum.
+    # The sum of g · correlate(x, w) is linear in x and in w. It thus equals the sum of x · d_x and
+    # the sum of w · d_w, in which d_x and d_w are its gradients.
     assert np.sum(g * correlate(x, w)) == np.sum(d_x[:10, :10] * x) == np.sum(correlate(x, g) * w)
 
 

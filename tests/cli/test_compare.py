@@ -174,7 +174,7 @@ def test_wrong_usage_of_compare_command_is_refused(
     assert len(captured.err.splitlines()) == 1
 
 
-def test_comparison_of_different_datasets_is_refused_without_option(
+def test_comparison_of_different_datasets_is_refused_by_default(
     nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
 ) -> None:
     leave_run(sweep / "other", 0, {"dataset.name": "moons"})

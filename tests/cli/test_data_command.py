@@ -1,4 +1,4 @@
-"""``nnopt data``: the commands list and verify, and wrong usage."""
+"""``nnopt data``: its subcommands ``list`` and ``verify``, and wrong usage."""
 
 from __future__ import annotations
 

@@ -17,7 +17,10 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def pair(workplace: Path, leave_run: LeaveRun) -> None:
-    """Write run a with SGD, and run b with Adam, another seed, more layers and a newer NumPy."""
+    """Write a run ``a`` with SGD, and a run ``b`` with Adam, more layers and a newer NumPy.
+
+    The runs also have different seeds.
+    """
     numpy, torch = {"numpy": "2.0"}, {"numpy": "2.1", "torch": "2.6"}
     leave_run(workplace / "a", 0, {"optimizer": "sgd"}, test_loss=0.5, versions=numpy)
     adam = {"optimizer": "adam"}

@@ -277,7 +277,7 @@ def images(folder: Path, side: int, channels: int = 3) -> list[str]:
 
 
 class Passes:
-    """A counter of the forward passes of NumPy's networks."""
+    """A counter of the forward passes of all networks of the NumPy backend."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -347,7 +347,7 @@ def test_gradcheck_of_wrong_gradient_takes_fewer_than_three_passes_per_compariso
     assert passes.count < 3 * sum(check.tried + gradcheck.DIRECTIONS_PER_ARRAY for check in checks)
 
 
-def test_wrong_entry_that_is_not_checked_is_detected_by_directions(
+def test_wrong_entry_that_is_not_sampled_is_detected_along_random_directions(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 1, one_entry_off))

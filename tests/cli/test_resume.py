@@ -329,7 +329,9 @@ def test_sweep_points_are_shared_by_two_processes(
     assert all(any(line.startswith("[") for line in out.splitlines()) for out, _ in outputs)
 
 
-def test_sweep_point_without_a_folder_fails(nnopt: Run, workplace: Path, capsys: Captured) -> None:
+def test_sweep_point_whose_folder_cannot_be_created_fails(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
     assert nnopt("run", "-m", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep") == 0
     folder = workplace / "sweep"
     (_, row) = table_of(folder)

@@ -56,7 +56,10 @@ def test_points_of_a_large_sweep_have_no_plots(
     small = ["epochs=2", "dataset.samples_per_class=20"]
 
     def plots_of(number: int, *overrides: str) -> tuple[int, bool, bool]:
-        """Run a sweep; count the points with plots, and check for plots of the sweep and a note."""
+        """Run a sweep and return its number of points with plots, and two flags.
+
+        The flags tell whether the sweep itself has plots, and whether nnopt printed a note.
+        """
         folder = f"hydra.sweep.dir={number}"
         assert nnopt("run", "-m", *small, *overrides, folder) == 0
         drawn = len(list(workplace.glob(f"{number}/*/plots/curves.png")))

@@ -62,7 +62,7 @@ class Target:
     command, in the workplace. reference: an independent reader of the damaged file, which returns
     the correct result or raises ValueError. Without a reference, the result of the undamaged file
     is correct. damages: the kinds of damage in addition to ``BYTE_DAMAGES``. With ``is_exact``,
-    another result is wrong even if a message names the file.
+    any other result than the correct one is wrong, even if a message names the file.
     """
 
     name: str
@@ -426,7 +426,9 @@ class Fuzzer:
             with self._copy() as workplace:
                 report = run_command(workplace, target.words, target.result)
             if report.code != 0:
-                raise RuntimeError(f"{target.title} fails undamaged: {report.out}{report.err}")
+                raise RuntimeError(
+                    f"{target.title} fails with undamaged files: {report.out}{report.err}"
+                )
             self._undamaged[target.title] = report
         return self._undamaged[target.title]
 

@@ -71,9 +71,9 @@ def build_workplace(folder: Path) -> None:
 
 
 def _write_unfinished(folder: Path) -> None:
-    """Write runs that were interrupted at their eighth step of twelve, with two checkpoints each.
+    """Write three runs that were interrupted at step 8 of 12, with two checkpoints each.
 
-    The run ``single`` is a copy of the run ``unfinished`` that has only the newer checkpoint.
+    In addition, write ``single``: a copy of the run ``unfinished`` with only the newer checkpoint.
     """
     add_step, cost = TrainingState.add_step, checkpoints.MAX_COST
 

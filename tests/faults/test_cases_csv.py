@@ -403,7 +403,7 @@ def test_csv_pixels_with_channels_last_give_equal_images(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rule", ["standard", "unit"])
-def test_network_learns_to_distinguish_times_within_a_minute(
+def test_network_learns_to_distinguish_times_less_than_a_minute_apart(
     attempt: Command, workplace: Path, backend: str, dtype: str, rule: str
 ) -> None:
     seconds = np.random.default_rng(0).permutation(np.arange(300) % 60)

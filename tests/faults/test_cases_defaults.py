@@ -78,7 +78,7 @@ NOTED = {
 
 
 @pytest.mark.parametrize("overrides", NOTED.values(), ids=NOTED)
-def test_experiment_rate_for_another_optimizer_is_noted(
+def test_note_contains_unused_learning_rate_of_experiment(
     attempt: Command, tuned: str, overrides: list[str]
 ) -> None:
     attempt(*overrides, tuned).is_done(BOTH_RATES)

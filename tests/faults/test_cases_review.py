@@ -80,7 +80,7 @@ UNMERGED = {
     "unknown mode": ("hydra: {mode: many}\n", "hydra.mode: Invalid value 'many'"),
     "list as a folder": ("hydra: {sweep: {dir: [1]}}\n", "hydra.sweep.dir: Cannot convert"),
 }
-"""Files that cannot be merged into the configuration. The last line of each contains the key."""
+"""Files that cannot be merged into the configuration. Their last line contains the wrong value."""
 
 SWEPT = {
     "unknown key": ("optimizr.lr: 3", "unknown key 'optimizr.lr'"),

@@ -225,14 +225,21 @@ def test_run_suspended_and_continued_gives_equal_bits(
 WRITTEN = (
     *("summary.json", "config.yaml", *["metrics.csv"] * 5, "model_last.npz", "model_best.npz"),
 )
-"""The file of each write of a run. metrics.csv is written with its header and four rows."""
+"""The names of the files that a run writes, in this order, with one entry per write.
+
+The five writes of metrics.csv are its header and four rows.
+"""
 
 
 @pytest.mark.parametrize("count", range(1, 1 + len(WRITTEN)))
 def test_run_on_full_disk_leaves_no_partial_file(
     attempt: Command, workplace: Path, backend: str, trap: Trap, count: int
 ) -> None:
-    """One of nine writes fails. Its file is absent, or has only the rows of earlier writes."""
+    """One of nine writes fails, and its file is then absent.
+
+    Exceptions are metrics.csv, which keeps the rows of earlier writes, and summary.json, which
+    nnopt writes again with the status ``failed``.
+    """
 
     def full() -> None:
         raise OSError(28, "No space left on device")
@@ -455,7 +462,7 @@ def test_sweep_of_many_points_leaves_no_file_open(attempt: Command, workplace: P
 def test_resume_command_removes_temporary_files_of_dead_processes(
     attempt: Command, workplace: Path
 ) -> None:
-    """Resuming removes the temporary files of a killed process, and keeps similar names."""
+    """Temporary files of living processes, and files with similar names, are kept."""
     attempt("run", "-m", *TINY, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     sweep = workplace / "sweep"
     dead, alive = "999999999", str(os.getppid())

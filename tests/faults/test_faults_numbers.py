@@ -247,7 +247,7 @@ def test_run_with_denormal_features_has_finite_test_loss(
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, backend: str, first: int) -> None:
-    """Let dense layers request 2**60 bytes from call number ``first`` on."""
+    """Let dense layers allocate 2**57 numbers from call number ``first`` on."""
     calls = itertools.count(1)
     own: Callable[..., Any] = DENSE.forward
 
@@ -268,7 +268,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, backend: str, first: int) -> None:
 
 
 @pytest.mark.parametrize("first", [1, 2, 20])
-def test_run_out_of_memory_in_a_step_names_layer_and_batch_size(
+def test_out_of_memory_error_of_a_step_names_layer_and_batch_size(
     attempt: Command, workplace: Path, backend: str, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch, backend, first)
@@ -290,7 +290,7 @@ SHORTAGES = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", SHORTAGES)
-def test_run_out_of_memory_outside_a_step_is_reported(
+def test_out_of_memory_error_outside_of_a_step_is_reported(
     attempt: Command, place: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any, **options: Any) -> None:

@@ -62,7 +62,7 @@ def weights_of(run: Path) -> dict[str, bytes]:
 
 
 def results(run: Path) -> dict[str, Any]:
-    """Return the summary, weights and tables of a run, without what resuming may change."""
+    """Return the summary, weights and tables of a run, except values that resuming may change."""
     summary = json.loads((run / "summary.json").read_text())
     summary["config"] = {k: v for k, v in summary["config"].items() if k != "checkpoint"}
     found: dict[str, Any] = {key: value for key, value in summary.items() if key not in OTHER}
@@ -495,7 +495,10 @@ CSV = ["dataset=csv", "dataset.train=t.csv", "plots=false", "batch_size=8", "epo
 
 @pytest.fixture
 def table(workplace: Path) -> Path:
-    """Write a CSV file with 40 rows and return its path. An epoch of ``CSV`` has four batches."""
+    """Write a CSV file with 40 rows and return its path.
+
+    In a run with the overrides ``CSV``, an epoch has four batches.
+    """
     rows = ["x,y,label", *(f"{k % 7}.5,{k % 5}.5,{k % 2}" for k in range(40))]
     (workplace / "t.csv").write_text("\n".join(rows))
     return workplace / "t.csv"
@@ -698,7 +701,7 @@ def test_run_over_max_time_advances_by_one_step_per_resume_command(
 def test_run_over_max_time_stops_while_another_context_postpones_interruptions(
     attempt: Command, trap: Trap
 ) -> None:
-    """The other context opens during the run and closes after it, as in a second thread."""
+    """The other context is entered during the run and left after it, as in a second thread."""
     with ExitStack() as other:
         trap(STEP, 1, lambda: other.enter_context(postpone_interruptions()))
         attempt("run", *RUN, "max_time=1e-6").is_refused(5, "took longer than max_time")

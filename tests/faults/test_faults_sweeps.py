@@ -309,7 +309,7 @@ CHANGES: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize(("key", "value"), CHANGES.values(), ids=CHANGES)
-def test_search_journal_with_wrong_types_is_refused(
+def test_search_journal_with_wrong_values_is_refused(
     attempt: Command, workplace: Path, search: Path, key: str, value: Any
 ) -> None:
     sweep = _copy(search, workplace)

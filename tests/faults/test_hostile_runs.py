@@ -1,9 +1,9 @@
 """Folders of runs from a hostile sender, and the commands that read the folders.
 
 Each test case is a ``Build``, a function that changes one file of a finished run. Helpers such as
-``link`` return a ``Build``. The commands compare, report and diff either leave the file out, or
-refuse it and name it. They never hang, show a private file, or use more memory than a file of
-normal size needs.
+``link`` return a ``Build``. ``nnopt compare``, ``report`` and ``diff`` either leave the file out or
+refuse it and name it. They never hang, show a private file, or use more memory than for a file of
+normal size.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def linked_plots(run: Path) -> None:
 
 
 def unfinished(build: Build) -> Build:
-    """Remove the summary, so that readers need the other files."""
+    """Remove the summary, so that readers need the other files, and apply ``build``."""
 
     def both(run: Path) -> None:
         (run / "summary.json").unlink()
@@ -192,7 +192,7 @@ SUMMARIES: dict[str, Build] = {
     "endless": endless("summary.json"),
     "64 GiB": sparse("summary.json"),
 }
-"""Summaries that the commands refuse and name, with exit code 3, or with 2 or 3 from diff."""
+"""Summaries that the commands refuse and name. The exit code is 3, or with diff 2 or 3."""
 
 HARMLESS: dict[str, Build] = {
     "started before the year 1": summary(started="0001-01-01T00:00:00+14:00"),
@@ -298,7 +298,7 @@ def runs(sent: Path, workplace: Path) -> Path:
 
 
 def everything_told(attempt: Command, expected: set[int]) -> list[Attempt]:
-    """Run compare and report, check that they show no dangerous text, and return the attempts."""
+    """Return the results of ``compare`` and ``report``, which must show no dangerous text."""
     results = [attempt("compare", "runs", "--metric", "test_accuracy", "--format", "csv")]
     results.append(attempt("compare", "runs", "--metric", "test_accuracy,total_seconds"))
     results.append(attempt("report", "runs", "--out", "page.html"))
