@@ -10,8 +10,8 @@ turns.
 
 Memory is the growth of a new process's peak memory from before the network is built to step 20.
 The row "growth to step 200" shows how much the peak memory of the NumPy side grows after step 20.
-Exits with 1 if a ratio of times exceeds 1.5, a ratio of memory exceeds 2, or the growth exceeds
-2 MB. Two of the networks have no targets.
+Exits with 1 if a ratio of times exceeds 1.5, a ratio of memory exceeds 2, or this second growth
+exceeds 2 MB. Two of the networks have no targets.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ STEPS: dict[str, Callable[[Case], Step]] = {
 
 
 def memory_of(side: str, number: int) -> tuple[float, float]:
-    """Return the growth in MB of a new process's peak memory until step 20, and after step 20.
+    """Return how many MB a new process's peak memory grows up to step 20, and how many after it.
 
     ``side`` is a key of ``STEPS``, and ``number`` is an index of ``CASES``.
     """
@@ -141,7 +141,7 @@ def memory_of(side: str, number: int) -> tuple[float, float]:
 
 
 def measure_memory(side: str, number: int) -> None:
-    """Build and train a network in this child process, and print the growth of its peak memory."""
+    """Build and train a network in this process, and print the two results of ``memory_of``."""
     torch.set_num_threads(THREADS)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak, which imports have raised
     before = peak()

@@ -80,9 +80,10 @@ def child(root: Path, action: str) -> tuple[dict[str, float], float]:
 
 
 def load(root: Path, read: bool) -> dict[str, float]:
-    """Load CINIC-10 as ``dataset=cinic10`` does; return seconds, bytes and the sum of read pixels.
+    """Load CINIC-10 as ``dataset=cinic10`` does; then read all images if ``read`` is true.
 
-    The function reads all images if ``read`` is true, else none.
+    Returns:
+        Seconds to load, bytes of all images, peak memory of this process, and sum of read pixels.
     """
     from nnopt.data import load
     from nnopt.schema import DataConfig, ImageConfig, Validation

@@ -192,7 +192,7 @@ def print_row(table: Table, counts: Counter[str], *cells: str) -> None:
 
 
 def check(case: Case, rng: random.Random) -> Case:
-    """Run a case once without interruption, then kill and resume its runs ``case.kills`` times."""
+    """Run a case once without interruption, then repeatedly with ``case.kills`` kills in all."""
     case.folder.mkdir()
     whole, started = case.folder / "whole", time.monotonic()
     process = case.start(whole)

@@ -45,7 +45,7 @@ with open(sys.argv[1], "w") as file:
     json.dump(found, file)
 sys.exit(code)
 """
-"""Runs a sweep and records open files and memory whenever the sweep writes its table."""
+"""A program that runs a sweep, and records open files and memory at each write of results.csv."""
 
 
 def main() -> int:

@@ -97,7 +97,7 @@ def test_verdict_depends_on_the_direction_of_the_metric(metric: str, expected: s
 
 
 def test_better_setting_is_not_distinguishable_among_more_comparisons() -> None:
-    """Compare two settings alone, and together with settings that do not differ."""
+    """The Holm correction for eight comparisons hides a difference that is significant alone."""
     strong = runs_of([0.9, 0.97, 0.98], lr=1) + runs_of(BASE, lr=0)
     alone = compared(strong, "lr=0")
     others = [run for k in range(2, 9) for run in runs_of([0.81, 0.83, 0.92], lr=k)]
@@ -174,7 +174,7 @@ def test_settings_without_a_baseline_are_noted() -> None:
         ),
     ],
 )
-def test_baseline_unknown_or_ambiguous_is_refused(baseline: list[str], message: str) -> None:
+def test_unknown_or_ambiguous_baseline_is_refused(baseline: list[str], message: str) -> None:
     runs = [*runs_of(BASE, lr=1, l2=0, epochs=1), *runs_of(BASE, lr=2, l2=0, epochs=1)]
     runs += runs_of(BASE, lr=3, l2=5, epochs=1)
     with pytest.raises(ConfigError, match=message):

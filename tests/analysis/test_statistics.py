@@ -186,7 +186,7 @@ def test_equal_settings_rarely_differ_with_correction(rows: int, seeds: int, sam
 
 
 def test_equal_settings_often_differ_without_correction() -> None:
-    """Without the correction, more than 5 % of the comparisons are significant."""
+    """Without the correction, more than 5 % of the comparisons contain a significant difference."""
     draw = np.random.default_rng(605)
     errors = 0
     for _ in range(COMPARISONS):

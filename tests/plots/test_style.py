@@ -110,8 +110,8 @@ def test_log_scale_ticks_have_expected_texts(low: float, high: float, expected: 
     assert [text.get_text() for value, text in ticks if low <= value <= high] == expected
 
 
-def test_palette_differs_in_grey_or_by_marker() -> None:
-    """Any two of the first 88 classes differ in colour or marker."""
+def test_styles_of_classes_differ_in_colour_or_marker() -> None:
+    """The first 88 classes have different styles. The first two colours also differ in grey."""
     styles = {
         (style.PALETTE[k % len(style.PALETTE)], style.MARKERS[k % len(style.MARKERS)])
         for k in range(88)

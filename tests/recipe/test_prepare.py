@@ -55,7 +55,7 @@ MakeConfig = Callable[..., Config]
         ),
     ],
 )
-def test_error_about_sizes_has_both_numbers(
+def test_error_about_sizes_names_the_conflicting_settings(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:

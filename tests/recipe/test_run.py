@@ -137,7 +137,7 @@ def test_config_file_contains_configuration_of_the_run(workplace: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
-def test_configured_weights_are_tested(workplace: Path, which: str) -> None:
+def test_test_loss_is_that_of_the_configured_weights(workplace: Path, which: str) -> None:
     overrides = ["epochs=6", "optimizer.lr=1", f"test_weights={which}", "seed=2"]
     summary = finish(workplace / "a", *overrides)
     from nnopt.backends.numpy import build_loader, build_network
@@ -227,7 +227,7 @@ def test_run_without_validation_has_empty_cells(workplace: Path) -> None:
     assert summary["status"] == "done"
 
 
-def test_run_of_one_step_with_zero_lr_keeps_weights(workplace: Path) -> None:
+def test_run_of_one_step_has_equal_last_and_best_weights(workplace: Path) -> None:
     summary = finish(workplace / "a", "optimizer.lr=0", "max_steps=1", "batch_size=1000")
     assert (summary["epochs"], summary["steps"]) == (1, 1)
     last, best = (weights(workplace / "a" / f"model_{name}.npz") for name in ("last", "best"))

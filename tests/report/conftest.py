@@ -53,13 +53,13 @@ def _write_plot(path: Path, size: int = 64) -> None:
 
 @pytest.fixture(scope="session")
 def write_metrics() -> Callable[..., None]:
-    """Return a function, called as ``write_metrics(folder, 1.5, epochs=20)``; 1.5 is the level."""
+    """Return ``_write_metrics``, which is called as ``write_metrics(folder, 1.5, epochs=20)``."""
     return _write_metrics
 
 
 @pytest.fixture(scope="session")
 def write_plot() -> Callable[..., None]:
-    """Return a function; ``write_plot(path, 64)`` writes an image of 64 x 64 pixels."""
+    """Return ``_write_plot``, which is called as ``write_plot(path, 64)``."""
     return _write_plot
 
 

@@ -68,7 +68,7 @@ def texts(browser: WebDriver, selector: str) -> list[str]:
 
 
 def click(browser: WebDriver, selector: str, text: str = "") -> None:
-    """Click the visible, uncovered element whose text begins with ``text``."""
+    """Click the first matching element whose text begins with ``text``; it must not be covered."""
     script = """
         const node = [...document.querySelectorAll(arguments[0])]
           .find((node) => node.textContent.startsWith(arguments[1]));

@@ -37,7 +37,7 @@ def test_shortened_number_is_rounded_to_significant_digits(
 def test_curves_of_runs_of_similar_length_keep_the_same_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_metrics: Write
 ) -> None:
-    monkeypatch.setattr("nnopt.report.curves.MAX_PAGE_VALUES", 0)  # MIN_EPOCHS epochs remain
+    monkeypatch.setattr("nnopt.report.curves.MAX_PAGE_VALUES", 0)  # at most MIN_EPOCHS remain
     lengths = {"short": MIN_EPOCHS, "long": 10 * MIN_EPOCHS, "longer": 10 * MIN_EPOCHS + 3}
     for name, epochs in lengths.items():
         (tmp_path / name).mkdir()

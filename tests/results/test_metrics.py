@@ -125,6 +125,6 @@ def test_penalty_equals_hand_calculation() -> None:
     assert penalty([], l1=1.0, l2=1.0) == 0.0
 
 
-def test_penalty_of_diverged_weights_is_infinite() -> None:
+def test_penalty_is_infinite_only_above_the_range_of_float64() -> None:
     assert penalty([np.array([1e200])], l1=0.0, l2=1.0) == math.inf
     assert penalty([np.array([3e38, 3e38], np.float32)], l1=1.0, l2=0.0) == pytest.approx(6e38)

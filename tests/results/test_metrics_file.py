@@ -96,7 +96,7 @@ def test_metrics_file_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "m.csv").read_text() == "mine"
 
 
-def test_metrics_file_in_unwritable_folder_is_refused(tmp_path: Path) -> None:
+def test_metrics_file_in_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"missing/m\.csv"):
         MetricsFile(tmp_path / "missing" / "m.csv")
 

@@ -49,7 +49,7 @@ def test_flipped_bit_of_a_summary_never_changes_a_value(tmp_path: Path) -> None:
         except DataError:
             refused += 1
             continue
-        # A flip in white space, or in the name of the checksum's own key, changes no value.
+        # A flip in white space, or in the name of the key ``sha256``, changes no other value.
         assert {key: found[key] for key in VALUES} == VALUES
     assert refused > 300
 

@@ -53,7 +53,7 @@ def test_weights_file_with_pickled_object_is_refused(tmp_path: Path) -> None:
         read_weights(tmp_path / "a.npz")
 
 
-def test_weights_file_with_single_array_is_refused(tmp_path: Path) -> None:
+def test_weights_file_in_npy_format_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "a.npz").open("wb") as file:
         np.save(file, np.ones(3))
     with pytest.raises(DataError, match="damaged"):

@@ -94,7 +94,7 @@ def test_dead_filters_are_marked(tmp_path: Path, figures: list[Figure], channels
     weight[2] *= 0.009
     weight[5] *= 0.011
     weight[9] = 0
-    weight[11, channels // 2 :] *= -1  # the mean over the channels is 0
+    weight[11, channels // 2 :] *= -1  # with two channels, their mean is 0
     plot_filters(weight, "conv2d1", tmp_path / "a.png")
     axes = figures[0].axes[0]
     marked = crossed_out(axes)
@@ -310,7 +310,7 @@ def test_layer_statistics_of_few_layers_are_lines(
     assert figures[0].texts[0].get_text() == "spiral_mlp: layers over training"
 
 
-def test_layer_statistics_over_a_decade_have_a_log_scale(
+def test_layer_statistics_spanning_a_decade_have_a_log_scale(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
     outputs, gradients, *_ = plot(statistics(1, 2, spread=8.0), tmp_path, figures)

@@ -80,7 +80,7 @@ def test_curves_contain_losses_and_accuracies(
 
 
 @pytest.mark.parametrize(("final", "scale"), [(0.013, "linear"), (0.009, "log")])
-def test_curves_of_losses_over_two_decades_have_a_log_scale(
+def test_curves_of_losses_spanning_two_decades_have_a_log_scale(
     tmp_path: Path, figures: list[Figure], final: float, scale: str
 ) -> None:
     plot_curves(history(30, final), tmp_path / "a.png", "t")
@@ -442,6 +442,6 @@ def test_weights_that_are_constant_new_or_not_finite_are_drawn(
     assert "2×3×3×3" in titles[3]
 
 
-def test_weights_plot_without_tensors_is_drawn(tmp_path: Path) -> None:
+def test_weights_plot_of_a_network_with_only_biases_is_drawn(tmp_path: Path) -> None:
     plot_weight_histograms({}, {"dense.bias": np.zeros(3)}, tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()
