@@ -197,7 +197,7 @@ def test_conv_network_of_flat_samples_is_refused(make_config: MakeConfig, name: 
 
 
 @pytest.mark.parametrize(("width", "groups"), [(16, 8), (12, 4), (6, 2), (5, 1)])
-def test_group_norm_groups_divide_the_channels(
+def test_number_of_groups_in_group_norm_divides_number_of_channels(
     make_config: MakeConfig, width: int, groups: int
 ) -> None:
     network = built(make_config, schema.ResnetConfig("resnet", 20, width), norm="group")

@@ -131,7 +131,7 @@ SIDES = st.integers(1, 12)
 
 
 @given(SIDES, SIDES, st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.booleans())
-def test_inferred_shapes_of_windows_equal_pytorch(
+def test_inferred_shapes_of_convolution_and_pooling_equal_pytorch(
     height: int, width: int, window: int, stride: int, pad: int, pool: bool
 ) -> None:
     """Inference gives PyTorch's shapes, and refuses the options that PyTorch refuses."""

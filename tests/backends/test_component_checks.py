@@ -185,7 +185,9 @@ def update(make_config: Callable[..., Config]) -> Update:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizer_keeps_gradient_and_dtype(update: Update, name: str, dtype: str) -> None:
+def test_optimizer_changes_neither_gradient_nor_dtype(
+    update: Update, name: str, dtype: str
+) -> None:
     g = np.random.default_rng(0).standard_normal(7).astype(dtype)
     before = g.copy()
     w = update(name, np.ones(7, dtype), g)

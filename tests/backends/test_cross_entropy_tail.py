@@ -103,7 +103,7 @@ def test_cross_entropy_with_nan_or_infinite_logit_is_not_finite(
 
 
 @pytest.mark.parametrize("lead", LEADS)
-def test_metric_cross_entropy_of_confident_prediction_keeps_digits(lead: float) -> None:
+def test_metric_cross_entropy_of_confident_prediction_equals_reference(lead: float) -> None:
     z = logits_of(lead, "float32")
     expected, _ = exact(z, [0.0, 0.0, 1.0, 0.0])
     assert metrics.cross_entropy(z, np.array([2])) == pytest.approx(expected, rel=1e-13)

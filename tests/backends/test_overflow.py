@@ -166,7 +166,8 @@ def test_clipping_of_norm_above_range_of_float32_keeps_direction(
     network.load({name: np.zeros_like(array) for name, array in network.arrays().items()})
     x = 1e38 * np.array([[3, -3, 2, 3, 3, -1]])
     network.train_step(inputs(backend, x), labels(backend)[:1], lr=0.0, step=0)
-    # The logits are 0, so the gradient is the outer product of x and 1/4 - [class k is the label].
+    # All logits are 0, so the gradient is the outer product of x and p - t. Every p is 1/4. t is 1
+    # for the label and 0 for the other classes.
     slopes = np.array([-0.75, 0.25, 0.25, 0.25])
     norm = 1e38 * math.sqrt(41 * 0.75)
     assert norm > float(np.finfo(np.float32).max)
@@ -186,7 +187,7 @@ def test_overflowing_square_of_gradient_makes_state_not_finite(
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "schedule_free_adamw", "lion"])
-def test_torch_optimizer_does_not_hide_large_gradient(
+def test_torch_optimizer_with_large_gradient_moves_weights_or_is_not_finite(
     make_network: MakeNetwork, optimizer: str
 ) -> None:
     layers = [{"dense": {"units": 5, "bias": False}}, {"dense": 5}, *LINEAR]
@@ -284,7 +285,7 @@ def test_batch_norm_with_infinite_running_variance_is_nan(
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, LAYER_NORM], ids=["batch norm", "layer norm"])
-def test_norm_of_flat_samples_keeps_values_without_overflow(op: Any) -> None:
+def test_norm_of_flat_samples_is_nan_only_where_squares_overflow(op: Any) -> None:
     x = FLAT.astype(np.float32)
     scaled = x.copy()
     place = (slice(None), 1) if op is BATCH_NORM else (1, slice(None))

@@ -55,7 +55,7 @@ def test_requested_number_of_threads_is_chosen(requested: int, flops: int) -> No
         (("backend=torch", "backend.device=cuda"), 0),
     ],
 )
-def test_flops_on_processor_count_only_largest_layer_and_largest_part_of_batch(
+def test_flops_on_processor_are_flops_of_largest_layer_for_largest_part_of_batch(
     overrides: tuple[str, ...], flops: int
 ) -> None:
     config = compose_config(["experiment=mnist_mlp", *overrides])
@@ -64,7 +64,7 @@ def test_flops_on_processor_count_only_largest_layer_and_largest_part_of_batch(
     assert found == pytest.approx(flops, rel=0.01)  # the biases add a few FLOPs
 
 
-def test_flops_on_processor_count_inner_layers_and_no_residual_layer() -> None:
+def test_flops_on_processor_include_inner_layers_but_no_residual_layer() -> None:
     config = compose_config(["dataset=cifar10", "architecture=resnet", "batch_size=1"])
     architecture = build(config.architecture, config.regularizer, (3, 32, 32), 10)
     residual = max(layer.flops for layer in architecture.walk() if layer.inner)

@@ -91,7 +91,7 @@ def test_layer_rows_of_a_network_equal_hand_calculation(
     loader = load_backend(backend).build_loader(dataset.train, dataset.normalization, config)
     rows = layer_rows(network, architecture, loader, epoch=7)
     assert {row.gradient_std for row in rows} == {0.0, None}, (
-        "gradients exist before the first step"
+        "a gradient is not 0 before the first step"
     )
     (x,) = loader.evaluation_batches()
     y = x.astype(np.int64)[:, 0, 0, 0] % 3 if backend == "numpy" else (x[:, 0, 0, 0] % 3).long()

@@ -200,7 +200,7 @@ def test_advice_on_rising_loss_proposes_lower_rates(losses: list[float]) -> None
     found = scripted([*losses, *[1.0] * (20 - len(losses))])
     assert found.lr is None
     last = found.curve.rates[-1]
-    # A proposed min_lr is last / 1e6, unless the test began near that rate.
+    # The proposed min_lr is last / 1e6, or a lower rate if the test began near last / 1e6.
     lowest = last / 1e6 if last < 9 else LrRangeTest().min_lr / 1000
     assert found.proposed_range == f"lr_find.min_lr={lowest:.2g} lr_find.max_lr={last:.2g}"
     assert f"try {found.proposed_range}" in (found.advice or "")
@@ -293,7 +293,7 @@ def trained(config: Config) -> list[Any]:
     return [row for row, _ in loop.run()]
 
 
-def test_suggestion_depends_on_the_seed() -> None:
+def test_losses_of_range_test_depend_on_the_seed() -> None:
     first = configured("seed=3", "regularizer.dropout=0.2")
     again = configured("seed=3", "regularizer.dropout=0.2")
     other = configured("seed=4", "regularizer.dropout=0.2")
@@ -301,7 +301,7 @@ def test_suggestion_depends_on_the_seed() -> None:
     assert not np.array_equal(other.losses, first.losses)
 
 
-def test_suggestion_ignores_schedule_and_configured_rate() -> None:
+def test_losses_of_range_test_ignore_schedule_and_configured_rate() -> None:
     plain = configured()
     overrides = ["schedule=cosine", "schedule.warmup_epochs=1", "optimizer.lr=123", "epochs=4"]
     np.testing.assert_array_equal(configured(*overrides).losses, plain.losses)

@@ -191,7 +191,7 @@ def test_training_stopped_at_any_position_continues_with_equal_bits(
 
 
 def test_training_cases_end_as_named(make: Callable[..., Config]) -> None:
-    """Each case reaches the rule in its name."""
+    """For example, early stopping must end the case ``stopped by epochs``."""
     ended = {name: make_loop(make("numpy", options)) for name, options in CASES.items()}
     for loop in ended.values():
         run_all(loop)

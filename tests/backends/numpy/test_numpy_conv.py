@@ -98,7 +98,7 @@ def compute(case: Case, algorithm: str, data, buffer=new) -> list[np.ndarray]:
 
 
 def largest_error(case: Case, algorithm: str, dtype: type = np.float64, **options) -> float:
-    """Return the largest difference from PyTorch, relative to the largest value."""
+    """Return the largest difference from PyTorch, relative to the array's largest value."""
     data = arrays(case, dtype)
     ours = compute(case, algorithm, data, **options)
     pairs = zip(ours, data[4:], strict=True)
@@ -191,7 +191,7 @@ def test_conv_bits_do_not_depend_on_number_of_threads(algorithm, dtype, monkeypa
 
 @pytest.mark.parametrize("name", ["many chunks", "stem", "large kernel", "strided, rows left over"])
 def test_bits_of_im2col_input_gradient_do_not_depend_on_chunk_size(name, monkeypatch):
-    """With one output channel, only the sums over overlapping windows can round differently."""
+    """With one output channel, only the order of sums over overlapping windows can change bits."""
     case = replace(CASES[name], o=1)
     data, found = arrays(case, np.float32), []
     for numbers in (1, 5000, 2**30):  # a chunk has one row of windows, some rows, or all rows

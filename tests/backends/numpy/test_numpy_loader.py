@@ -60,7 +60,7 @@ def test_evaluation_batches_of_any_size_have_the_order_of_the_data(
     assert_array_equal(np.concatenate(pieces), whole)
 
 
-def test_float32_features_are_accepted_in_float64(make_config: MakeConfig) -> None:
+def test_float64_loader_accepts_float32_features(make_config: MakeConfig) -> None:
     rng = np.random.default_rng(1)
     values = rng.standard_normal((12, 3)).astype(np.float32)
     part = Part(values, np.zeros(12, np.int64), ROWS)

@@ -209,7 +209,7 @@ def test_matrix_products_of_a_small_batch_use_one_thread(
     assert seen == expected
 
 
-def test_every_step_is_read_exactly_once(make_network: MakeNetwork, batches: Batches) -> None:
+def test_read_steps_returns_every_step_once(make_network: MakeNetwork, batches: Batches) -> None:
     network = make_network("numpy", MLP)
     losses, correct = [], 0
     for step, (x, y) in enumerate(batches):
@@ -259,7 +259,7 @@ def test_smaller_last_batch_does_not_affect_later_batches(
         used.train_step(x, y, 0.1, step)
 
 
-def test_training_keeps_no_memory_that_it_allocates(make_network: MakeNetwork) -> None:
+def test_memory_does_not_grow_after_the_first_epoch(make_network: MakeNetwork) -> None:
     layers = [*NETWORKS["everything"], {"dense": "classes"}]
     network = make_network("numpy", layers, optimizer="adam", **{"regularizer.l2": 0.1})
     rng = np.random.default_rng(0)
@@ -305,7 +305,9 @@ def test_arrays_are_copies_and_can_be_restored(make_network: MakeNetwork, batche
     assert_array_equal(network.predict(batches[0][0]), logits)
 
 
-def test_training_step_keeps_inputs_and_labels(make_network: MakeNetwork, batches: Batches) -> None:
+def test_training_step_changes_no_inputs_or_labels(
+    make_network: MakeNetwork, batches: Batches
+) -> None:
     network = make_network("numpy", [*NETWORKS["everything"], {"dense": "classes"}])
     x, y = batches[0]
     kept = x.copy(), y.copy()

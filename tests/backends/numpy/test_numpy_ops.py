@@ -236,7 +236,7 @@ def test_dense_input_without_requires_grad_has_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("bias", [None, np.arange(256.0)], ids=["without bias", "with bias"])
-def test_dense_large_weight_gives_same_product_as_small_weights(bias) -> None:
+def test_dense_product_with_large_weight_equals_products_with_its_blocks(bias) -> None:
     rng = np.random.default_rng(6)
     x, weight = rng.standard_normal((3, 4096)), rng.standard_normal((256, 4096))
     assert weight.size >= tuning.DENSE_TRANSPOSED_BELOW_ELEMENTS > weight[:8].size

@@ -210,7 +210,7 @@ def test_swa_equals_mean_of_weights_after_each_epoch(
     config = compose_config([*BASE, *overrides, "batch_size=15"])
     statistics = batch_statistics(mean, config, prepare(config).dataset, epoch=6)
     assert gap(run.training.last, mean | statistics) < 1e-12
-    assert gap(mean, mean | statistics) > 1e-3  # not the averaged running statistics
+    assert gap(mean, mean | statistics) > 1e-3  # averaged running statistics differ
     if run.training.best_epoch < first:
         assert gap(run.training.best, run.weights[run.training.best_epoch * 5]) == 0
 

@@ -219,7 +219,7 @@ def test_cutmix_equals_formula(make_config: MakeConfig, backend: str, mixup: flo
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_augmentation_keeps_the_data(make_config: MakeConfig, backend: str) -> None:
+def test_augmentation_does_not_change_the_data(make_config: MakeConfig, backend: str) -> None:
     for shape in ((3, 6, 5), (3,)):
         dataset = make_dataset(shape)
         before = dataset.train.inputs.copy()

@@ -190,7 +190,7 @@ def test_fp16_step_skipped_after_overflow_changes_no_state(
 
 
 @pytest.mark.parametrize("precision", ["full", "fp16"])
-def test_fp16_scaling_keeps_weight_decay_and_max_norm(
+def test_fp16_scaling_does_not_affect_weight_decay_and_max_norm(
     make_network: MakeNetwork, precision: str
 ) -> None:
     """The hinge loss is zero, so only weight decay and max-norm change the weights."""

@@ -54,7 +54,7 @@ def test_activation_equals_torch(make_network: MakeNetwork, batches: Batches, na
     assert_allclose(network.predict(x), expected, **EXACT)
 
 
-def test_residual_layer_adds_the_branch_and_keeps_names(
+def test_residual_layer_adds_the_branch_and_prefixes_array_names(
     make_network: MakeNetwork, batches: Batches
 ) -> None:
     layers = [{"residual": [{"dense": 6}, "batch_norm", "tanh"]}, {"dense": "classes"}]
@@ -247,7 +247,7 @@ def test_clipping_scales_the_whole_gradient(make_network: MakeNetwork, batches: 
         assert network.read_steps().gradient_norm == pytest.approx(norm, rel=1e-12)
 
 
-def test_every_step_is_read_exactly_once(
+def test_read_steps_returns_every_step_once(
     make_network: MakeNetwork, batches: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reference is plain PyTorch. The network sums up its metrics after every three steps."""

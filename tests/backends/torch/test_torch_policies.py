@@ -67,7 +67,7 @@ def test_magnitudes_equal_magnitudes_of_torchvision(policy: str, size: tuple[int
 def test_every_operation_and_level_equals_torchvision(
     policy: str, shape: tuple[int, int, int]
 ) -> None:
-    """One batch combines all operations and levels on noise, a ramp and a constant image."""
+    """Each image has another operation or level. The images are noise, ramps or constant."""
     settings = [(k, level) for k, name in enumerate(OPERATIONS) for level in levels_of(name)]
     rng = np.random.default_rng(0)
     rng.shuffle(settings)
@@ -146,7 +146,7 @@ def numpy_state() -> str:
 
 
 @POLICIES
-def test_policy_is_repeatable_and_keeps_data_and_generators(
+def test_policy_is_repeatable_and_changes_no_data_and_no_generator(
     make_config: MakeConfig, policy: str
 ) -> None:
     samples, config = dataset(), config_of(make_config, policy)
@@ -171,9 +171,9 @@ def test_frequencies_of_operations_equal_frequencies_of_torchvision(
 ) -> None:
     """nnopt and torchvision draw operations and magnitudes from the same distribution.
 
-    A cell is an operation, a direction, and a weak or strong magnitude. nnopt draws a cell a times
-    and torchvision draws the cell b times. Σ (a - b)² / (a + b) over all cells is within five
-    standard deviations of the number of cells.
+    A cell is an operation, a direction, and a weak or strong magnitude. nnopt draws it m times, and
+    torchvision draws it n times. Σ (m - n)² / (m + n) over all cells differs from the number of
+    cells by less than five standard deviations.
     """
     transform, count = CLASSES[policy], 2000
     seen: list[tuple[str, float]] = []

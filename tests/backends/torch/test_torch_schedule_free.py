@@ -130,7 +130,7 @@ def test_evaluation_does_not_change_the_training(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("evaluated", [False, True])
-def test_loading_sets_weights_and_resets_state(
+def test_loading_sets_weights_and_resets_optimizer_state(
     make_network: MakeNetwork, batches: Batches, name: str, evaluated: bool
 ) -> None:
     fresh, used = (make_network("torch", MLP, optimizer=name) for _ in "ab")

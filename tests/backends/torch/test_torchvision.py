@@ -74,10 +74,10 @@ def batch(shape: tuple[int, ...] = (3, 32, 32), count: int = 8) -> tuple[Tensor,
         ("swin_t", 28_288_354),
     ],
 )
-def test_parameter_counts_equal_published_counts(
+def test_counts_of_parameters_and_operations_agree_with_published_counts(
     vision: Callable[..., Config], model: str, parameters: int
 ) -> None:
-    """Torchvision counts pairs of a multiplication and an addition, and no other operations."""
+    """A published operation is a multiplication and an addition. Others are not counted."""
     architecture = described(vision(model), (3, 224, 224), 1000)
     assert architecture.parameter_count == parameters
     operations = models.get_model_weights(model).DEFAULT.meta["_ops"] * 2e9
@@ -86,7 +86,9 @@ def test_parameter_counts_equal_published_counts(
     assert {"fc", "classifier", "heads", "head"} & outer
 
 
-def test_adapted_resnet_equals_resnet_of_nnopt(make_config: MakeConfig) -> None:
+def test_torchvision_resnet_for_small_images_equals_nnopt_resnet(
+    make_config: MakeConfig,
+) -> None:
     """With the same arrays, the networks of NumPy and torchvision give equal logits."""
     norm = {"regularizer.norm": "batch", "backend.dtype": "float64"}
     own = make_config(architecture=ResnetConfig("resnet", 18, None), **norm)
