@@ -36,7 +36,7 @@ class ThreadChoice:
 def choose_threads(
     requested: int | None, flops: int, cores: int, library_threads: int
 ) -> ThreadChoice:
-    """Choose the number of threads if the largest layer has ``flops`` FLOPs per batch.
+    """Choose the number of threads for a network whose largest layer has ``flops`` FLOPs per batch.
 
     ``requested`` is the value of ``backend.threads``, which has priority. ``library_threads`` is
     the default number of threads of the matrix library.

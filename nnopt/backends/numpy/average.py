@@ -1,4 +1,4 @@
-"""A running average of arrays."""
+"""Running averages of arrays."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 
 
 class Average:
-    """An average a of C-contiguous ``arrays`` w of one number type. The average is zero at first.
+    """The running average of each of ``arrays``, C-contiguous arrays of one type. It is 0 at first.
 
-    a and w are processed in chunks, as in ``nnopt.backends.numpy.optimizers``.
+    In the methods, w is an array and a its average. Both have the chunks of an ``Optimizer``.
 
     Attributes:
         averages: The average of each array as a flat array, in the order of ``arrays``.

@@ -1,7 +1,7 @@
 """Arrays that start at a cache line.
 
-NumPy aligns arrays to 16 bytes. A 64-byte vector load then touches two cache lines, which doubles
-the time of an element-wise operation on data in the cache.
+NumPy aligns arrays to 16 bytes. A 64-byte vector load then usually touches two cache lines, which
+doubles the time of an element-wise operation on data in the cache.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ Step = int | None
 """The index of a training step, which determines the dropout masks, or None in evaluation mode."""
 
 Module = Callable[[Tape, Variable, Step], Variable]
-"""A layer with parameters: (tape, input, step) -> output. The function has a local variable
-``layer``, from which ``layer_of`` reads the layer."""
+"""The function that computes a layer: (tape, input, step) -> output. Its local variable ``layer``
+is the layer, which ``layer_of`` reads."""
 
 ACTIVATIONS: dict[type, Op] = {
     records.ReLU: RELU,
@@ -40,7 +40,7 @@ ACTIVATIONS: dict[type, Op] = {
     records.Sigmoid: SIGMOID,
     records.SiLU: SILU,
 }
-"""Activations without options."""
+"""Class of an activation without options -> operation that computes the activation."""
 
 
 class LayerBuilder:
@@ -66,9 +66,9 @@ class LayerBuilder:
     def build_all(self, layers: Sequence[InferredLayer]) -> list[Module]:
         """Return the modules of consecutive layers, fused where this saves memory traffic.
 
-        A dense layer or an image norm is fused with a following ReLU. A ReLU before max pooling is
-        computed after the pooling instead. Outputs and gradients stay the same, because max(x, 0)
-        is monotonic and the gradient is 0 where an output is not positive.
+        A dense layer or a normalization of images is fused with a following ReLU. A ReLU before max
+        pooling is computed after the pooling instead. Outputs and gradients stay the same, because
+        max(x, 0) is monotonic and the gradient is 0 where an output is not positive.
         """
         if self._outputs is not None:
             return [self.build(layer) for layer in layers]
@@ -178,7 +178,7 @@ class LayerBuilder:
     def _dropout(self, layer: InferredLayer, rate: float, axes: int | None = None) -> Module:
         """Return dropout, which is the identity in evaluation mode.
 
-        The mask has the first ``axes`` axes of (N, D) or (N, C, H, W). The other axes repeat it.
+        The mask has the shape (N, D) or (N, C, H, W), or only its first ``axes`` axes if given.
         """
         if not rate:
             return lambda tape, x, step: x

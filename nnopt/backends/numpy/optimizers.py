@@ -221,10 +221,10 @@ class Optimizer:
         self._workers.map(partial(self._update, lr), range(len(self._updates[0])))
 
     def state_is_finite(self) -> bool:
-        """Return whether all sums of squared gradients are finite.
+        """Return whether all sums or averages of squared gradients are finite.
 
-        A parameter with an infinite sum never changes again. Other state vectors need no check:
-        if they are not finite, the parameters are not finite either.
+        A parameter never changes again if its sum or average is infinite. Other state vectors need
+        no check: if they are not finite, the parameters are not finite either.
         """
         return self._squares is None or math.isfinite(float(np.max(self._squares)))
 

@@ -128,8 +128,8 @@ class ThreadPool:
     def cached(self, make: Callable[..., Result], *arguments: Hashable) -> Result:
         """Return the stored result of ``make(self, *arguments)`` for the calling thread.
 
-        The result contains views of scratch memory. ``make`` is called again only after this memory
-        has grown, because other threads may wait for the global lock while Python code runs.
+        The result contains views of scratch memory, and is deleted when this memory grows. It is
+        stored because other threads may wait for the global lock while ``make`` runs.
         """
         result = self._local.results.get((make, *arguments))
         if result is None:

@@ -58,7 +58,7 @@ IM2COL_CHUNK_ELEMENTS = 2**17
 """Number of elements of the matrix of windows in a chunk, which has at least one row of windows."""
 
 COL2IM_CHUNK_ELEMENTS = 2**18
-"""Number of elements in a chunk of the input gradient. A chunk has one call per kernel position."""
+"""Number of terms of the input gradient in a chunk. A kernel position takes one call of NumPy."""
 
 IM2COL_CHUNK_IMAGES = 16
 """Number of images per task, in the padding of images and in the input gradient."""

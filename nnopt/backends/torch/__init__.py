@@ -58,7 +58,7 @@ def _import_problems(setting: str, title: str, *packages: str) -> list[str]:
     try:
         importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as error:
-        # OSError: a shared library does not load. RuntimeError: it is made for another PyTorch.
+        # OSError: a shared library does not load. RuntimeError: a package is for another PyTorch.
         target = f"--force-reinstall {' '.join(packages)}"
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             target = name if name == "schedulefree" else "'nnopt[torch]'"
@@ -115,11 +115,11 @@ def _missing_for_compilation(device: str) -> str | None:
         if importlib.util.find_spec("triton") is None:
             return "Triton, which is not installed (pip install triton)"
         if not any(map(shutil.which, (os.environ.get("CC", "gcc"), "gcc", "clang"))):
-            return "a C compiler, found neither $CC nor gcc nor clang"
+            return "a C compiler, but neither $CC nor gcc nor clang was found"
     if device == "cpu" and not any(
         map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))
     ):
-        return "a C++ compiler, found neither $CXX nor g++ nor clang++"
+        return "a C++ compiler, but neither $CXX nor g++ nor clang++ was found"
     return None
 
 

@@ -1,4 +1,4 @@
-"""A running average of tensors."""
+"""Running averages of tensors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class Average:
-    """An average a of ``tensors`` w. The average is zero at first.
+    """The running average of each of ``tensors``, zero at first. No method waits for the device.
 
-    The memory of the tensors must stay the same. No method waits for the device.
+    In the methods, w is a tensor and a its average. The memory of the tensors must stay the same.
 
     Attributes:
         averages: The average of each tensor, in the order of ``tensors``.

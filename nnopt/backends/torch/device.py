@@ -59,7 +59,7 @@ def compiled(forward: Forward, architecture: Architecture, config: Config) -> Fo
 
     Forward and backward pass are compiled at the first batch of each size. A network that differs
     from an earlier one only in numbers such as the seed or the learning rate reuses the compiled
-    code, unless more than MAX_COMPILED_NETWORKS other networks were compiled since.
+    code. Before MAX_COMPILED_NETWORKS would be exceeded, all compiled code is deleted.
     """
     backend = config.backend
     assert isinstance(backend, TorchConfig)

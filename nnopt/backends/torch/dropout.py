@@ -40,9 +40,9 @@ class DeviceMasks:
 class Dropout(nn.Module):
     """Inverted dropout. ``set_step`` is called before every step and determines the masks.
 
-    A mask has the first ``axes`` axes, or all axes if ``axes`` is None, and is repeated along the
-    other axes. ``axes=2`` drops whole channels of images (N, C, H, W), and ``axes=1`` drops whole
-    samples. A module that is used several times in a step draws a mask for each use.
+    A mask has the first ``axes`` axes of the input, or all if ``axes`` is None, and is repeated
+    along the other axes. ``axes=2`` drops whole channels of images (N, C, H, W), ``axes=1`` drops
+    whole samples. A module that is used several times in a step draws a mask for each use.
     """
 
     def __init__(self, masks: DropoutMasks | DeviceMasks, axes: int | None = None) -> None:

@@ -16,7 +16,7 @@ from nnopt.backends.clipping import clipping_factors
 class Norm:
     """The two factors of an L2 norm. Their product, the norm, may overflow in float32."""
 
-    unit: Tensor  # the number by which the values were divided, not denormal
+    unit: Tensor  # the number by which the values were divided; it is never denormal
     relative: Tensor  # the norm of the divided values, NaN if a value is not finite
 
     def read(self) -> float:
@@ -38,11 +38,11 @@ class Norm:
 
 
 def total_norm(tensors: list[Tensor]) -> Norm:
-    """Return the L2 norm of all tensors together, without overflow or underflow of squares.
+    """Return the L2 norm of all tensors together, as factors, so that no square is out of range.
 
-    On a CPU, ``unit`` is 1 if the square of the norm is well within the range of the number type.
-    Otherwise, ``unit`` is the largest absolute value. Other devices always use this value, because
-    a comparison would wait for the device.
+    The factor ``unit`` is the largest absolute value. On a CPU, ``unit`` is 1 instead if the square
+    of the norm is well within the range of the number type. On other devices, this comparison would
+    wait for the device.
     """
     if tensors[0].device.type == "cpu":
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))

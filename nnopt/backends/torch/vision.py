@@ -114,7 +114,7 @@ def initial_arrays(architecture: ModuleArchitecture, seed: int) -> dict[str, NDA
         }
         drawn = [name for name in state if name not in taken]
         state |= taken
-        log.info("pretrained weights: %d arrays; drawn: %s", len(taken), ", ".join(drawn))
+        log.info("pretrained arrays: %d; drawn from the seed: %s", len(taken), ", ".join(drawn))
     return {name: tensor.numpy().astype(np.float64) for name, tensor in state.items()}
 
 

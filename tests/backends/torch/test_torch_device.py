@@ -304,8 +304,8 @@ def test_compilation_uses_the_configured_mode_and_copies_results(
 @pytest.mark.parametrize(
     ("device", "triton", "lacking"),
     [
-        ("cpu", True, "a C++ compiler, found neither $CXX nor g++ nor clang++"),
-        ("cuda", True, "a C compiler, found neither $CC nor gcc nor clang"),
+        ("cpu", True, "a C++ compiler, but neither $CXX nor g++ nor clang++ was found"),
+        ("cuda", True, "a C compiler, but neither $CC nor gcc nor clang was found"),
         ("cuda", False, "Triton"),
     ],
 )

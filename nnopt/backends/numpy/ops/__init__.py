@@ -1,4 +1,4 @@
-"""Operations: stateless pairs of a forward and a backward function, with formulas.
+"""Operations: stateless pairs of a forward and a backward function.
 
     output, saved = forward(*inputs, buffer=new, **options)
     gradients     = backward(g, saved, buffer=new)

@@ -13,7 +13,7 @@ def dropout_naive_forward(x: Array, *, keep_mask: Array, scale: float) -> Array:
 
 
 def dropout_naive_backward(g: Array, *, keep_mask: Array, scale: float) -> tuple[Array]:
-    """dL/dx = g · m."""
+    """dL/dx = g · m, with the factor m of ``dropout_naive_forward``."""
     return (g * (keep_mask * scale),)
 
 

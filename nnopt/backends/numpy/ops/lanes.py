@@ -101,7 +101,7 @@ def moments(
     this axis with length 1.
 
     If |μ| > MAX_MEAN_IN_STDS · σ, cancellation makes σ² wrong by about u μ², with the unit roundoff
-    u. Such values are therefore shifted by μ, in a copy of x, and the sums are computed again.
+    u. The values with such a μ are therefore shifted by μ in a copy of x, and summed again.
     Return the shifted values (H·W, N·C), the shift or 0, the mean of the shifted values, and σ².
     """
 

@@ -71,7 +71,7 @@ def cross_entropy_forward(
     """Compute the softmax cross-entropy with label smoothing (Szegedy et al. 2016, section 7).
 
     ``logits`` are z, (N, K). ``labels`` are classes (N,) or class fractions y (N, K), whose rows
-    sum to one. p - t, (K, N), is saved.
+    sum to one. The saved value is p - t, (K, N): softmax minus smoothed class fractions.
 
     Let Σ be the sum of exp(z - max z) over a sample's classes, and r this sum without the label.
     If the label's probability p is near 1, p - 1 and log Σ would lose all digits to cancellation.
@@ -128,7 +128,7 @@ def _targets(labels: Array, label_smoothing: float, out: Array) -> Array:
 
 
 def cross_entropy_backward(g: Array, difference: Array, *, buffer: Buffer = new) -> tuple[Array]:
-    """dL/dz = g (p - t) / N."""
+    """dL/dz = g (p - t) / N, where ``difference`` is p - t, (K, N)."""
     classes, count = difference.shape
     d_logits = buffer("d_logits", (count, classes), difference.dtype)
     return (np.multiply(difference.T, g / difference.dtype.type(count), out=d_logits),)

@@ -280,8 +280,8 @@ def _image_forward(
 ) -> tuple[Array, Saved]:
     """Normalize images over all positions and over ``axis`` of the N·C lanes, viewed as ``shape``.
 
-    The saved values are: the images (H·W, N·C), or the shifted images of ``lanes.moments``; the
-    mean of these values; 1 / σ; γ; the outputs (H·W, N·C) if ``relu``; μ; and the biased σ².
+    The saved values are: the images (H·W, N·C), shifted if ``lanes.moments`` shifts them; their
+    mean; 1 / σ; γ; the outputs (H·W, N·C) if ``relu``; μ, the mean of x; and the biased σ².
     """
     values, shift, mean, variance = lanes.moments(x, shape, axis, epsilon, buffer)
     inverse_std = 1 / np.sqrt(variance + epsilon)

@@ -28,7 +28,7 @@ def max_pool2d_naive_forward(x: Array, **window: int) -> Array:
 
 
 def max_pool2d_naive_backward(g: Array, x: Array, **window: int) -> tuple[Array]:
-    """Add the gradient of each output to the input that was the maximum of the window."""
+    """Add the gradient of each output to that of the input that was the maximum of the window."""
     windows = Windows(x.shape, **window)
     d_x = np.zeros_like(x)
     for output in np.ndindex(g.shape):
@@ -54,7 +54,7 @@ def avg_pool2d_naive_forward(x: Array, **window: int) -> Array:
 
 
 def avg_pool2d_naive_backward(g: Array, x: Array, **window: int) -> tuple[Array]:
-    """Add the gradient of each output, divided by size², to all inputs in the window."""
+    """Add the gradient of each output, divided by size², to those of all inputs in the window."""
     windows = Windows(x.shape, **window)
     d_x = np.zeros_like(x)
     for i, j in np.ndindex(g.shape[:2]):
@@ -106,8 +106,8 @@ class Windows(NamedTuple):
     def positions(self, rows: slice) -> Iterator[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
         """Yield the positions in a window, row by row, for some rows of the output.
 
-        Each item is (number, slices of outputs, slices of inputs). The inputs are the pixels at the
-        position in the outputs' windows. Windows whose pixel is outside the image are left out.
+        Each item is (number of the position, slices of outputs, slices of inputs). The inputs are
+        the pixels at this position in the windows. Windows whose pixel is outside are left out.
         """
         columns = slice(0, self.output_shape()[1])
         for number in range(self.size**2):
