@@ -112,7 +112,7 @@ class ResumeError(NnoptError):
 
 
 class LengthError(ResumeError):
-    """The new length of a training would have changed the steps that are already done."""
+    """A training that was begun with another length cannot continue with the new length."""
 
 
 class TrainingError(NnoptError):

@@ -47,7 +47,7 @@ MAX_COMPARISONS = 1400
 """Maximum number of checked entries and directions. Each takes two or more forward passes."""
 
 MASK_STEPS = 1000
-"""Number of steps whose masks are drawn, to find the step that skips the fewest layers."""
+"""Number of steps whose masks are drawn, to find the step that skips the fewest branches."""
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def _is_finished(stored: Mapping[str, Any], folder: Path, is_longer: bool) -> bo
     status, name = stored["status"], console.short(folder)
     if status == "diverged":
         raise ResumeError(
-            f"{name}: {stored['error']}; a second attempt would give the same result; --restart "
+            f"{name}: {stored['error']}; resuming the run would give the same result; --restart "
             "starts over"
         )
     if status == "pruned" or (status == "done" and not is_longer):

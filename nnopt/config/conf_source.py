@@ -156,7 +156,7 @@ def location_of(key: str, accepts: Callable[[Any], bool], name: str = "") -> str
 
 
 SWEPT = ("", "hydra.sweeper.params.", "hydra.sweeper.grids.")
-"""Prefixes of a key in files. A sweep sets a key below ``params`` or ``grids``."""
+"""Prefixes that a key may have in a file. Swept keys are below ``params`` or ``grids``."""
 
 
 def with_location(problem: str) -> str:
@@ -214,7 +214,7 @@ def _values_of(key: str, swept: str) -> Any:
 
 
 def _flat(value: Any) -> Iterator[Any]:
-    """Yield a value. For a list, yield the items first. Convert quoted texts to plain texts."""
+    """Yield a value. If the value is a list, first yield its items. Unquote quoted texts."""
     if isinstance(value, list):
         for item in value:
             yield from _flat(item)

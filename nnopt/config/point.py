@@ -43,7 +43,7 @@ def to_yaml(container: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=256)
 def _entry_yaml(key: str, value: str) -> str:
-    """Convert a top-level entry from JSON to YAML. Points of a sweep share most entries."""
+    """Convert an entry from JSON to YAML. Results are cached, as points share most entries."""
     return OmegaConf.to_yaml(OmegaConf.create({key: json.loads(value)}))
 
 

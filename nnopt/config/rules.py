@@ -229,7 +229,7 @@ def _policy(config: Config) -> Iterator[str]:
         if getattr(augmentation, name) not in (default, None):
             yield (
                 f"{{regularizer.augmentation.{name}}} has no effect on "
-                f"{{regularizer.augmentation.policy}}; set it to {default}, or "
+                f"{{regularizer.augmentation.policy}}; set {name} to {default}, or "
                 "regularizer.augmentation.policy=rand_augment"
             )
 
@@ -250,7 +250,7 @@ def _averages(config: Config) -> Iterator[str]:
         if getattr(config.regularizer, key):
             yield (
                 f"{{regularizer.{key}}} cannot be combined with {{optimizer.name}}, which {reason};"
-                " set it to 0"
+                f" set regularizer.{key}=0"
             )
 
 

@@ -224,7 +224,7 @@ def _parameters(swept: Sequence[Override], space: Space) -> tuple[Parameter, ...
 
 
 def _is_whole(key: str, space: Space, parameters: Sequence[Parameter]) -> bool:
-    """Return whether a key accepts only integers with at least one of the sampled YAML files."""
+    """Return whether a key accepts only integers for at least one sampled choice of files."""
     files = [parameter for parameter in parameters if parameter.key in config_groups()]
     choices = [(), *[(to_override(p, value),) for p in files for value in p.samples()]]
     return any(takes_whole_numbers(key, space.resolver.files([*space.fixed, *x])) for x in choices)

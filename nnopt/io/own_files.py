@@ -135,8 +135,8 @@ def remove_run(folder: Path) -> None:
     """
     plots = folder / PLOTS
     try:
-        if folder.is_symlink() or plots.is_symlink():
-            raise OSError(errno.ELOOP, "it is a link, not a folder")
+        for link in filter(Path.is_symlink, (folder, plots)):
+            raise OSError(errno.ELOOP, f"{shown(link)} is a link, not a folder")
         _remove_files(folder, [SUMMARY])
         _remove_files(folder, [n for n in os.listdir(folder) if n in RUN_FILES or is_temporary(n)])
         if plots.is_dir():

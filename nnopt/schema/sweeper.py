@@ -22,7 +22,7 @@ class GridConfig:
 
 @dataclass(frozen=True)
 class OptunaConfig:
-    """A search. Each trial draws a value of every key that has several values or an interval."""
+    """A search. Each trial draws a value of each searched key, and has a point for each seed."""
 
     name: Literal["optuna"]
     params: Any  # the same as in GridConfig

@@ -22,7 +22,7 @@ from nnopt.terminal.safe_stream import standard_output
 def run_sweep(
     sweep: Sweep, launcher: Launcher, *, retry_failed: bool = False, fail_fast: bool = False
 ) -> int:
-    """Run every point of the sweep that is unfinished and not running in another process.
+    """Run the unfinished points of the sweep, except points that another process runs.
 
     With ``retry_failed``, failed points run again. With ``fail_fast``, no point starts after a
     failure. Return the exit code: 5 if a point failed or was interrupted, 130 after Ctrl-C, 143

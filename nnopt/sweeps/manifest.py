@@ -186,7 +186,7 @@ def read_sweep(folder: Path, before: Sweep | None = None) -> Sweep:
         raise ResumeError(f"{shown(path)} is no file of nnopt: {error}; {NEW_SWEEP}") from None
     except ConfigError as error:
         is_other = version != nnopt.__version__
-        remedy = f"nnopt {version} wrote it; resume the sweep with that" if is_other else NEW_SWEEP
+        remedy = f"resume the sweep with nnopt {version}, which wrote it" if is_other else NEW_SWEEP
         raise ResumeError(
             f"{shown(path)} has a configuration that nnopt {nnopt.__version__} refuses: "
             f"{error.problems[0]}; {remedy}"

@@ -21,7 +21,7 @@ ID = re.compile(r"[a-z0-9_]+(-[a-z0-9_]+){3}-s[0-9]{1,20}-[0-9a-f]{10}")
 
 def check_head(found: Mapping[str, Any]) -> None:
     """Raise ValueError if an entry of ``sweep.json``, apart from its points, is invalid."""
-    for key in ("working", "folder", "config_dir"):  # older versions of nnopt wrote no folder
+    for key in ("working", "folder", "config_dir"):  # older versions wrote no key "folder"
         if key == "working" or found.get(key) is not None:
             _check_path(found.get(key), key)
     for key in ("words", "varied"):
@@ -41,7 +41,7 @@ def check_entries(entries: list[Any]) -> None:
         where = f"point {number}"
         _check_map(entry, where)
         if entry.get("number") != number or isinstance(entry["number"], bool):
-            raise ValueError(f"{where} has the number {_short(entry.get('number'))}")
+            raise ValueError(f"{where} in the list has the number {_short(entry.get('number'))}")
         identity = entry.get("id")
         if not (isinstance(identity, str) and ID.fullmatch(identity)):
             raise ValueError(f"{where} has the id {_short(identity)}, which is not valid")

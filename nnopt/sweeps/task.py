@@ -65,7 +65,7 @@ def run_task(task: Task) -> TaskResult:
                 return TaskResult(task, "running")
             state = read_state(task.folder, held=True)
             if state.status in ENDED and state.stamp != task.replaces:
-                return TaskResult(task, state.status, state.error)  # another process ended it
+                return TaskResult(task, state.status, state.error)  # finished by another process
             resumed = None
             if state.status != "diverged":  # the training would diverge at the same step
                 resumed = usable_checkpoint(task.point, task.folder)

@@ -112,7 +112,7 @@ def _thinned(x: Floats, y: Floats, max_points: int) -> tuple[Floats, Floats]:
 
 
 def _round_step(minimum: float) -> tuple[float, int]:
-    """Return the smallest of 1, 2 and 5 times 10ⁿ that is ≥ ``minimum``, and its decimals."""
+    """Return the smallest of 1, 2 and 5 times 10ⁿ that is ≥ ``minimum``, and its decimal places."""
     exponent = math.floor(math.log10(minimum))
     for factor, shift in ((1, 0), (2, 0), (5, 0), (1, 1)):
         step = factor * 10.0 ** (exponent + shift)

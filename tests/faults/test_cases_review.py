@@ -383,7 +383,7 @@ def test_resume_command_with_changed_summary_prints_the_reason(
 @pytest.mark.parametrize(
     ("version", "remedy"),
     [
-        ("0.0.9", "nnopt 0.0.9 wrote it; resume the sweep with that"),
+        ("0.0.9", "resume the sweep with nnopt 0.0.9, which wrote it"),
         (nnopt.__version__, "run the sweep again, in a new folder"),
     ],
 )

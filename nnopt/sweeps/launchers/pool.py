@@ -163,7 +163,7 @@ class _Pool:
         return task, stderr
 
     def _handle_exit(self, worker: Worker) -> list[TaskResult]:
-        """Remove a worker that died, and return the result of its task, if it had one."""
+        """Remove a worker that died. Return the result of its task, or nothing if it was idle."""
         with suppress(subprocess.TimeoutExpired):  # the pipe closes before the process ends
             worker.process.wait(GRACE_SECONDS)
         task, stderr = self._end(worker)

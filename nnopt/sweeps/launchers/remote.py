@@ -38,8 +38,8 @@ def thread_limits(threads: int) -> dict[str, str]:
 def record_lost_task(task: Task, status: str, error: str) -> TaskResult:
     """Return the result of a task whose process ended without reporting one.
 
-    If the point has written a result to ``summary.json``, this result is returned. Otherwise the
-    given ``status`` and ``error`` are returned, and written to this file if possible.
+    The status is "running" if another process runs the point. A result in ``summary.json`` is
+    returned. Without one, ``status`` and ``error`` are returned, and written there if possible.
     """
     with suppress(NnoptError):
         make_folder(task.folder)

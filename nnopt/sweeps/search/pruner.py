@@ -30,7 +30,7 @@ class PrunerCallback:
         value = getattr(row, COLUMNS[self.settings.metric])
         if value is None or row.epoch < self._reported:
             return  # the epoch was not validated, or an earlier process reported a later one
-        if row.epoch == self._reported:  # the process may have died before stopping the trial
+        if row.epoch == self._reported:  # an earlier process has reported this epoch
             self._forget_rung(value)
         else:
             self._trial.report(value, row.epoch)
