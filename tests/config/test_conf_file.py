@@ -159,7 +159,7 @@ def test_wrong_conf_file_is_refused_with_reason(
     assert expected in refused(tmp_path, text)
 
 
-def test_conf_file_with_growing_aliases_is_refused(tmp_path: Path) -> None:
+def test_conf_file_whose_aliases_give_too_many_values_is_refused(tmp_path: Path) -> None:
     text = "a: &x {b: 1, c: [2]}\nd: *x\ne: {<<: *x, b: 3}\n"
     expected = {"a": {"b": 1, "c": [2]}, "d": {"b": 1, "c": [2]}, "e": {"b": 3, "c": [2]}}
     assert read(tmp_path, text)[0] == expected
@@ -197,7 +197,7 @@ def test_settings_of_key_have_line_numbers(tmp_path: Path) -> None:
     assert not list(settings_of(path, ["optimizer", "name"]))
 
 
-def test_settings_of_dotted_keys_and_lists_are_found(tmp_path: Path) -> None:
+def test_settings_of_a_key_in_params_and_grids_are_found(tmp_path: Path) -> None:
     text = "hydra:\n  sweeper:\n    params:\n      optimizer.lr: 0.1,0.2\n    grids:\n"
     read(tmp_path, text + "      - {optimizer.lr: 1}\n      - {seed: 3}\n      - optimizer.lr: 2\n")
     path = tmp_path / "experiment" / "mine.yaml"

@@ -84,7 +84,7 @@ def test_seeds_alone_give_same_points_in_every_mode(mode: str) -> None:
 GRIDS = 'hydra.sweeper.grids=[{optimizer:"sgd,momentum"},{optimizer:adam,optimizer.lr:"1e-3,1e-4"}]'
 
 
-def test_grids_are_concatenated_and_override_params() -> None:
+def test_grids_are_concatenated_and_combined_with_the_command_line() -> None:
     plan = plan_of(GRIDS, "seed=0,1")
     assert values(plan, "optimizer", "optimizer.lr", "seed") == [
         *(("sgd", 0.1, 0), ("momentum", 0.01, 0), ("sgd", 0.1, 1), ("momentum", 0.01, 1)),

@@ -69,7 +69,7 @@ def test_float_range_is_sampled_without_warning() -> None:
     assert drawn == {"k=0.1", "k=0.2", "k=0.3", "k=0.4"}
 
 
-def test_range_cast_to_uneven_steps_is_choice() -> None:
+def test_range_with_uneven_steps_after_a_cast_is_choice() -> None:
     assert read("k=int(range(0,6,1.5))") == Choice("k", ("0", "1", "3", "4"))
 
 

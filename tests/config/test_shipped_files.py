@@ -81,11 +81,11 @@ def assert_same_keys(container: dict[str, Any], record: type, where: str) -> Non
 
 SINGLE = ("experiment", "ablation", "debug")
 OF_POINTS = [name for name in FILES if "/" in name and not name.startswith((*SINGLE, "hydra/"))]
-"""Files of the groups that are part of a configuration."""
+"""Files of the groups that are keys of a configuration, such as optimizer, but not experiment."""
 
 
 def load_group_file(name: str) -> dict[str, Any]:
-    """Return the keys of a file, including the keys of its base file."""
+    """Return the keys and values of a file, which override those of its base file."""
     container = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / name)))
     for base in container.pop("defaults", []):
         if base != "_self_":
@@ -125,7 +125,7 @@ def test_keys_of_main_file_equal_config_fields() -> None:
         for entry in container.pop("defaults")
         if isinstance(entry, dict)
         for key in entry
-        if not key.startswith("override ")  # a group of Hydra
+        if not key.startswith("override ")  # these entries are for Hydra's groups
     }
     container.pop("hydra")
     names = {field.name for field in fields(schema.Config)}

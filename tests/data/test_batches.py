@@ -61,7 +61,10 @@ def test_batch_parts_cover_the_batch(count: int, batch_size: int, accumulation_s
 def cut_out_by_loops(
     images: np.ndarray, crop: int, top: np.ndarray, left: np.ndarray, flip: np.ndarray
 ) -> np.ndarray:
-    """Return a crop of each zero-padded image, mirrored if its ``flip`` is True, pixel by pixel."""
+    """Pad each image with ``crop`` zeros per side, and cut it to its size at (top, left).
+
+    Images whose ``flip`` is True are mirrored after that.
+    """
     n, channels, height, width = images.shape
     result = np.zeros_like(images)
     for i in range(n):
@@ -105,7 +108,7 @@ def test_crop_indices_give_the_same_crops_as_loops(
     assert np.array_equal(found, cut_out_by_loops(images, crop, crops.top, crops.left, crops.flip))
 
 
-def test_drawn_crops_use_the_whole_range_and_flip_half_of_the_images() -> None:
+def test_drawn_crops_use_all_offsets_and_flip_half_of_the_images() -> None:
     crops = draw_crops(0, 0, 10_000, crop=2, flip=True)
     assert crops is not None
     assert set(crops.top) == set(crops.left) == {0, 1, 2, 3, 4}
@@ -114,7 +117,7 @@ def test_drawn_crops_use_the_whole_range_and_flip_half_of_the_images() -> None:
     assert abs(np.corrcoef(crops.top, crops.left)[0, 1]) < 0.05
 
 
-def test_offsets_and_flips_of_crops_are_independent() -> None:
+def test_drawn_offsets_do_not_depend_on_flip_nor_flips_on_crop() -> None:
     both, crop, flip = (
         draw_crops(1, 2, 50, *options) for options in ((2, True), (2, False), (0, True))
     )
@@ -130,7 +133,7 @@ def test_offsets_and_flips_of_crops_are_independent() -> None:
     assert not np.array_equal(both.top, other.top)
 
 
-def test_crops_without_crop_and_flip_are_none() -> None:
+def test_no_crops_are_drawn_without_crop_and_flip() -> None:
     assert draw_crops(0, 0, 10, crop=0, flip=False) is None
 
 
@@ -258,7 +261,7 @@ def test_cutmix_boxes_have_the_distribution_of_the_paper(alpha: float, side: flo
     assert abs(np.corrcoef(top + bottom, left + right)[0, 1]) < 0.03
 
 
-def test_cutmix_partners_and_centres_do_not_depend_on_alpha() -> None:
+def test_cutmix_partners_do_not_depend_on_alpha() -> None:
     first, second = (draw_cutmix(0, 0, 50, 8, alpha, 2, 99, 99) for alpha in (0.2, 2.0))
     assert np.array_equal(first.partner, second.partner)
     assert not np.array_equal(first.weight, second.weight)
@@ -295,7 +298,7 @@ def test_augmentation_without_settings_is_empty(
 
 @given(seed=st.integers(0, 99), epoch=st.integers(1, 99))
 @settings(max_examples=20)
-def test_augmentation_is_deterministic_and_its_kinds_are_independent(
+def test_drawn_augmentations_are_repeatable_and_do_not_depend_on_each_other(
     make_config: Callable[..., Config], seed: int, epoch: int
 ) -> None:
     def draw(**chosen: Any) -> Augmentation:

@@ -76,7 +76,8 @@ def test_cache_key_depends_on_the_contents(tmp_path: Path) -> None:
     cached(counted.source, tmp_path / "cache")
     first = entry(tmp_path / "cache")
     assert len(first.name) == len("mnist-") + 16
-    # The same bytes with a new time: the file is read again, but no new entry is stored.
+    # The same bytes with a new modification time: the file is read again, but no new entry is
+    # stored.
     path = tmp_path / LABELS
     content = path.read_bytes()
     path.unlink()
@@ -131,7 +132,7 @@ def test_entry_of_another_format_is_ignored(
     assert counted.times == 2
 
 
-def test_data_with_unwritable_cache_folder_are_decoded_into_memory(
+def test_data_are_decoded_into_memory_if_no_cache_can_be_created(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     counted = Counted(tmp_path)
@@ -236,7 +237,7 @@ CONTENTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("change", CONTENTS.values(), ids=CONTENTS)
-def test_hostile_contents_are_replaced(
+def test_hostile_contents_file_is_replaced(
     tmp_path: Path, change: Callable[[dict[str, Any]], Any]
 ) -> None:
     counted = Counted(tmp_path)
@@ -337,7 +338,7 @@ def test_csv_sources_with_different_options_never_share_an_entry(
     assert len(list((tmp_path / "cache").glob("csv-*"))) == len(CHANGES)
 
 
-def test_csv_sources_with_different_row_selections_share_an_entry(tmp_path: Path) -> None:
+def test_csv_sources_with_other_rows_or_normalization_share_an_entry(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("label,b\n0,1\n1,0\n1,1\n")
     for changes in ({}, {"subset": 2}, {"classes": ("1",)}, {"normalization": "unit"}):
         config = csv_config("train.csv", **changes)

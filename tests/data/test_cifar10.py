@@ -37,7 +37,7 @@ def write_binary(root: Path) -> None:
 
 
 def batch(index: int) -> dict[Any, Any]:
-    """Return the contents of a batch file of the Python version. Its keys are bytes."""
+    """Return the dictionary in a batch file of the Python version, whose keys are bytes."""
     values = records(index)
     return {
         b"batch_label": b"training batch 1 of 5",
@@ -73,7 +73,7 @@ def test_binary_version_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", range(5))
-def test_python_version_equals_binary_version(tmp_path: Path, protocol: int) -> None:
+def test_data_of_python_version_equal_data_of_binary_version(tmp_path: Path, protocol: int) -> None:
     (tmp_path / "binary").mkdir()
     write_binary(tmp_path / "binary")
     write_python(tmp_path, protocol)
@@ -134,7 +134,7 @@ def test_hostile_pickle_runs_no_code(tmp_path: Path, protocol: int) -> None:
         "builtins.getattr",
     ],
 )
-def test_unknown_global_of_a_pickle_is_refused(tmp_path: Path, name: str) -> None:
+def test_forbidden_global_of_a_pickle_is_refused(tmp_path: Path, name: str) -> None:
     module, _, attribute = name.rpartition(".")
     content = f"c{module}\n{attribute}\n(S'echo'\ntR.".encode()
     with pytest.raises(DataError, match=f"{name}, which is not allowed"):
@@ -158,7 +158,7 @@ def test_unknown_global_of_a_pickle_is_refused(tmp_path: Path, name: str) -> Non
         ({"labels": [True] * COUNT}, "label True at index 0"),
     ],
 )
-def test_wrong_batch_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_malformed_batch_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     write_python(tmp_path, **changes)
     with pytest.raises(DataError, match=message):
         cifar10.locate(CIFAR10, tmp_path).decode()
@@ -169,7 +169,7 @@ def test_pickle_without_dictionary_is_refused(tmp_path: Path) -> None:
         cifar10.parse_python(pickle.dumps([1]), tmp_path)
 
 
-def test_missing_batch_is_named(tmp_path: Path) -> None:
+def test_error_about_missing_batch_names_its_file(tmp_path: Path) -> None:
     write_binary(tmp_path)
     (tmp_path / "cifar-10-batches-bin/data_batch_4.bin").unlink()
     with pytest.raises(DataError, match=r"data_batch_4\.bin not found.*nnopt data fetch cifar10"):

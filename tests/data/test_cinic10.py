@@ -53,7 +53,7 @@ def test_decoding_with_two_processes_equals_decoding_with_one(
     assert all(np.array_equal(one.parts[p][0], two.parts[p][0]) for p in CINIC10.parts)
 
 
-def test_hash_depends_on_names_and_contents(tmp_path: Path) -> None:
+def test_hash_of_the_folder_depends_on_names_and_contents(tmp_path: Path) -> None:
     write_cinic(tmp_path)
     first = decode(tmp_path).sources
     folder = tmp_path / "CINIC-10/valid/cat"
@@ -131,7 +131,7 @@ def claiming(width: int, height: int) -> bytes:
         (deep(), "16 bits per channel"),
     ],
 )
-def test_bad_image_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_error_about_bad_image_names_its_file(tmp_path: Path, content: bytes, message: str) -> None:
     write_cinic(tmp_path, each=1)
     path = tmp_path / "CINIC-10/test/frog/image-006.png"
     path.write_bytes(content)
@@ -150,7 +150,7 @@ def test_truncations_and_flipped_bits_of_a_png_are_found() -> None:
     assert cinic10.png_problem(content) is None
 
 
-def test_gray_palette_and_transparent_images_become_rgb() -> None:
+def test_images_with_gray_levels_palette_or_transparency_become_rgb() -> None:
     gray = np.asarray(Image.fromarray(PIXELS).convert("L"))
     assert np.array_equal(cinic10.decode_png(png_bytes(gray), HERE), np.stack([gray] * 3, axis=2))
     opaque = np.concatenate([PIXELS, np.full((32, 32, 1), 7, np.uint8)], axis=2)
@@ -161,7 +161,7 @@ def test_gray_palette_and_transparent_images_become_rgb() -> None:
     assert np.array_equal(cinic10.decode_png(palette, HERE), expected)
 
 
-def test_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
+def test_error_about_entry_that_is_not_an_image_names_it(tmp_path: Path) -> None:
     write_cinic(tmp_path, each=1)
     folder = tmp_path / "CINIC-10/train/deer"
     (folder / "notes.txt").write_text("?")

@@ -30,7 +30,7 @@ def test_pixels_are_ordered_by_number_or_as_in_file(names: str, ordered: str | N
     assert " ".join(found.feature_names) == (ordered or names)
 
 
-def test_names_of_rows_and_columns_give_image_shape() -> None:
+def test_column_names_with_row_and_column_numbers_give_image_shape() -> None:
     names = [f"{row}x{column}" for column in range(3) for row in range(2)]
     found = find_columns(["label", *names], csv_config(train="a"), Path("a.csv"))
     assert found.shape == (1, 2, 3)

@@ -169,7 +169,7 @@ def test_file_with_byte_order_mark_and_crlf_is_read(tmp_path: Path) -> None:
     assert decoded.parts["train"][0].tolist() == [[1], [2]]
 
 
-def test_different_columns_in_test_file_are_refused(tmp_path: Path) -> None:
+def test_other_columns_or_classes_in_test_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("label,x\n1,4\n2,5\n")
     with pytest.raises(DataError, match=r"test\.csv: label '2' at index 1 .*no class"):
         decode(tmp_path, "label,x\n0,1\n1,2\n", test="test.csv")
@@ -265,7 +265,7 @@ def test_remedy_for_numbers_equal_in_float64_depends_on_the_numbers(
     assert ("above 2^53" in note) == remedy.startswith("sub")
 
 
-def test_both_long_numbers_equal_to_a_short_one_in_float64_are_reported(tmp_path: Path) -> None:
+def test_two_long_numbers_that_equal_a_short_one_in_float64_are_reported(tmp_path: Path) -> None:
     """The short text can stand for either of the two long numbers, which are equal in float64."""
     texts = ("0.3333333333333333", "0.33333333333333333333", "0.33333333333333333334")
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate(texts))
@@ -298,14 +298,14 @@ EQUAL = {
 
 
 @pytest.mark.parametrize("texts", EQUAL.values(), ids=EQUAL)
-def test_equal_numbers_and_different_float64_numbers_are_not_reported(
+def test_numbers_that_may_be_equal_or_differ_in_float64_are_not_reported(
     tmp_path: Path, texts: tuple[str, str]
 ) -> None:
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))
     assert decode(tmp_path, "label,x\n" + text).notes == ()
 
 
-def test_numbers_with_decimal_commas_that_float64_merges_are_reported(tmp_path: Path) -> None:
+def test_numbers_with_decimal_comma_that_are_equal_in_float64_are_reported(tmp_path: Path) -> None:
     text = "label;x\n0;0,12345678901234567890\n1;0,12345678901234567891\n0;1\n"
     (note,) = decode(tmp_path, text, decimal="comma").notes
     assert "column 'x' has different numbers" in note

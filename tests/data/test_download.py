@@ -171,7 +171,7 @@ def test_existing_file_is_not_overwritten(tmp_path: Path, served: tuple[Path, st
     assert path.read_bytes() == b"mine"
 
 
-def test_download_into_unwritable_root_is_refused(tmp_path: Path) -> None:
+def test_download_into_root_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write below"):
         fetch_dataset(MNIST, tmp_path / "file/root", lambda _: None)
@@ -302,7 +302,7 @@ def test_hostile_entry_of_an_archive_is_refused(
     assert sorted(one.name for one in tmp_path.iterdir()) == ["evil.tar.gz", "inside"]
 
 
-def test_absolute_name_in_an_archive_stays_inside_the_folder(tmp_path: Path) -> None:
+def test_file_with_absolute_name_is_unpacked_inside_the_folder(tmp_path: Path) -> None:
     path = tmp_path / "evil.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         plain("/tmp/nnopt-absolute-name")(tar)

@@ -92,7 +92,7 @@ def test_validation_source_none_gives_no_validation_part() -> None:
     assert (len(dataset.train), len(dataset.test)) == (150, 150)
 
 
-def test_run_seed_and_dataset_seed_are_independent() -> None:
+def test_run_seed_changes_the_split_and_dataset_seed_the_points() -> None:
     one, again, other, points = (
         load(spiral_config(seed=points), NO_DATA, seed)
         for seed, points in ((0, 0), (0, 0), (1, 0), (0, 1))
@@ -125,7 +125,9 @@ def test_loaded_images_are_uint8(tmp_path: Path, name: str) -> None:
     assert seen(dataset, dataset.train).max() <= 1
 
 
-def test_next_process_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dataset_in_the_cache_is_not_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("decoded a second time")
 
@@ -296,7 +298,7 @@ def test_data_at_path_that_is_not_utf8_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("normalization", ["standard", "unit", "none"])
 @pytest.mark.parametrize("name", ["x", "pixel1"])
-def test_split_of_truncated_mapped_file_is_refused(
+def test_split_that_reads_truncated_mapped_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, normalization: str
 ) -> None:
     monkeypatch.setattr(cache_entry, "MAX_COPIED_BYTES", 0)

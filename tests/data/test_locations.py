@@ -51,7 +51,7 @@ def test_mnist_file_with_unusual_name_is_found(tmp_path: Path, name: str) -> Non
     assert idx.locate(MNIST, tmp_path).decode().parts["train"][0].shape == (40, 1, 4, 4)
 
 
-def test_file_next_to_a_folder_with_its_name_is_found(tmp_path: Path) -> None:
+def test_file_is_found_if_a_folder_has_its_usual_name(tmp_path: Path) -> None:
     write_idx(tmp_path)
     shutil.copy(tmp_path / "MNIST/raw" / IDX_FILES[0], tmp_path / "MNIST/raw/keep")
     (tmp_path / "MNIST/raw" / IDX_FILES[0]).unlink()
@@ -81,7 +81,7 @@ def test_folder_of_another_dataset_is_skipped(
     assert owner("0" * 64) is None
 
 
-def test_most_complete_folder_is_named_in_the_message(tmp_path: Path) -> None:
+def test_error_about_missing_files_names_most_complete_folder(tmp_path: Path) -> None:
     write_idx(tmp_path, "mnist")
     (tmp_path / "mnist" / IDX_FILES[2]).unlink()
     (tmp_path / "mnist" / IDX_FILES[3]).unlink()

@@ -58,7 +58,7 @@ def test_hostile_content_is_refused(content: bytes) -> None:
 
 
 def test_repeated_encoding_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Encoding 1,000 characters 1,000 times needs 32 KB in the file and 1 MB in memory."""
+    """A file of 32 KB that encodes 1,000 characters 1,000 times would need 1 MB of memory."""
     monkeypatch.setattr(plain_pickle, "MAX_ENCODED_BYTES", 100_000)
     text = b"X" + struct.pack("<I", 1_000) + b"a" * 1_000
     once = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"

@@ -34,7 +34,7 @@ def drawn(
 
 
 def assert_likely(counts: np.ndarray, expected: np.ndarray) -> None:
-    """Check that Pearson's statistic is within five standard deviations of the expected value."""
+    """Check that Pearson's statistic is within five standard deviations of its expected value."""
     freedom = counts.size - 1
     statistic = ((counts - expected) ** 2 / expected).sum()
     assert abs(statistic - freedom) < 5 * math.sqrt(2 * freedom)

@@ -60,14 +60,14 @@ def test_published_datasets_have_the_published_contents(
         assert counts.tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 
 
-def test_published_first_images_of_cifar10_have_the_known_labels(tmp_path: Path) -> None:
+def test_first_images_of_cifar10_have_the_known_labels(tmp_path: Path) -> None:
     dataset = load_real("cifar10", tmp_path, "none")
     names = [dataset.classes[label] for label in dataset.train.labels[:3]]
     assert names == ["frog", "truck", "truck"]
     assert dataset.train.inputs[0, :, 0, 0].tolist() == [59, 62, 63]
 
 
-def test_cinic10_has_the_published_contents(tmp_path: Path) -> None:
+def test_classes_of_cinic10_have_equal_numbers_of_images(tmp_path: Path) -> None:
     dataset = load_real("cinic10", tmp_path, "own")
     assert dataset.input_shape == (3, 32, 32)
     assert dataset.validation is not None

@@ -72,7 +72,7 @@ def noise(count: int) -> list[float]:
 
 
 @pytest.mark.parametrize(("classes", "values", "rows"), LABELS_AMONG.values(), ids=LABELS_AMONG)
-def test_feature_equal_to_the_label_is_reported_once(
+def test_feature_that_repeats_the_label_is_reported_once(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     classes: int,

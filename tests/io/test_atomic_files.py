@@ -59,7 +59,7 @@ def test_file_with_the_longest_name_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["file/a", "missing/a", "folder"])
-def test_unwritable_path_is_refused(tmp_path: Path, where: str) -> None:
+def test_path_where_no_file_can_be_written_is_refused(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError) as caught:
@@ -98,7 +98,7 @@ def test_interrupted_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_arrays_larger_than_the_file_size_limit_are_refused(tmp_path: Path) -> None:
-    """The operating system sets the limit (RLIMIT_FSIZE)."""
+    """The limit is RLIMIT_FSIZE, which the operating system applies to each file of a process."""
     program = (
         "import numpy as np, sys; from pathlib import Path\n"
         "from nnopt.io.atomic_files import write_arrays\n"
@@ -147,7 +147,7 @@ def test_written_arrays_are_read_back_bit_by_bit(
             assert back[name].tobytes() == array.tobytes()
 
 
-def test_written_array_keeps_any_name_and_layout(tmp_path: Path) -> None:
+def test_array_of_any_name_and_memory_layout_is_written(tmp_path: Path) -> None:
     across = np.arange(12.0).reshape(3, 4)
     write_arrays(tmp_path / "a.npz", {"file": across.T, "self": across[:, ::2]})
     back = np.load(tmp_path / "a.npz")
@@ -236,7 +236,7 @@ def test_processes_get_different_fresh_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("parent", "stem"), [("file", "run"), ("file/a", "run"), (".", "a" * 300)])
-def test_fresh_folder_in_unwritable_parent_is_refused(
+def test_fresh_folder_that_cannot_be_created_is_refused(
     tmp_path: Path, parent: str, stem: str
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -264,7 +264,7 @@ def test_latest_link_in_a_linked_outputs_folder_leads_to_the_run(tmp_path: Path)
     assert (tmp_path / "outputs" / "latest").resolve() == target.resolve()
 
 
-def test_impossible_latest_link_changes_nothing(
+def test_latest_link_that_cannot_be_created_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "latest").mkdir()

@@ -19,7 +19,7 @@ from nnopt.io.own_files import (
 )
 
 
-def test_removal_of_a_run_deletes_only_own_files(tmp_path: Path) -> None:
+def test_removal_of_a_run_deletes_only_files_of_nnopt(tmp_path: Path) -> None:
     (tmp_path / "plots").mkdir()
     own = ["summary.json", "run.log", "plots/curves.png", ".12-0123456789ab.tmp"]
     others = ["lock", "notes.txt", "plots/mine.pdf", "x.tmp"]
@@ -82,7 +82,7 @@ def test_log_file_on_full_disk_drops_the_line(
     assert capsys.readouterr().err == ""
 
 
-def test_irregular_entries_include_own_names_and_no_others(tmp_path: Path) -> None:
+def test_irregular_entries_are_reported_only_if_nnopt_uses_their_names(tmp_path: Path) -> None:
     (tmp_path / "run.log").symlink_to("nowhere")
     (tmp_path / "mine").symlink_to("nowhere")
     os.mkfifo(tmp_path / "metrics.csv")

@@ -44,7 +44,7 @@ def test_impossible_name_of_a_folder_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  ", "a\0b", "~no-such-user/x"])
-def test_impossible_name_of_a_given_path_is_refused(text: str) -> None:
+def test_impossible_path_given_as_option_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^--out '"):
         given_path(text, "--out")
 

@@ -1,4 +1,4 @@
-"""Files in folders from other people: accepted files, and the reasons of refusals."""
+"""Files in folders from other people: accepted files, and the reasons for refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Old names of keys are refused with the new names, and are converted in stored overrides."""
+"""Errors about old names of keys state the new names. Stored overrides are converted."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("override", "message"), REFUSED)
-def test_override_with_old_key_is_refused_with_new_key(override: str, message: str) -> None:
+def test_error_about_override_with_old_key_states_new_key(override: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         make_plan([override])
     assert caught.value.exit_code == 2
     assert message in str(caught.value)
 
 
-def test_file_with_old_key_in_interpolation_is_refused_with_new_key(workplace: Path) -> None:
+def test_error_about_file_with_old_key_in_interpolation_states_new_key(workplace: Path) -> None:
     folder = workplace / "conf" / "experiment"
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text("# @package _global_\nepochs: ${steps}\n")

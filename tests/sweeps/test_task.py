@@ -104,7 +104,7 @@ def test_interruption_while_point_fails_is_raised(task: Task) -> None:
     assert summary_of(task.folder)["status"] == "interrupted"
 
 
-def test_task_interrupted_without_checkpoint_starts_over(task: Task) -> None:
+def test_task_with_damaged_checkpoints_starts_over(task: Task) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_task(replace(task, after_epoch=(stop,)))
     for path in task.folder.glob("checkpoint_*"):

@@ -65,7 +65,10 @@ def one_run() -> Plan:
 
 
 def train(mode: ProgressMode = "curves", last: int = 8) -> None:
-    """Report ``last`` of 8 epochs, each with a refresh. Raise KeyboardInterrupt if ``last`` < 8."""
+    """Show the epochs 1 to ``last`` of 8, and refresh the display after each.
+
+    Raises KeyboardInterrupt if ``last`` < 8.
+    """
     with TrainingProgress(8, 20, mode=mode) as run:
         for epoch in range(1, last + 1):
             row = replace(ROW, epoch=epoch, step=20 * epoch, train_loss=1 / epoch)
@@ -99,7 +102,7 @@ def test_live_curves_are_above_the_bar_and_remain_at_the_end(terminal: Terminal)
 @pytest.mark.parametrize(
     ("columns", "lines", "drawn"), [(80, 24, 21), (120, 40, 30), (40, 12, 9), (300, 80, 30)]
 )
-def test_live_curves_fill_the_terminal(
+def test_live_curves_use_the_terminal_up_to_a_maximum_size(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int, lines: int, drawn: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))

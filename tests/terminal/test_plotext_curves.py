@@ -80,7 +80,7 @@ def test_dots_of_curves_are_at_the_values() -> None:
     for i, value in enumerate(values):
         x, y = panel.place(i / 39, (value - low) / (high - low))
         assert any(abs(a - x) <= 1 and abs(b - y) <= 1 for a, b in dots), (i, value)
-    for a, b in dots:  # only dots between two epochs are set
+    for a, b in dots:  # each dot is between the values of nearby epochs
         i = int((a - 0.5) / (panel.width - 2) * 39)
         near = values[max(0, i - 1) : i + 3]
         bounds = [panel.place(0, (value - low) / (high - low))[1] for value in near]

@@ -224,7 +224,7 @@ def test_processes_of_a_point_end_with_its_pool_worker(make_task: MakeTask) -> N
 
 
 def test_point_of_killed_worker_is_failed(make_task: MakeTask) -> None:
-    """A killed worker fails only its point. So does a bug, and its traceback is in run.log."""
+    """A killed worker and a bug each fail one point. The traceback of the bug is in run.log."""
     killed, bug, after = make_task(0, epochs=10_000_000), make_task(2, epochs="2"), make_task(1)
     before = own_workers()
 

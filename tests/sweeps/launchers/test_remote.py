@@ -33,7 +33,7 @@ MakeTask = Callable[..., Task]
 @pytest.fixture(autouse=True)
 def own_folder_and_much_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    # A task that does not end within the grace period would kill its process, pytest.
+    # A task that does not end within the grace period would kill its process, which is pytest.
     monkeypatch.setattr(elsewhere, "GRACE_SECONDS", 600)
 
 
@@ -90,7 +90,7 @@ def test_task_over_time_limit_continues_and_gives_equal_bits(
 @pytest.mark.parametrize(
     ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Interruption)]
 )
-def test_signal_from_ray_waits_for_checkpoint(
+def test_signal_from_ray_is_raised_after_a_checkpoint(
     make_task: MakeTask, tmp_path: Path, number: signal.Signals, expected: type[BaseException]
 ) -> None:
     def exit_at_once(number: int, frame: object) -> None:

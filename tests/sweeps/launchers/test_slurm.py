@@ -21,7 +21,7 @@ def config(folder: str | None) -> SubmititConfig:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a home folder below the current folder, with a link to another folder."""
+    """Set HOME to a new folder in the current one, and return HOME. HOME/linked leads out of it."""
     home = tmp_path / "home"
     home.mkdir()
     (tmp_path / "outside").mkdir()

@@ -437,7 +437,9 @@ def test_pruner_works_in_another_process(plan: Plan, tmp_path: Path) -> None:
     assert trials_of(run) == trials_of(search(plan, tmp_path / "here", epochs=3))
 
 
-def test_search_killed_after_report_prunes_after_same_epoch(plan: Plan, tmp_path: Path) -> None:
+def test_search_killed_at_pruned_trial_prunes_it_after_same_epoch(
+    plan: Plan, tmp_path: Path
+) -> None:
     plan = with_settings(plan, pruner="median", warmup_epochs=1, sampler="random", trials=12)
     whole = search(plan, tmp_path / "whole", epochs=3).study.trials
     (pruned, *_) = (t for t in whole if t.state == TrialState.PRUNED)

@@ -172,7 +172,7 @@ def test_search_interrupted_and_resumed_continues_its_point(
     assert sorted(summary["interruptions"] for summary in summaries) == [0, 0, 0, 0, 0, 1]
 
 
-def test_grid_sweep_does_not_import_optuna() -> None:
+def test_plans_of_sweeps_and_searches_do_not_import_optuna() -> None:
     program = (
         "import sys\n"
         "import nnopt.cli.resume\n"
