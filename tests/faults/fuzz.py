@@ -175,7 +175,7 @@ def retype_sweep(data: bytes, rng: Random) -> bytes:
 
 
 def retype_lines(data: bytes, rng: Random) -> bytes:
-    """Replace a value in one line of JSON lines by a value of the wrong type."""
+    """Replace a value in one line of a JSON Lines file by a value of the wrong type."""
     lines = data.splitlines()
     index = rng.randrange(len(lines))
     lines[index] = json.dumps(wrong_type(json.loads(lines[index]), rng)).encode()
@@ -226,7 +226,7 @@ ARRAY_DAMAGES: tuple[Callable[[Any], Any], ...] = (
 
 
 def retype_checkpoint(data: bytes, rng: Random) -> bytes:
-    """Return a checkpoint with another format, or a value or an array of the wrong type."""
+    """Return a checkpoint with another format, a value of the wrong type, or a wrong array."""
     with np.load(io.BytesIO(data)) as file:
         arrays = {name: file[name] for name in file.files if name != "sha256"}
     values = json.loads(arrays.pop("values").tobytes())

@@ -163,7 +163,7 @@ def nothing() -> None:
 
 
 def printed_config() -> Any:
-    """Compose the experiment, and return the values of the keys that its file sets."""
+    """Compose the experiment, and return the values of the keys that its undamaged file sets."""
     from nnopt.config.compose import compose_config
 
     config = compose_config(["experiment=mine"])
@@ -292,7 +292,7 @@ def read_table(path: Path) -> Any:
 
 
 def _label(text: str) -> str:
-    """Return a label in its shortest form, so that 1, 01 and 1.0 are equal."""
+    """Return a label without outer spaces. The whole numbers 1, 01 and 1.0 are the label 1."""
     try:
         number = float(text)
         return str(int(number)) if number.is_integer() else text.strip()

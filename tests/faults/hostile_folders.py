@@ -207,7 +207,7 @@ def with_id(identity: str) -> Build:
 
 
 def with_cache_outside(received: Received) -> None:
-    """Set a private folder as the cache of decoded data in ``sweep.json``."""
+    """Change ``sweep.json`` so that it names a private folder as the cache of decoded data."""
     with_config("data.cache", str(received.outside / "cache"))(received)
     with_data(received, "data.cache", str(received.outside / "run"))
 
@@ -242,7 +242,7 @@ def with_data(received: Received, key: str, value: Any) -> None:
 
 
 def nested(received: Received) -> None:
-    """Nest a list 100,000 levels deep."""
+    """Write a ``sweep.json`` whose list of points is nested 100,000 levels deep."""
     sealed_text(received, '"format": 1,\n"nnopt": "1",\n"points": ' + "[" * 100_000 + "]" * 100_000)
 
 
@@ -262,7 +262,7 @@ def exchanged_ids(received: Received) -> None:
 
 
 def stolen_temporary_name(received: Received) -> None:
-    """Create a link with the name of a temporary file of nnopt."""
+    """Create links with the names of temporary files of nnopt, in the sweep and in a point."""
     for folder in (received.sweep, received.interrupted):
         (folder / ".1-0123456789ab.tmp").symlink_to(received.outside / "secret.json")
         (folder / ".999999999-0123456789ab.tmp").symlink_to(received.outside / "run")

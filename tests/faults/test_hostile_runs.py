@@ -242,7 +242,7 @@ HARMLESS: dict[str, Build] = {
     "plots: markup in a name": picture('"><script>x.svg', "<svg/>"),
     "plots: no picture": picture("b.png", "\x89PNG"),
 }
-"""Files that the commands leave out or show as text, with exit code 0."""
+"""Files that ``compare`` and ``report`` leave out or show as text, with exit code 0."""
 
 WEIGHTS: dict[str, Build] = {
     "texts": archive(("a.npy", array("(1,)", "'<U4'", b"a" * 16))),
