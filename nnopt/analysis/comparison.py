@@ -146,7 +146,7 @@ def _check_metric(metric: str, runs: Sequence[Run]) -> None:
     if metric in known:
         return
     if metric in METRICS:
-        raise ConfigError(f"no run has a number for {metric}; known metrics: {', '.join(known)}")
+        raise ConfigError(f"no finished run has a {metric}; known metrics: {', '.join(known)}")
     raise unknown_name("metric", metric, known)
 
 

@@ -272,7 +272,7 @@ def _plain(value: float, position: int) -> str:
 
 
 def _power(value: float, position: int) -> str:
-    """Return a number as text such as 10⁶ or 3·10⁻⁴, but 1 and 10 unchanged."""
+    """Return a number as text such as 10⁶ or 3·10⁻⁴; numbers from 1 to 99 have no power of ten."""
     factor, exponent = f"{value:.3e}".split("e")
     factor, power = f"{float(factor):g}", int(exponent)
     if power in (0, 1):

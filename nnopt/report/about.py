@@ -16,7 +16,7 @@ from nnopt.report.points import Point, open_log, read_plan
 from nnopt.results.collect import setting_text
 from nnopt.schema import new_override
 
-MAX_VALUES = 12  # limit of the listed values of a key, and of the listed machines
+MAX_VALUES = 12  # limit of the listed values of a key, and of the lines of a fact
 Fact = tuple[str, list[str]]  # a label and its lines of text
 
 

@@ -45,9 +45,9 @@ class Curve:
 def read_curves(locations: Sequence[tuple[Path, str | None] | None]) -> list[Curve | str | None]:
     """Return a curve for each run: None if it has no epochs, a message if its file is unreadable.
 
-    A location is a run's folder and the SHA-256 of its ``metrics.csv``, if known. It is None if the
-    run has not started. For runs of similar length, the same epochs are selected, so that their
-    curves can be averaged.
+    A location is a run's folder and the SHA-256 of its ``metrics.csv``, if known. A run that has
+    not started has the location None. For runs of similar length, the same epochs are selected, so
+    that their curves can be averaged.
     """
     histories = [_history(*location) if location else [] for location in locations]
     runs = sum(bool(rows) and not isinstance(rows, str) for rows in histories)

@@ -34,7 +34,7 @@ DAMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct
 
 
 def plots_of(folder: Path) -> list[Path]:
-    """Return the plots of a run or a sweep. Of a plot in both formats, SVG precedes PNG.
+    """Return the plots of a run or a sweep. Of a plot in both formats, the SVG replaces the PNG.
 
     A link to another folder, or an SVG with active content, is left out.
     """

@@ -32,9 +32,9 @@ FIXED_COLUMNS = ("number", "id", "status", "error")
 class Point:
     """A configuration of a sweep, or a single run, with the available information.
 
-    ``status`` is the status in the summary, or "damaged" if the summary is. Without a summary, it
-    is "running" if a process has locked the folder, else an end such as "timeout" in
-    ``results.csv``, or "interrupted". Without a folder, it is from ``results.csv``, or "pending".
+    ``status``: as in the summary; "damaged" if the summary is damaged. Without a summary: "running"
+    if a process has locked the folder, else a final status such as "timeout" in ``results.csv``,
+    else "interrupted". Without a folder: the status in ``results.csv``, else "pending".
     """
 
     name: str  # identifier of the run

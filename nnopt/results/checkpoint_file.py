@@ -97,8 +97,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         version = values.get("format") if isinstance(values, dict) else None
         if isinstance(version, int) and version > FORMAT:
             raise ResumeError(
-                f"{shown(path)} has the format {version}, but this nnopt reads {FORMAT}; use the "
-                "version of nnopt that wrote it"
+                f"{shown(path)} has format {version}, but this nnopt reads format {FORMAT}; use "
+                "the version of nnopt that wrote the file"
             )
         values = typed(values, {"format": int, "training": dict, "summary": dict, "layers": list})
         check_summary(values["summary"])
@@ -125,7 +125,7 @@ def typed(values: object, types: Mapping[str, Any]) -> dict[str, Any]:
     A negative integer is refused, because all integers of a checkpoint are counts.
     """
     if not isinstance(values, dict) or values.keys() != types.keys():
-        raise ValueError(f"its keys are not exactly {', '.join(types)}")
+        raise ValueError(f"expected a map with exactly the keys {', '.join(types)}")
     for key, kind in types.items():
         value = values[key]
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
@@ -140,7 +140,7 @@ def read_records(kind: type[Record], rows: object) -> list[Record]:
     types = get_type_hints(kind)
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise ValueError("it has no list of rows")
+        raise ValueError("expected a list of rows, each a list of values")
     return [kind(**typed(_by_name(names, row), types)) for row in rows]
 
 

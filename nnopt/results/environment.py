@@ -72,7 +72,7 @@ def now() -> str:
 
 
 code_state = cache(git_state)
-"""Return the ``git_state()`` at the first call, which is made soon after the code is loaded."""
+"""Return the result of the first call of ``git_state()``, soon after the code was loaded."""
 
 
 def machine() -> dict[str, str | int | None]:

@@ -218,7 +218,7 @@ def check_tree(values: Any) -> None:
                 children += value
             elif kind is int:
                 if abs(value) > MAX_INTEGER:
-                    raise ValueError("a whole number is above 2^64")
+                    raise ValueError("the magnitude of a whole number is above 2^64")
             elif kind is float and not math.isfinite(value):
                 raise ValueError("a number is too large for float64")
         count += len(children)

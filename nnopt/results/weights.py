@@ -71,7 +71,7 @@ def read_weights(path: Path, parameters: float | None = None) -> Arrays:
                 arrays[member.filename.removesuffix(".npy")] = array
             return arrays
     except FileNotFoundError as error:
-        raise DataError(f"{shown(path)} does not exist: the run has no weights") from error
+        raise DataError(f"{shown(path)} does not exist") from error
     except DAMAGE_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) else error
         reason = reason or type(error).__name__
@@ -114,9 +114,9 @@ def _checked_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
 
 @dataclass(frozen=True)
 class ArrayDifference:
-    """Difference of two arrays a and b of the same name and shape. Both are treated as vectors.
+    """Difference of arrays ``a`` and ``b`` of the same name and shape, treated as vectors.
 
-    ``cosine`` is the cosine of the angle between a and b, or None if one of them is 0.
+    ``cosine`` is the cosine of the angle between ``a`` and ``b``, or None if one of them is 0.
     """
 
     name: str
@@ -129,7 +129,7 @@ class ArrayDifference:
 def array_differences(
     a: Mapping[str, NDArray[np.floating]], b: Mapping[str, NDArray[np.floating]]
 ) -> list[ArrayDifference]:
-    """Compare, in float64, each array of a with the array of b of the same name and shape."""
+    """Compare, in float64, the arrays of ``a`` and ``b`` that have the same name and shape."""
     return [
         _difference(name, np.asarray(x, np.float64), np.asarray(b[name], np.float64))
         for name, x in a.items()

@@ -39,7 +39,7 @@ class Averaging:
         aₙ = aₙ₋₁ + (wₙ - aₙ₋₁) / n
 
     SWA then recomputes the running statistics from the batches of the epoch. Training continues
-    with w and never reads a.
+    with w and never reads the average.
 
     Schedule-Free optimizers compute their own average. For them, only the running statistics are
     recomputed after every epoch, as their authors recommend. Evaluations within an epoch use the

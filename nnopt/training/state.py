@@ -246,7 +246,7 @@ class TrainingState:
         values, arrays = typed(content.values, TRAINING), content.arrays
         known = (*VECTORS, "last/", "best/", "network/")
         if other := next((name for name in arrays if not name.startswith(known)), None):
-            raise ValueError(f"{other[:100]} is unexpected")
+            raise ValueError(f"the array {other[:100]} is unexpected")
         rates, sizes, losses = (_vector(arrays, *vector) for vector in VECTORS.items())
         last = _with_prefix(arrays, "last/")
         best = _with_prefix(arrays, "best/") or last

@@ -226,7 +226,7 @@ def test_unknown_metric_is_refused() -> None:
 
 
 def test_metric_without_numbers_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no run has a number for test_loss; known metrics: test"):
+    with pytest.raises(ConfigError, match="no finished run has a test_loss; known metrics: test"):
         compared(runs_of(BASE), metric="test_loss")
 
 

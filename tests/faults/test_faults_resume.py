@@ -454,7 +454,7 @@ def test_resume_command_with_checkpoint_in_newer_format_is_refused(
     attempt: Command, killed: Path
 ) -> None:
     changed(killed, lambda values, _: values.update(format=2))
-    attempt("resume", "killed").is_refused(4, "has the format 2, but this nnopt reads 1")
+    attempt("resume", "killed").is_refused(4, "has format 2, but this nnopt reads format 1")
 
 
 ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

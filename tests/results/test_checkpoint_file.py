@@ -160,12 +160,12 @@ CONTENTS: dict[str, tuple[Any, str]] = {
     "a list": ([], "is not a checkpoint of nnopt"),
     "nested deeply": (b"[" * 100_000, "is not a checkpoint of nnopt"),
     "a huge number": (b"9" * 10_000, "is not a checkpoint of nnopt"),
-    "a newer format": ({"format": 2, "anything": 1}, "has the format 2, but this nnopt reads 1"),
+    "a newer format": ({"format": 2, "anything": 1}, "has format 2, but this nnopt reads format 1"),
     "an older format": ({"format": 0}, "is not a checkpoint of nnopt"),
     "a format as text": ({"format": "1"}, "is not a checkpoint of nnopt"),
     "no layers": (
         {"format": 1, "training": {}, "summary": {}},
-        "is not a checkpoint of nnopt: its keys are not exactly format, training, summary, layers",
+        "is not a checkpoint of nnopt: expected a map with exactly the keys format, training",
     ),
     "layers that are a map": (
         {"format": 1, "training": {}, "summary": SUMMARY, "layers": {}},
@@ -194,7 +194,7 @@ CONTENTS: dict[str, tuple[Any, str]] = {
     ),
     "training without plateau": (
         {"format": 1, "training": {"numbers": {}}, "summary": SUMMARY, "layers": []},
-        "its keys are not exactly numbers, stopping, plateau",
+        "exactly the keys numbers, stopping, plateau",
     ),
     "a negative epoch": (
         {

@@ -87,7 +87,7 @@ def _draw_numbers(axes: Axes, numbers: NDArray[np.number], fractions: Floats, ce
 
 
 def _draw_accuracies(axes: Axes, counts: Ints, every: int, inch: float) -> None:
-    """Draw the accuracy of each class and of all samples, as bars and in percent."""
+    """Draw the accuracy of each class as a bar and text, and that of all samples as text."""
     totals = counts.sum(axis=1)
     accuracies = counts.diagonal() / np.maximum(totals, 1)
     size, rows = len(totals), np.arange(len(totals))

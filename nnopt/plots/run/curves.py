@@ -90,7 +90,7 @@ def plot_schedule(learning_rates: Floats, steps_per_epoch: int, path: Path, titl
         style.few_ticks(axes.xaxis, 6)
         style.few_ticks(axes.yaxis)
         # The last few rates of a cosine schedule are many decades below the others. Therefore
-        # the lowest tenth of the rates is ignored.
+        # the lowest tenth of the rates does not count in the choice of a linear or log scale.
         positive = np.sort(rates[rates > 0])
         if style.spans_decades(positive[len(positive) // 10 :]):
             style.log_scale(axes)

@@ -160,7 +160,7 @@ def _strip_height(where: Bools) -> float:
 def _draw_strip(
     axes: Axes, epochs: Ints, where: Bools, styles: Sequence[dict[str, Any]], text: str
 ) -> Axes:
-    """Draw a dot for each true element of ``where`` (L, E); the first layer is on top."""
+    """Draw a marker for each true element of ``where`` (L, E); the first layer is on top."""
     present = np.flatnonzero(where.any(axis=1)).tolist()
     for index, layer in enumerate(present):
         form = {"markersize": 4.5, "marker": styles[layer]["marker"] or "|", "linestyle": "-"}

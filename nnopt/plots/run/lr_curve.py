@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def plot_lr_find(suggestion: LrSuggestion, path: Path, title: str) -> None:
     """Draw the losses of the batches, the smoothed loss, and the suggestion if there is one.
 
-    The horizontal axis ends where training diverges: the smoothed loss leaves the vertical axis.
+    The horizontal axis ends where the smoothed loss exceeds the limit of the vertical axis.
     """
     curve = suggestion.curve
     if suggestion.lr is None:
@@ -54,7 +54,7 @@ def _mark(axes: Axes, rate: float, loss: float, name: str, marker: str) -> None:
 def _limits(suggestion: LrSuggestion) -> tuple[float, float]:
     """Return the limits of the loss axis: from below the minimum to above the initial loss.
 
-    Without a suggestion, the axis contains the maximum, up to three times the initial loss.
+    Without a suggestion, the axis reaches the maximum, but at most three times the initial loss.
     """
     smoothed = suggestion.curve.smoothed[np.isfinite(suggestion.curve.smoothed)]
     if not len(smoothed):

@@ -57,7 +57,7 @@ class LearningCurves:
 
 @dataclass(frozen=True)
 class Line:
-    """Mean over seeds and ends of the band around the mean, as arrays (E,) over epochs.
+    """Mean over seeds, and the limits of the band around this mean, as arrays (E,) over epochs.
 
     At an epoch where some seeds have no value, ``complete`` is False and the band is NaN. Where no
     seed has a value, ``centre`` is NaN, too.
@@ -110,7 +110,7 @@ def plot_sweep_curves(
 
 
 def _columns(metric: str, curves: Sequence[LearningCurves]) -> tuple[str, str]:
-    """Return ``train_loss``, and the validation loss or accuracy, or else ``train_accuracy``."""
+    """Return ``train_loss`` and a validation column or, if this is empty, ``train_accuracy``."""
     kind = "loss" if metric.endswith("loss") else "accuracy"
     column = f"validation_{kind}"
     rows = (row for setting in curves for history in setting.histories for row in history)
@@ -153,7 +153,7 @@ def _note(
 
 def _panel(column: str, named: Sequence[LearningCurves], others: Sequence[LearningCurves]) -> Panel:
     values = [values_of(setting.histories, column) for setting in named]
-    # The axis does not have to contain the losses of diverged runs, unless all runs diverged.
+    # The axis need not contain the values of diverged settings, unless all settings diverged.
     indices = [k for k, setting in enumerate(named) if not setting.diverged] or range(len(named))
     shown = np.concatenate([np.ravel(values[k]) for k in indices])
     logarithmic = column.endswith("loss") and style.spans_decades(shown, LOG_SCALE_DECADES)
@@ -166,7 +166,7 @@ def _panel(column: str, named: Sequence[LearningCurves], others: Sequence[Learni
 def _limits(
     named: Sequence[Line], others: Sequence[Line], logarithmic: bool
 ) -> tuple[float, float]:
-    """Return limits that contain the named lines and the central 80 % of the other values."""
+    """Return limits that contain the named lines and the central 80 % of the other means."""
 
     def finite(*values: Floats) -> Floats:
         x: Floats = np.concatenate([np.empty(0), *values])

@@ -42,7 +42,7 @@ def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
     try:
         runs = unify_file_names(split_by_data_files(find_runs([directory]).runs))
         if not any(metric in run.metrics for run in runs if run.status == "done"):
-            log.info("no plots of the sweep: none of its runs has a %s", metric)
+            log.info("no plots of the sweep: none of its finished runs has a %s", metric)
             return []
         plots = dict(_plots(compare_runs(runs, [metric]), runs))
     except Exception as error:
@@ -95,7 +95,7 @@ def _drawable(comparison: Comparison) -> Comparison:
     rows = tuple(filter(fits, comparison.rows))
     if left_out := len(comparison.rows) - len(rows):
         log.warning(
-            "settings left out of the plots, because a %s is beyond %g or within %g of 0: %d",
+            "settings not plotted, because a nonzero %s has a magnitude above %g or below %g: %d",
             *(metric, style.LARGEST, 1 / style.LARGEST, left_out),
         )
     return replace(comparison, rows=rows)

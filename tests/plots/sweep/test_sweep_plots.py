@@ -151,9 +151,9 @@ def test_sweep_without_results_has_no_plots(
     leave_run(tmp_path / "a", status="failed", test_accuracy=None)
     assert plot_sweep(tmp_path) == []
     assert plot_sweep(tmp_path, "final_train_loss") == []
-    assert "none of its runs has a final_train_loss" in caplog.records[-1].message
+    assert "none of its finished runs has a final_train_loss" in caplog.records[-1].message
     assert plot_sweep(tmp_path) == []
-    assert "none of its runs has a test_accuracy" in caplog.records[-1].message
+    assert "none of its finished runs has a test_accuracy" in caplog.records[-1].message
     assert not (tmp_path / "plots").exists()
 
 
