@@ -358,7 +358,7 @@ def test_divergence_of_weights_is_detected(make_config: MakeConfig) -> None:
     assert loop.training.last["dense1.weight"] == 3
 
 
-def test_penalty_column_equals_l1_and_l2(make_config: MakeConfig) -> None:
+def test_penalty_column_equals_sum_of_l1_and_l2_penalties(make_config: MakeConfig) -> None:
     options = {"regularizer.l1": 0.1, "regularizer.l2": 0.01}
     _, found = run(make_config(epochs=2, batch_size=BATCH, **options), ScriptedNetwork([0.5]))
     assert [row.penalty for row, _ in found] == pytest.approx(

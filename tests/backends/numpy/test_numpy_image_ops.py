@@ -39,7 +39,7 @@ THREADED = [name for name, case in CASES.items() if case.threaded]
 
 @pytest.fixture(params=["whole", "in chunks"])
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test with images in one chunk, and again with many chunks. Return the case's name."""
+    """Divide images into one chunk and then, in a second run of the test, into many chunks."""
     if request.param == "in chunks":
         cut_finely(monkeypatch)
     return str(request.param)

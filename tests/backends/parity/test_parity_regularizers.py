@@ -304,7 +304,7 @@ def test_accumulation_agrees_between_backends(
 ) -> None:
     """Each part of a batch has its own dropout masks and its own batch norm statistics."""
     layers = [{"dense": 6}, "batch_norm", {"dropout": 0.3}, *RESIDUAL]
-    batches = batches[:6]  # the parts of the last batch would have two samples and one sample
+    batches = batches[:6]  # the last batch has three samples, too few to be divided
     options = HALF | {
         "batch_size": 10,
         "accumulation_steps": accumulation_steps,

@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.3, 0.5, 0.999])
-def test_dropout_masks_have_kept_fraction_and_expectation(rate: float) -> None:
+def test_dropout_keeps_expected_fraction_and_scales_by_its_inverse(rate: float) -> None:
     masks = DeviceMasks(0, "dropout1", rate, CPU)
     count = 400_000
     kept = masks.draw(0, torch.Size((400, 1000))).float().mean().item()
@@ -63,7 +63,7 @@ def test_units_of_one_mask_are_independent() -> None:
 def test_shared_masks_equal_those_of_numpy(make_network: Callable[..., TorchNetwork]) -> None:
     """The weight's gradient, d_zᵀ (x · keep · scale), shows the masks.
 
-    d_z is the gradient of the logits, and ``keep`` is the mask.
+    d_z is the gradient of the logits, ``keep`` is the mask, and ``scale`` is 1 / (1 - rate).
     """
     changes = {"backend.shared_masks": True, "optimizer": "sgd", "seed": 11}
     network = make_network("torch", [{"dropout": 0.3}, {"dense": "classes"}], **changes)
