@@ -42,7 +42,7 @@ Row = tuple[str, ...]
 
 
 def rows_of(document: Path, *header: str) -> list[Row]:
-    """Return the cells of each row, from all tables of a document that have this header."""
+    """Return the cells of each row of all tables with this header in a document."""
     rows: list[Row] = []
     for table in re.findall(r"(?:^\|.*\n)+", document.read_text("utf-8"), re.M):
         head, _, *lines = [

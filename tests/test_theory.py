@@ -190,7 +190,7 @@ def window(tile: tuple[slice, slice]) -> tuple[slice, slice]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_winograd_in_two_dimensions_equals_summed_correlation(seed: int) -> None:
+def test_winograd_in_two_dimensions_equals_correlation_summed_over_channels(seed: int) -> None:
     x, w = draw((3, 10, 10), seed), draw((3, 3, 3), seed + 10)
     expected = sum(correlate(image, kernel) for image, kernel in zip(x, w, strict=True))
     actual = np.full((8, 8), Fraction(0))

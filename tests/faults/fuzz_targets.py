@@ -202,7 +202,7 @@ def read_idx_folder(folder: Path) -> Any:
         images = _read_idx(folder / f"{part}-images-idx3-ubyte", 3)
         labels = _read_idx(folder / f"{part}-labels-idx1-ubyte", 1)
         if len(images) != len(labels) or labels.max(initial=0) > 9 or images.shape[1:] != (4, 4):
-            raise ValueError("images and labels do not fit")
+            raise ValueError("wrong number of labels, label or shape of images")
         parts.append(digest(images[:, None], [str(label) for label in labels]))
     return parts
 

@@ -158,7 +158,7 @@ def test_path_with_tilde_is_in_the_home_folder(
     attempt(*user).is_refused(2, "there is no user")
 
 
-def test_run_with_one_class_has_loss_zero_without_sign(
+def test_run_with_one_class_prints_zero_loss_without_minus_sign(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     (workplace / "a.csv").write_text("a,label\n" + "".join(f"{i},x\n" for i in range(20)))

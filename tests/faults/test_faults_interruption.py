@@ -274,7 +274,7 @@ def test_run_without_disk_space_for_log_trains_to_the_end(
     assert result.err == ""
 
 
-def test_sweep_without_disk_space_for_results_table_is_refused(
+def test_sweep_without_disk_space_for_results_table_exits_with_6(
     attempt: Command, workplace: Path, trap: Trap
 ) -> None:
     """A limit on the size of files replaces the full disk. Only results.csv exceeds the limit."""

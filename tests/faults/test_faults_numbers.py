@@ -95,7 +95,7 @@ def test_sweep_with_diverged_point_finishes_other_points(
         ("run", "optimizer.lr=auto", "optimizer.lr = 'auto' found no learning rate"),
     ],
 )
-def test_lr_search_that_finds_no_rate_is_refused(
+def test_lr_search_that_finds_no_rate_fails(
     attempt: Command, workplace: Path, backend: str, verb: str, word: str, message: str
 ) -> None:
     write_csv(workplace / "train.csv", "a,b,label", features(20, constant=3e38))

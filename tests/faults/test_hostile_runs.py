@@ -298,7 +298,10 @@ def runs(sent: Path, workplace: Path) -> Path:
 
 
 def everything_told(attempt: Command, expected: set[int]) -> list[Attempt]:
-    """Return the results of ``compare`` and ``report``, which must show no dangerous text."""
+    """Return the results of ``compare`` and ``report``, which must show no dangerous text.
+
+    ``expected`` are the allowed exit codes.
+    """
     results = [attempt("compare", "runs", "--metric", "test_accuracy", "--format", "csv")]
     results.append(attempt("compare", "runs", "--metric", "test_accuracy,total_seconds"))
     results.append(attempt("report", "runs", "--out", "page.html"))
