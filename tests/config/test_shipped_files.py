@@ -125,7 +125,7 @@ def test_keys_of_main_file_equal_config_fields() -> None:
         for entry in container.pop("defaults")
         if isinstance(entry, dict)
         for key in entry
-        if not key.startswith("override ")  # these entries are for Hydra's groups
+        if not key.startswith("override ")  # "override" is for groups of Hydra
     }
     container.pop("hydra")
     names = {field.name for field in fields(schema.Config)}

@@ -32,7 +32,7 @@ LABELS = "MNIST/raw/train-labels-idx1-ubyte"
 
 
 class Counted:
-    """A source that counts its decodings."""
+    """A source of MNIST; ``times`` is how often it was decoded."""
 
     def __init__(self, root: Path) -> None:
         write_idx(root)

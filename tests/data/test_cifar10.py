@@ -37,7 +37,7 @@ def write_binary(root: Path) -> None:
 
 
 def batch(index: int) -> dict[Any, Any]:
-    """Return the dictionary in a batch file of the Python version, whose keys are bytes."""
+    """Return the content of a batch file of the Python version: a dictionary with keys of bytes."""
     values = records(index)
     return {
         b"batch_label": b"training batch 1 of 5",

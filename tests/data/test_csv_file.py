@@ -298,7 +298,7 @@ EQUAL = {
 
 
 @pytest.mark.parametrize("texts", EQUAL.values(), ids=EQUAL)
-def test_numbers_that_may_be_equal_or_differ_in_float64_are_not_reported(
+def test_numbers_that_differ_in_float64_or_may_be_equal_are_not_reported(
     tmp_path: Path, texts: tuple[str, str]
 ) -> None:
     text = "".join(f"{k % 2},{value}\n" for k, value in enumerate((*texts, "0.5")))

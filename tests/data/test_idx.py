@@ -163,8 +163,11 @@ def test_file_of_another_dataset_is_refused(
         decode(tmp_path)
 
 
-def test_contents_beyond_the_size_in_the_idx_header_are_not_unpacked(tmp_path: Path) -> None:
-    """100 MB of zeros follow the 40 images that the IDX header states. One zero is unpacked."""
+def test_gzip_is_unpacked_only_up_to_the_size_in_the_idx_header(tmp_path: Path) -> None:
+    """100 MB of zeros follow the 40 images of the IDX header.
+
+    One of the zeros is unpacked, which shows that the file is too long.
+    """
     write_idx(tmp_path, packed=True)
     path = tmp_path / f"MNIST/raw/{IMAGES}.gz"
     path.write_bytes(gzip.compress(idx_bytes(np.zeros((40, 4, 4))) + bytes(10**8)))

@@ -38,7 +38,7 @@ def test_relative_path_starts_at_the_current_folder() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  ", "a\0b", "~no-such-user/x"])
-def test_impossible_name_of_a_folder_is_refused(text: str) -> None:
+def test_impossible_path_in_a_setting_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^data\.root = "):
         absolute_folder(text, "data.root")
 

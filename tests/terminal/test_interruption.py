@@ -168,7 +168,7 @@ def test_context_in_another_thread_keeps_the_handlers() -> None:
     assert found == [signal.default_int_handler]
 
 
-def test_contexts_of_two_threads_are_independent() -> None:
+def test_context_stays_active_when_context_of_another_thread_ends() -> None:
     """The first context ends while the second one is active."""
     contexts, ends, threads = [], [threading.Event(), threading.Event()], []
 

@@ -196,7 +196,7 @@ class Killed(BaseException):
 def test_search_killed_during_pruning_equals_whole_search(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pruner: str, is_judged: bool
 ) -> None:
-    """The process is killed whenever the pruner stops a trial. Later, the pruner decides again."""
+    """The process is killed when the pruner stops a trial. The next process decides again."""
     plan = with_settings(plan, pruner=pruner, warmup_epochs=1, trials=12)
     run = partial(search, plan, score=lambda point: score(point) + 1, epochs=3)
     whole = run(tmp_path / "whole")
@@ -404,7 +404,9 @@ def test_search_keeps_points_added_by_another_process(plan: Plan, tmp_path: Path
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_pruner_saves_epochs_and_keeps_best_trial(plan: Plan, tmp_path: Path, pruner: str) -> None:
+def test_search_with_pruner_runs_fewer_epochs_and_keeps_best_trial(
+    plan: Plan, tmp_path: Path, pruner: str
+) -> None:
     plan = with_settings(plan, pruner=pruner, warmup_epochs=2, trials=16, sampler="random")
     run = search(plan, tmp_path / pruner, epochs=9)
     trials = run.study.trials
