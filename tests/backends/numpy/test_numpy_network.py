@@ -102,7 +102,7 @@ def is_weight(name: str) -> bool:
         ("weight_decay", lambda w: 0.1 * w),
     ],
 )
-def test_penalties_act_only_on_weights(
+def test_penalties_act_on_norms_and_biases_only_if_configured(
     make_network: MakeNetwork,
     batches: Batches,
     key: str,
