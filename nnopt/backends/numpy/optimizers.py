@@ -133,7 +133,7 @@ def adam(u: Update, lr: float, t: int) -> None:
 
 
 def _average_squares(s: Array, decay: float, u: Update) -> None:
-    """Compute s ← ρ·s + (1-ρ)·g²."""
+    """Compute s ← ρ·s + (1-ρ)·g² with ρ = ``decay``."""
     np.multiply(s, decay, out=s)
     np.multiply(u.g, 1 - decay, out=u.change)
     np.multiply(u.change, u.g, out=u.change)

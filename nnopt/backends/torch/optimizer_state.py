@@ -14,7 +14,7 @@ from nnopt.backends.torch.muon import Muon
 from nnopt.backends.torch.schedule_free import ScheduleFree
 
 GROUP_NUMBERS = ("k", "weight_sum", "lr_max")
-"""Keys of parameter groups that a step of Schedule-Free changes. All are numbers."""
+"""Keys of parameter groups whose values, all numbers, change in a step of Schedule-Free."""
 
 STATE_KEYS = {
     "SGD": ("momentum_buffer",),

@@ -81,7 +81,7 @@ class Precision:
     def step(self, optimizer: Optimizer) -> None:
         """Perform the update, or skip it if a gradient overflowed.
 
-        Fused optimizers decide this on the device. With other optimizers, ``step`` waits for it.
+        Fused optimizers decide this on the device. With others, ``step`` waits for the device.
         """
         self._scaler.step(optimizer)
         self._scaler.update()

@@ -56,8 +56,8 @@ def model_problems(config: TorchvisionConfig) -> list[str]:
         return [f"architecture.model = {config.model!r}: torchvision has no such model; {hint}"]
     if config.small_images and _stem(config.model) is None:
         return [
-            "architecture.small_images = true adapts models named "
-            f"{', '.join(f'{family}...' for family in STEMS)}, but architecture.model = "
+            "architecture.small_images = true adapts only models whose names begin with "
+            f"{', '.join(STEMS)}, but architecture.model = "
             f"{config.model!r}; set architecture.small_images=false"
         ]
     return []

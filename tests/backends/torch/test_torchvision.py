@@ -257,7 +257,7 @@ def test_numpy_backend_refuses_torchvision_model(nnopt: Run, capsys: Captured) -
         (["architecture.model=xyz"], "no such model; allowed: alexnet, convnext_base"),
         (
             ["architecture.model=vgg11", "architecture.small_images=true"],
-            "architecture.small_images = true adapts models named resnet..., resnext...,",
+            "architecture.small_images = true adapts only models whose names begin with resnet, ",
         ),
         (["architecture.model=alexnet"], "'alexnet' cannot take images of 3x32x32: "),
         (["architecture.model=vit_b_16", "dataset=mnist"], "'vit_b_16' cannot take images of 1x28"),
