@@ -38,7 +38,7 @@ norm, the number of groups is the largest divisor of 8 that divides the number o
 
 
 def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> Layers:
-    """Return [dense, norm, activation, dropout] for each hidden layer, then the output layer."""
+    """Return flatten, [dense, norm, activation, dropout] per hidden layer, then the output layer."""
     layers: list[Layer] = [records.Flatten()]
     for units in config.hidden:
         layers += _hidden_dense(units, ACTIVATIONS[config.activation], regularizer)
@@ -46,7 +46,7 @@ def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> Layers:
 
 
 def three_layer_conv(config: ThreeLayerConvConfig, regularizer: RegularizerConfig) -> Layers:
-    """Return conv, norm, activation, max pool, dropout, one hidden dense layer, output layer."""
+    """Return conv, norm, activation, max pool, dropout, flatten, hidden dense, output layer."""
     activation = ACTIVATIONS[config.activation]
     return (
         *_conv(config.channels, regularizer, kernel=config.kernel),
@@ -60,7 +60,7 @@ def three_layer_conv(config: ThreeLayerConvConfig, regularizer: RegularizerConfi
 
 
 def vgg(config: VggConfig, regularizer: RegularizerConfig) -> Layers:
-    """Return a block for each width, one hidden dense layer and the output layer.
+    """Return a block for each width, flatten, at most one hidden dense layer, output layer.
 
     A block is ``convs`` times [conv 3x3, norm, activation], then 2x2 max pool and dropout.
     Source: Simonyan and Zisserman 2015 (arXiv:1409.1556), section 2.
@@ -141,7 +141,7 @@ def _hidden_dense(units: int, activation: Layer, regularizer: RegularizerConfig)
     """Return [dense, norm, activation, dropout].
 
     Before batch norm, the dense layer has no bias, because batch norm would subtract it. Before
-    layer norm, it has a bias: otherwise the output would not depend on the length of the input.
+    layer norm, it has a bias: otherwise the output would not depend on the scale of the input.
     Group norm is for images. On flat samples, layer norm replaces group norm.
     """
     norm = NORMS["layer" if regularizer.norm == "group" else regularizer.norm](units)

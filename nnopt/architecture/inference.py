@@ -1,4 +1,4 @@
-"""Shape inference for one sample, (D,) or (C, H, W): the base class and the inferred layers."""
+"""Shape inference for one sample, (D,) or (C, H, W): base class of records, inferred layers."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class GroupNorm(_SampleNorm, kind="group_norm"):
     epsilon: Epsilon = 1e-5
 
     def count_groups(self, name: str, shape: Shape) -> int:
-        """Return ``groups``, which must divide the channels."""
+        """Return ``groups``. Raises ConfigError unless it divides the number of channels."""
         require_divisible(name, shape[0], "channels", self.groups)
         return self.groups
 

@@ -140,7 +140,7 @@ def _with_skip_probabilities(
     """Return the layers, with ``rates`` as the skip probabilities of the residual branches.
 
     Later branches are skipped more often ("linear decay", Huang et al. 2016, section 3). The rates
-    are in the order of ``walk``: an outer branch comes before the inner branches.
+    are in the order of ``walk``: an outer branch comes before the branches inside it.
     """
     return tuple(
         replace(  # the order of the arguments matters: it is the order of ``walk``

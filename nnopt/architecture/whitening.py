@@ -68,7 +68,7 @@ def whitening_arrays(layer: InferredLayer, dataset: Dataset) -> dict[str, Floats
     """Return the weight (O, C, k, k) that whitens patches, and the bias (O,) of a layer with bias.
 
     The layer transforms patches x of the training images into uncorrelated numbers with variance 1
-    and, if there is a bias, with mean 0:
+    and, if there is a bias, with mean 0 (ε is ``EPSILON`` times the mean eigenvalue of Cov x):
 
         y = W (x - μ),   W = (Λ + ε)^(-1/2) Eᵀ,   E Λ Eᵀ = Cov x,   μ = mean x
 
@@ -119,9 +119,9 @@ def patch_statistics(dataset: Dataset, kernel: int) -> tuple[Floats, Floats]:
 def whitening_filters(covariance: Floats, channels: int) -> Floats:
     """Return O = ``channels`` filters (O, D) for patches with a covariance (D, D), O <= 2 D.
 
-    The first D filters are the eigenvectors divided by the square roots of the eigenvalues, in
-    descending order of the eigenvalues. The other filters are the negatives of the first D, because
-    a ReLU removes half of each output. The largest entry of each eigenvector is positive.
+    The first D filters are the eigenvectors, each divided by the square root of its eigenvalue + ε,
+    in descending order of the eigenvalues. The other filters are the negatives of the first D: a
+    ReLU removes half of each output. The entry of largest magnitude in an eigenvector is positive.
     """
     variances, directions = (x[..., ::-1] for x in np.linalg.eigh(covariance))
     peaks = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)

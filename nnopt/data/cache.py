@@ -2,8 +2,8 @@
 
 The hash covers everything that decoding depends on: ``FORMAT``, the settings of the source and the
 SHA-256 of its files. A file ``<data.cache>/index/<dataset>-<hash of paths and settings>.json``
-contains the name of the cache folder, and a fingerprint: the sizes and times of the source files.
-While the fingerprint is unchanged, the source files are not read again.
+contains the name of the dataset's folder, and a fingerprint: a hash of the sizes and times of the
+source files. While the fingerprint is unchanged, the source files are not read again.
 """
 
 from __future__ import annotations

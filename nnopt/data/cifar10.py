@@ -32,7 +32,7 @@ SIMILAR = ("cifar-10", "cifar-10-binary", "cifar-10-python")  # other names of t
 
 
 def locate(published: Published, root: Path) -> Source[Published]:
-    """Find the first folder under ``root`` with a complete version. Raises DataError."""
+    """Return the first complete version under ``root`` as a source. Raises DataError."""
     location = complete_locations(published, root, candidates(published, root))[0]
     names = [name for files in FILES.values() for name in files]
     paths = dict(zip(names, location.paths.values(), strict=True))
@@ -80,7 +80,7 @@ def parse_binary(content: bytes, path: Path) -> NDArray[np.uint8]:
         kind = "truncated" if len(content) < expected else "too long"
         raise DataError(
             f"{shown(path)} is {kind}: {len(content):,} bytes, expected {expected:,}; delete the "
-            "folder and fetch it again"
+            "files of the dataset and fetch it again"
         )
     return np.frombuffer(content, dtype=np.uint8).reshape(IMAGES_PER_FILE, 1 + PIXELS)
 
@@ -98,11 +98,11 @@ def parse_python(content: bytes, path: Path) -> NDArray[np.uint8]:
     shape = (IMAGES_PER_FILE, PIXELS)
     array = pixels.array if isinstance(pixels, Bytes) else None
     if array is None or array.shape != shape:
-        kind = type(pixels).__name__ if array is None else f"an array {array.shape}"
+        kind = f"of type {type(pixels).__name__}" if array is None else f"an array {array.shape}"
         found = kind[:MAX_REASON_LENGTH]
-        raise DataError(f"{shown(path)}: data is {found}, expected an array {shape} of bytes")
+        raise DataError(f"{shown(path)}: 'data' is {found}, expected an array {shape} of bytes")
     if not isinstance(labels, list) or len(labels) != IMAGES_PER_FILE:
-        raise DataError(f"{shown(path)}: labels is not a list of {IMAGES_PER_FILE:,} numbers")
+        raise DataError(f"{shown(path)}: 'labels' is not a list of {IMAGES_PER_FILE:,} numbers")
     for index, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < len(CIFAR10.classes):
             raise DataError(

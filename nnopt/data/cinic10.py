@@ -179,7 +179,7 @@ def _decode_all(folders: list[list[Path]]) -> Iterator[tuple[list[Path], Images]
         if time.monotonic() - last_report > PROGRESS_SECONDS:
             last_report = time.monotonic()
             left = (last_report - start) * (total - done) / done
-            LOG.info(f"decoding CINIC-10, once: {done:,} of {total:,} images, {left:.0f} s left")
+            LOG.info(f"decoding CINIC-10: {done:,} of {total:,} images, {left:.0f} s left")
 
 
 def _run(tasks: list[list[Path]], parallel: bool) -> Iterator[Images]:

@@ -146,7 +146,7 @@ def _without_header(names: Sequence[str]) -> str:
 def _check_names(names: list[str], path: Path) -> None:
     """Raise DataError for too many columns, and for two columns with the same name."""
     if len(names) > MAX_COLUMNS:
-        raise DataError(f"{shown(path)} has {len(names):,} columns; allowed are {MAX_COLUMNS:,}")
+        raise DataError(f"{shown(path)} has {len(names):,} columns; the limit is {MAX_COLUMNS:,}")
     if repeated := [name for name, count in Counter(names).items() if count > 1 and name]:
         raise DataError(
             f"{shown(path)} has more than one column {quoted(repeated[0])}; rename or delete all "
@@ -157,7 +157,7 @@ def _check_names(names: list[str], path: Path) -> None:
 def _check_header(
     names: list[str], features: list[int], label: int, config: CsvConfig, path: Path
 ) -> None:
-    """Raise DataError if the header may be values: numbers, but not 0, 1, ... or 1, 2, ..."""
+    """Raise DataError if all features have numbers as names, except 0, 1, ... and 1, 2, ..."""
     if not all(is_number(names[index]) for index in features):
         return
     if str(config.label) == names[label] and not is_number(names[label]):
@@ -169,8 +169,8 @@ def _check_header(
     ):
         return
     raise DataError(
-        f"{shown(path)}: the first line, which has {listed(names, 3)}, may have values in place of "
-        "names; if so, set dataset.header=false, else use a word as the name of the label column"
+        f"{shown(path)}: the first line, {listed(names, 3)}, may be values, not names; if so, set "
+        "dataset.header=false, else rename the label column to a word, there and in dataset.label"
     )
 
 
@@ -194,7 +194,7 @@ def _shape(
     if config.shape_order != "chw":
         raise ConfigError(
             f"dataset.shape_order={config.shape_order}: {shown(path)} has features, not "
-            "pixels; set dataset.shape=[channels,height,width] or leave it out"
+            "pixels; set dataset.shape=[channels,height,width] or leave dataset.shape_order out"
         )
     return (), range(len(names))
 

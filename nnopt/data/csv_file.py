@@ -121,7 +121,7 @@ def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> 
 
 
 def _images(inputs: np.ndarray, shape: tuple[int, ...], config: CsvConfig) -> np.ndarray:
-    """Return rows of pixels as images (M, C, H, W), and features unchanged."""
+    """Return rows of pixels as images (M, C, H, W). Return rows of features unchanged."""
     if not shape:
         return inputs
     channels, height, width = shape

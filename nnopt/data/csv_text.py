@@ -107,7 +107,7 @@ def _only_table(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
         found = listed([member.filename for member in names or archive.infolist()])
         count = "no CSV file" if not names else f"{len(names):,} CSV files"
         raise DataError(
-            f"{shown(path)} is a ZIP archive with {count} ({found}); unpack the one you mean"
+            f"{shown(path)} is a ZIP archive with {count} ({found}), expected one; unpack the table"
         )
     return names[0]
 

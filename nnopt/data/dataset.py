@@ -39,7 +39,7 @@ class Part:
         if mapping is not None and mapping.size() < len(mapping):
             raise DataError(
                 f"a file of the data cache was truncated to {mapping.size():,} bytes while it was "
-                f"in use, expected {len(mapping):,}; delete the cache folder and run again"
+                f"in use, expected {len(mapping):,}; delete the folder of data.cache and run again"
             )
 
 

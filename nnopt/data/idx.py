@@ -117,7 +117,7 @@ def parse_idx(content: bytes, dimensions: int, path: Path) -> NDArray[np.uint8]:
     """
     start, magic = 4 + 4 * dimensions, bytes([0, 0, 8, dimensions])
     if len(content) < start:
-        problem = f"is truncated: {len(content)} bytes, but its header has {start}"
+        problem = f"is truncated: {len(content)} bytes, but its header has {start} bytes"
     elif content[:4] != magic:
         problem = (
             f"is not an IDX file with {dimensions} dimension(s): it begins with "

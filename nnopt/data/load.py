@@ -141,9 +141,9 @@ def _cut(part: Part, fraction: float, key: str, random: np.random.Generator) -> 
 def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
     """Return scale and shift per channel or feature.
 
-    The mean and standard deviation of images are those of all decoded training images, whatever the
-    subset. Those of features are computed from the training rows only. Constant channels and
-    features are shifted but not scaled.
+    The mean and standard deviation of images are those of all decoded training images (without the
+    test samples drawn from a single CSV file), whatever the subset. Those of features are computed
+    from the training rows only. Constant channels and features are shifted but not scaled.
     """
     width = train.inputs.shape[1]
     if rule == "none":

@@ -56,7 +56,7 @@ class Bytes:
         if kind is not _BYTE_TYPE or not isinstance(content, bytes):
             raise RefusedError("it holds an array of another type than bytes")
         if not isinstance(shape, tuple) or not all(type(x) is int and x >= 0 for x in shape):
-            raise RefusedError("it holds an array without a shape")
+            raise RefusedError("it holds an array whose shape is not valid")
         order: Any = "F" if is_fortran is True else "C"
         self.array = np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order)
 
@@ -137,7 +137,7 @@ class _Machine:
                 _mark, *items = self._stack[start:]
                 del self._stack[start:]
                 return items
-        raise RefusedError("it pops from an empty stack")
+        raise RefusedError("it pops to a mark, but the stack has none")
 
     def _extend(self, items: list[Any]) -> None:
         if not isinstance(self._stack[-1], list):

@@ -64,7 +64,7 @@ class Source(Generic[S]):
     """
 
     name: str
-    location: str  # the files, for messages
+    location: str  # folder or paths of the files, for messages
     files: Mapping[str, Path]  # role of a file or folder -> its path
     settings: S  # its ``repr`` is part of the cache key
     decoder: Callable[[S, Mapping[str, Path]], Decoded]  # ``decode`` adds mean, std, repeated

@@ -114,7 +114,7 @@ def shown(path: Path) -> str:
 
 @contextmanager
 def _replacing(path: Path, size: int) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces ``path`` after it is written and synced."""
+    """Open a temporary file. Once it is written and synced, it replaces ``path``."""
     temporary = _temporary(path.parent)
     try:
         # The umask sets the permissions, whereas tempfile.mkstemp would make the file private.

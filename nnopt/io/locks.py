@@ -90,7 +90,7 @@ def is_held(folder: Path) -> bool:
     try:
         access = os.O_RDONLY if HAS_FLOCK else os.O_RDWR
         descriptor = os.open(folder / LOCK, access | SAFE_FLAGS)
-    except OSError:  # no lock file, so no process has held the folder
+    except OSError:  # for instance no lock file: no process has held the folder
         return False
     try:
         if not HAS_FLOCK:

@@ -46,5 +46,5 @@ def path_problem(text: str) -> str | None:
         if os.environ.get("HOME", "/").strip() == "":
             return "'~' has no meaning, because $HOME is empty; write the whole path"
         if os.path.expanduser(text).startswith("~"):
-            return f"there is no user {text[1:].partition('/')[0]!r}; write './~...' for that name"
+            return f"there is no user {text[1:].partition('/')[0]!r}; write a name with ~ as ./~..."
     return None

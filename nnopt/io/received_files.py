@@ -52,7 +52,7 @@ def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
     if stat.S_ISLNK(status.st_mode) or path.parent != folder:
         real = os.path.realpath(path)
         if not Path(real).is_relative_to(os.path.realpath(folder)):
-            why = f"it is a link to {visible(real)}, outside of the folder; replace it by a copy"
+            why = f"a link leads to {visible(real)}, outside of the folder; replace it by a copy"
             raise OSError(errno.EPERM, why, str(path))
         status = os.stat(real)
     _check(path, status, limit)

@@ -151,7 +151,7 @@ def test_forbidden_global_of_a_pickle_is_refused(tmp_path: Path, name: str) -> N
             r"\(20, 3071\), expected an array \(20, 3072",
         ),
         ({"data": np.zeros((COUNT, 3072), np.float32)}, "numbers of type 'f4'"),
-        ({"data": [1, 2]}, "data is list"),
+        ({"data": [1, 2]}, "'data' is of type list"),
         ({"labels": [0] * (COUNT - 1)}, "not a list of 20"),
         ({"labels": [0] * (COUNT - 1) + [-1]}, "label -1 at index 19"),
         ({"labels": [0.5] * COUNT}, "label 0.5 at index 0"),
