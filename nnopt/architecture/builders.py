@@ -38,7 +38,7 @@ norm, the number of groups is the largest divisor of 8 that divides the number o
 
 
 def mlp(config: MlpConfig, regularizer: RegularizerConfig) -> Layers:
-    """Return flatten, [dense, norm, activation, dropout] per hidden layer, then the output layer."""
+    """Return flatten, [dense, norm, activation, dropout] per hidden layer, then an output layer."""
     layers: list[Layer] = [records.Flatten()]
     for units in config.hidden:
         layers += _hidden_dense(units, ACTIVATIONS[config.activation], regularizer)
