@@ -26,7 +26,7 @@ ENVIRONMENT_KEYS = ("data", "versions", "git", "machine", "threads")
 MAX_VALUE_CHARACTERS = 200
 MAX_FILE_NAME_CHARACTERS = 16
 MAX_NAMED_ARRAYS = 10
-"""Limits of the printed text. An array is named if the other run has no array to compare it to."""
+"""Limits of the printed text. Arrays without a counterpart in the other run are named."""
 
 NO_FURTHER_FILE = "no further file"
 """The table cell of a run whose data files have all been read by the other run too."""

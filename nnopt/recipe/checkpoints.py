@@ -175,7 +175,7 @@ def usable_checkpoint(point: Point, directory: Path) -> Checkpoint | None:
 
 
 def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
-    """Raise ResumeError if a checkpoint is not from the run of a point, or the run has changed.
+    """Raise ResumeError unless a checkpoint fits the configuration and the data of a point.
 
     A longer training is allowed if its length changes none of the steps so far.
     """

@@ -132,7 +132,7 @@ def _csv_line(cells: Sequence[Any]) -> str:
 
 
 def _setting(point: Point, key: str) -> str:
-    """Return the value of a key, or the name of the file chosen for a group; "" without either."""
+    """Return a key's value, the name of a group's chosen file, or "" if both are missing."""
     overrides = dict(override.lstrip("+").partition("=")[::2] for override in point.overrides)
     if key in overrides:
         return overrides[key]

@@ -99,7 +99,7 @@ def _rich_table(
 
 
 def short(path: Path) -> str:
-    """Return a path as text. A path inside the current folder is returned relative to it."""
+    """Return a path as text. A path inside the current folder is relative to that folder."""
     with suppress(ValueError, OSError):
         return str(path.absolute().relative_to(Path.cwd()))
     return str(path)

@@ -51,7 +51,7 @@ class SearchProgress(PointsProgress):
         super().__enter__()
         if lost := len(self._run.lost):
             verb = "runs" if lost == 1 else "run"
-            self.print_line(f"{counted(lost, 'point')} whose results are lost {verb} again")
+            self.print_line(f"{counted(lost, 'point')} {verb} again, because results are lost")
         self._refresh()
         return self
 
@@ -61,7 +61,7 @@ class SearchProgress(PointsProgress):
         super().close()
 
     def finish(self, identity: str, rows: Sequence[TableRow]) -> None:
-        """Print the results of the trials that the end of a point has completed."""
+        """Print the results of the trials that have finished since the last call."""
         self._print_finished()
         self._refresh()
 

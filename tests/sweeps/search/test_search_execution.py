@@ -207,14 +207,14 @@ def test_resumed_search_repeats_points_with_lost_results(
     assert len(notes) == 1
     assert f"{first.name}/summary.json is damaged: status is" in notes[0]
     assert "points done  3 of 3" in captured.out
-    assert captured.out.splitlines()[0] == "2 points whose results are lost run again"
+    assert captured.out.splitlines()[0] == "2 points run again, because results are lost"
     assert nnopt("resume", "s") == 0
     captured = capfd.readouterr()
     assert "runs again" not in captured.err
     assert "lost" not in captured.out
     (third / "summary.json").unlink()
     assert nnopt("resume", "s") == 0
-    assert "1 point whose results are lost runs again" in capfd.readouterr().out.splitlines()
+    assert "1 point runs again, because results are lost" in capfd.readouterr().out.splitlines()
 
 
 def test_resumed_search_does_not_repeat_pruned_trial_with_damaged_summary(
