@@ -104,7 +104,7 @@ class Network(Protocol):
     def average(self, weight: float) -> None:
         """Compute a ← a + weight · (w - a) without waiting for the device.
 
-        w are all parameters and running statistics. The average a is zero before the first call.
+        ``w`` is each parameter or running statistic, and ``a`` its average, which is 0 at first.
         """
 
     def swap_average(self) -> None:

@@ -38,7 +38,7 @@ def workers_for(x: Array, buffer: Buffer) -> ThreadPool:
 def sums(a: Array, b: Array, buffer: Buffer, where: Array | None = None) -> Array:
     """Return Σ a and Σ a · b of each lane, (2, L), for two matrices (P, L).
 
-    If a matrix ``where`` (P, L) is given, a is first set to 0 in place wherever ``where`` <= 0.
+    If a matrix ``where`` (P, L) is given, ``a`` is first set to 0 in place wherever ``where`` <= 0.
     """
     chunks = _chunks(a.shape)
     last_row, _ = chunks[-1]

@@ -281,7 +281,7 @@ class TileTransform:
         return workers.cached(TileScratch, (rows, self.across, run, self.channels), self.at.dtype)
 
     def transform(self, chunk: Chunk, scratch: TileScratch) -> None:
-        """Write A t Aᵀ for the tiles t of a chunk to the scratch memory."""
+        """Write the product A t Aᵀ for each tile t of a chunk to the scratch memory."""
         lanes = chunk.lanes(self.channels)
         for row, transformed in enumerate(scratch.rows, chunk.rows.start):
             if row < self.whole:
@@ -294,7 +294,7 @@ class TileTransform:
             np.matmul(self.a, scratch.half_rows, out=transformed)
 
     def transform_back(self, chunk: Chunk, scratch: TileScratch) -> None:
-        """Write Aᵀ m A for the transformed tiles m of a chunk to y."""
+        """Write the product Aᵀ m A for each transformed tile m of a chunk to y."""
         lanes = chunk.lanes(self.channels)
         for row, transformed in enumerate(scratch.rows, chunk.rows.start):
             np.matmul(self.at, transformed, out=scratch.half_rows)
