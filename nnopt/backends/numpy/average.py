@@ -16,7 +16,7 @@ from nnopt.backends.numpy.threads import SERIAL, ThreadPool
 class Average:
     """The running average of each of ``arrays``, C-contiguous arrays of one type. It is 0 at first.
 
-    In the methods, ``w`` is an array and ``a`` its average, in the chunks of an ``Optimizer``.
+    In the methods, ``w`` is a chunk of an array, as in ``Optimizer``, and ``a`` is its average.
 
     Attributes:
         averages: The average of each array as a flat array, in the order of ``arrays``.
