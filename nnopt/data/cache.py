@@ -63,7 +63,7 @@ def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
     fingerprint = source.fingerprint()  # before reading, so that a change during the read is found
     decoded = source.decode()
     parts = {name: (inputs.shape, str(inputs.dtype)) for name, (inputs, _) in decoded.parts.items()}
-    # For a CSV source, the settings contain the file name of each part.
+    # The settings of a CSV source say which file is which part; ``sources`` does not.
     contents = source.settings, sorted(decoded.sources.items()), parts, decoded.classes
     entry = f"{source.name}-{_hash_of(source.name, *contents)}"
     temporary = cache / f".{index.stem}.tmp"  # used only under the caller's lock

@@ -155,7 +155,7 @@ class Header(NamedTuple):
 
 
 def read_header(lines: Iterator[str], config: CsvConfig, path: Path) -> Header:
-    """Read the names of the columns, or number them without a header. Raises DataError."""
+    """Read the names of the columns; without a header, number the columns. Raises DataError."""
     line, given = _record(lines, path), config.separator
     separator = None if given is None else SEPARATORS.get(given, given)
     if line.lower().startswith("sep=") and len(line.strip("\r\n")) == 5:  # written by Excel
@@ -200,7 +200,7 @@ def split(line: str, separator: str, path: Path) -> list[str]:
 
 
 def _find_separator(line: str, config: CsvConfig, path: Path) -> str:
-    """Return the separator that makes the label a column, or the only separator in the line."""
+    """Return the separator with which the label is a column, or the only one in the line."""
     columns = {}
     for word, separator in SEPARATORS.items():
         with suppress(DataError):

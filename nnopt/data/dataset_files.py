@@ -22,7 +22,7 @@ GZIP_FLOOR = 256 * 2**20
 GZIP_RATIO = 100
 
 HEADER_BYTES = 64
-SizeOf = Callable[[bytes], int]  # maps the first HEADER_BYTES of a file to its size
+SizeOf = Callable[[bytes], int]  # maps the first HEADER_BYTES, unpacked, to the unpacked size
 
 
 def read(path: Path, limit: int = 2**30, size_of: SizeOf | None = None) -> bytes:

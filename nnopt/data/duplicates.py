@@ -35,7 +35,7 @@ def repeated_rows(parts: Mapping[str, tuple[np.ndarray, Any]]) -> dict[str, NDAr
     """Find the rows whose inputs equal those of another row in any part.
 
     Equal rows form a group. The result contains an array (2, k) for each part: the k indices of its
-    repeated rows, ascending, and the group of each. Groups are numbered by their first rows.
+    repeated rows, ascending, and the group of each. Groups are in the order of their first rows.
     """
     hashes = {name: row_hashes(inputs) for name, (inputs, _) in parts.items()}
     ordered = np.concatenate(list(hashes.values()))

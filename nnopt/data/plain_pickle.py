@@ -184,5 +184,5 @@ class _Machine:
         if isinstance(target, Bytes):
             target.build(state)
         elif target is not _BYTE_TYPE:  # the state of the byte type is only the byte order
-            raise RefusedError(f"it sets the state of a {type(target).__name__}")
+            raise RefusedError(f"it sets the state of a {type(target).__name__}, not of an array")
         self._stack.append(target)

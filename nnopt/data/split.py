@@ -92,7 +92,7 @@ def training_samples(dataset: ImageConfig, parts: Mapping[str, int]) -> int | No
 
 
 def chosen_classes(names: tuple[str, ...], selected: Sequence[int | str] | None) -> list[int]:
-    """Return the indices of the selected classes in the given order, or of all for None.
+    """Return the indices of the selected classes in the given order; None selects all.
 
     An entry is the name of a class, or else its index. Raises ConfigError.
     """
