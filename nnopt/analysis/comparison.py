@@ -65,7 +65,7 @@ class Comparison:
 def compare_runs(
     runs: Sequence[Run], metrics: Sequence[str], baseline: Sequence[Condition] = ()
 ) -> Comparison:
-    """Compare the means over seeds of all settings with each other and with a baseline.
+    """Compare all settings, by their means over seeds, with each other and with a baseline.
 
     The conditions ``baseline`` select the baseline. Raises ConfigError if one of the metrics is
     missing from all runs, or if the baseline does not exist or is ambiguous.

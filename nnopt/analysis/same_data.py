@@ -155,7 +155,7 @@ def _digest(run: Run) -> str:
 
 
 def _sources(run: Run) -> frozenset[str]:
-    """Return the SHA-256 of all data files and, after "test ", that of a separate test file."""
+    """Return the SHA-256 of each data file, and "test " + the SHA-256 of a separate test file."""
     return run.sources if run.test_file is None else run.sources | {f"test {run.test_file}"}
 
 

@@ -68,7 +68,7 @@ def _history(folder: Path, checksum: str | None) -> list[EpochRow] | str:
 
 
 def _thin(rows: Sequence[EpochRow], max_epochs: int) -> Curve:
-    """Return a curve of the last row and every 2^k-th row, at most ``max_epochs`` + 1 in all."""
+    """Return a curve of the last row and every n-th row, at most ``max_epochs`` + 1 in all."""
     every = 1
     while len(rows) > every * max_epochs:
         every *= 2

@@ -187,7 +187,7 @@ def _table(comparison: Comparison, points: Sequence[Point]) -> Record:
 
 
 def _sort_keys(comparison: Comparison, row: Row) -> list[Any]:
-    """Return the number or text by which each column of ``tabulate`` is sorted."""
+    """Return for each column of ``tabulate`` the number or text by which ``row`` is sorted."""
     cells: list[Any] = [value_of(row.setting, key) for key in comparison.keys]
     for result in (outcome.estimate for outcome in row.outcomes):
         low = result.interval[0] if result and result.interval else None

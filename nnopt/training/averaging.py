@@ -26,7 +26,7 @@ def first_swa_epoch(fraction: float, epochs: int) -> int:
 
 
 class Averaging:
-    """The configured average (a) of all parameters and running statistics (w), or none.
+    """The configured average aₜ of all parameters and running statistics wₜ, or none.
 
     ``ema`` starts with the initial weights a₀. After every update t (Tarvainen and Valpola 2017,
     section 2; Polyak and Juditsky 1992 proposed averaging, with equal weights),

@@ -30,7 +30,7 @@ def raise_if_diverged(config: Config, training: TrainingState, result: Evaluatio
 
 def _remedies(config: Config) -> list[str]:
     """Return changes of the configuration that may prevent divergence."""
-    remedies = [f"lower optimizer.lr = {learning_rate(config):g}"]
+    remedies = [f"a lower optimizer.lr than {learning_rate(config):g}"]
     if not config.regularizer.grad_clip:
         remedies.append("regularizer.grad_clip=1")
     if config.dataset.normalization == "none":

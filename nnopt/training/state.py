@@ -84,7 +84,7 @@ class UnfinishedEpoch:
         return np.concatenate([np.zeros(0), *(record.losses for record in self.records)])
 
     def add(self, record: StepRecord) -> None:
-        """Add the record of the latest steps. Without steps, the last gradient norm stays."""
+        """Add the record of the latest steps. If there are none, the last gradient norm is kept."""
         if not record.count and self.records:
             last = self.records[-1]
             record = StepRecord(
@@ -110,7 +110,7 @@ class TrainingState:
         best: Parameters and statistics at the best validation metric; equal to ``last`` while no
             validation metric was finite.
         last_averaged, best_averaged: Number of epochs in the SWA average; 0 before it starts.
-        best_epoch: Epoch of ``best``; 0 while no validation metric was finite.
+        best_epoch: Epoch of ``best``; 0 if there is validation data, but no metric was finite.
         history: Metrics of the completed epochs.
         learning_rates: Learning rate of every step.
         epoch: The steps of the current epoch.

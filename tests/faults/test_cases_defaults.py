@@ -116,7 +116,7 @@ def test_lr_find_with_constant_loss_prints_the_reason(
 DIVERGED = ["optimizer.lr=1e20", "dataset.samples_per_class=20", "epochs=3", "plots=false"]
 
 ADVICE = {
-    "clipped by default": ([], ["lower optimizer.lr = 1e+20"]),
+    "clipped by default": ([], ["a lower optimizer.lr than 1e+20"]),
     "not clipped": (["regularizer.grad_clip=0"], ["lower", "regularizer.grad_clip=1"]),
     "not scaled": (["dataset.normalization=none"], ["lower", "dataset.normalization=standard"]),
 }

@@ -54,7 +54,7 @@ def plot_weight_histograms(initial: Arrays, final: Arrays, path: Path) -> None:
 
 
 def plot_weight_difference(a: Arrays, b: Arrays, names: tuple[str, str], path: Path) -> None:
-    """Draw histograms of both runs' weights, and heat maps of b - a, with a row for each output.
+    """Draw histograms of both runs' weights, and heat maps of ``b`` - ``a`` with a row per output.
 
     Only tensors of rank 2 or more with the same shape in both runs are drawn. If there are more
     than 6, 6 evenly spaced ones are drawn, and the title contains the number of the others.
@@ -140,7 +140,7 @@ def _spread(weights: NDArray[Any]) -> str:
 
 
 def _draw_difference(axes: Axes, difference: Floats) -> None:
-    """Draw b - a, outputs by inputs, with a colour scale that is symmetric about 0."""
+    """Draw ``difference`` (outputs, inputs), with a colour scale that is symmetric about 0."""
     shown = strongest(np.nan_to_num(difference, posinf=0, neginf=0), MAX_CELLS)
     limit = float(np.abs(shown).max(initial=0)) or 1.0
     colours = signed_colours()

@@ -166,7 +166,7 @@ def _panel(column: str, named: Sequence[LearningCurves], others: Sequence[Learni
 def _limits(
     named: Sequence[Line], others: Sequence[Line], logarithmic: bool
 ) -> tuple[float, float]:
-    """Return limits that contain the named lines and the central 80 % of the other means."""
+    """Return limits that contain the ``named`` lines and the central 80 % of the other means."""
 
     def finite(*values: Floats) -> Floats:
         x: Floats = np.concatenate([np.empty(0), *values])
@@ -235,7 +235,7 @@ def values_of(histories: Sequence[History], column: str) -> Floats:
 def line_of(values: Floats, logarithmic: bool) -> Line:
     """Return mean ± standard deviation (denominator S - 1) over the seeds of ``values`` (S, E).
 
-    If ``logarithmic``, the line has the exponentials of mean and limits of the logarithms.
+    If ``logarithmic``, mean and limits are computed from the logarithms and converted back.
     """
     seeds, epochs = values.shape
     if logarithmic:

@@ -139,7 +139,7 @@ def _metric_scale(means: Floats, metric: Metric) -> Scale:
 
 
 def _spread_out(scale: Scale) -> Floats:
-    """Return the heights on an axis. On an even axis, equal heights are spread, in row order."""
+    """Return the heights on an axis, but with equal heights spread in row order if ``is_even``."""
     if not scale.is_even:
         return scale.heights
     heights = scale.heights.copy()
