@@ -35,11 +35,11 @@ from nnopt.sweeps import execute
 def rss():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-write, found = execute.Table.write, []
+write, found = execute.ResultsTable.write, []
 def watched(table):
     found.append((len(os.listdir("/proc/self/fd")), rss()))
     return write(table)
-execute.Table.write = watched
+execute.ResultsTable.write = watched
 code = run_verb(sys.argv[2:])
 with open(sys.argv[1], "w") as file:
     json.dump(found, file)
