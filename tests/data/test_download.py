@@ -106,7 +106,7 @@ def test_dataset_is_downloaded_only_if_allowed(
 ) -> None:
     monkeypatch.setitem(published.PUBLISHED, "mnist", small_mnist(*served, tmp_path))
     root = tmp_path / "root"
-    with pytest.raises(DataError, match=r"not found.*fetch it with: nnopt data fetch mnist"):
+    with pytest.raises(DataError, match=r"not found.*fetch the dataset with: nnopt data fetch"):
         load(image_config("mnist"), data_config(root), seed=0)
     assert not root.exists()
     dataset = load(image_config("mnist"), data_config(root, download=True), seed=0)

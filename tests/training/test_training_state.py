@@ -260,7 +260,7 @@ def test_patience_that_ends_with_training_stops_its_continuation(
     assert resumed.training.stopped_early
 
 
-REFUSED = "has |is |a row|contradict|missing|unexpected"
+REFUSED = "expected |has |is |a row|contradict|missing|unexpected"
 """Pattern that matches each message about an invalid state."""
 
 
