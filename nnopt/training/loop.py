@@ -84,7 +84,7 @@ class Loop:
     def run(self) -> Iterator[tuple[EpochRow, bool]]:
         """Train. After each epoch, yield its metrics and whether its weights are the best."""
         training = self.training
-        if training.has_ended_early():  # early stopping ended it before a resume added epochs
+        if training.has_ended_early():  # early stopping ended training before a resume added epochs
             training.stopped_early = training.step < self.length.steps
         while not training.is_finished:
             epoch = len(training.history) + 1

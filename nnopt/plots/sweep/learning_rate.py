@@ -163,7 +163,7 @@ def _draw_line(
     axes.plot(x, y, **form, markersize=6, markeredgecolor="white", markeredgewidth=0.6)
     for rate, result in points:
         if result.interval is not None:
-            # A logarithmic axis cannot show an interval's end below 0; its line ends at the frame.
+            # On a logarithmic axis, an interval whose lower end is below 0 is drawn to the frame.
             ends = np.maximum(result.interval, low)
             axes.plot([rate, rate], ends, color=form["color"], linewidth=1)
             axes.plot([rate, rate], result.interval, "_", color=form["color"])
