@@ -155,7 +155,8 @@ class Table:
         """Print a row.
 
         Args:
-            cells: Texts of the first columns. Other columns are empty; the last shows the target.
+            cells: Texts of the first columns. The other columns are empty, except the last one,
+                which shows the target.
             value: The number to compare with the target.
             target: ``at_most=`` or ``at_least=`` and a number; none if the row has no target.
         """

@@ -29,8 +29,8 @@ class Run:
     """One run, as read from its ``summary.json``.
 
     ``settings`` has the values of the seed and of every key that can affect a result, by dotted
-    key. The value of a config group, such as ``optimizer``, is the name of the chosen file. A group
-    without a key ``name``, such as ``regularizer``, is included only if the command line chose it.
+    key. A group with a key ``name`` also has an entry, such as ``optimizer``: the chosen file. For
+    other groups, such as ``regularizer``, this entry exists only if the command line chose a file.
     """
 
     folder: Path

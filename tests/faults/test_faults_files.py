@@ -251,7 +251,7 @@ def test_run_with_hostile_pickle_is_refused(
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "", size: int = 0) -> bytes:
-    """Return the content of a .tar.gz archive with one member."""
+    """Return the bytes of a new .tar.gz archive with one member."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
         info = tarfile.TarInfo(name)

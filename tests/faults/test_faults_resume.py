@@ -701,7 +701,7 @@ def test_run_over_max_time_advances_by_one_step_per_resume_command(
 def test_run_over_max_time_stops_while_another_context_postpones_interruptions(
     attempt: Command, trap: Trap
 ) -> None:
-    """The other context is entered during the run and left after it, as in a second thread."""
+    """The other context is entered during the run and left after it, as if by a second thread."""
     with ExitStack() as other:
         trap(STEP, 1, lambda: other.enter_context(postpone_interruptions()))
         attempt("run", *RUN, "max_time=1e-6").is_refused(5, "took longer than max_time")

@@ -85,7 +85,7 @@ class TorchLoader:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield all batches from the chunk with the index ``first`` on."""
         policy, squares, mixing = augmentation.policy, augmentation.squares, augmentation.mixing
-        # One copy per epoch, because a copy from pageable memory waits until the device is idle.
+        # Each array is copied once per epoch: a copy from pageable memory waits for an idle device.
         chosen = self._to_device(order)
         rows, labels = self._rows[chosen], self._labels[chosen]
         crops = self._draws(augmentation.crops, "top", "left", "flip")

@@ -168,7 +168,7 @@ class TorchNetwork:
         """Perform one optimizer update."""
         self._set_mode(training=True)
         is_whole = self._accumulation_steps == 1
-        for parameter in self._parameters:  # new gradients, which no CUDA graph overwrites
+        for parameter in self._parameters:  # micro-batches add to zeros; a CUDA graph reuses memory
             parameter.grad = None if is_whole else torch.zeros_like(parameter)
         with self._errors:
             loss, logits = (self._backward if is_whole else self._accumulate)(x, y, step)

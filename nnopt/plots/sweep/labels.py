@@ -83,7 +83,7 @@ def footnote(*parts: tuple[object, str]) -> str:
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Return the colour, dashes and marker of a named line; lines also differ in greyscale."""
+    """Return the style of the line in row ``index`` of a legend. Lines differ even in greyscale."""
     return {
         "color": COLOURS[index % len(COLOURS)],
         "linestyle": DASHES[index % len(DASHES)],

@@ -128,9 +128,10 @@ def test_layer_outputs_have_the_described_shapes(vision: Callable[..., Config]) 
 
 
 def test_parameters_outside_of_layers_have_names(vision: Callable[..., Config]) -> None:
-    """The class token belongs to the network. Arrays of attention belong to the block around it.
+    """The class token is a parameter of the network, outside of all layers.
 
-    A module for attention returns two tensors. It is therefore not described as a layer.
+    Attention is not described as a layer, because its module returns two tensors. Its arrays are
+    therefore parameters of the encoder block that contains it.
     """
     architecture = described(vision("vit_b_32"))
     shapes = architecture.parameter_shapes()
