@@ -84,8 +84,8 @@ def settings_of(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, Any]]:
     """Find a key in a file. Yield the line number and the value of each setting of the key.
 
     ``keys`` are the parts of the dotted key. For a list or a map, the yielded value is ``...``. If
-    a parent key has a scalar value, this setting is yielded too. In the file, dots may join parts
-    of the key, as in ``params``. Maps in a list are searched too.
+    a parent key has a scalar value, this setting is yielded too. In the file, a key may consist of
+    several parts, such as ``optimizer.lr`` below ``params``. Maps in a list are searched too.
     """
     root, loader = nodes_of(path, text_of(path))
     for line, node in _settings(root, list(keys), None):

@@ -142,8 +142,8 @@ def draw_crops(seed: int, epoch: int, count: int, crop: int, flip: bool) -> Crop
 def crop_indices(top: Any, left: Any, flip: Any, down: Any, across: Any) -> tuple[Any, Any]:
     """Return the rows (n, H, 1) and columns (n, 1, W) of padded images that form the crops.
 
-    ``padded`` (n, C, H + 2 crop, W + 2 crop) contains raw pixel values with zeros around them. The
-    result is used to cut the crops ``cut``:
+    With the result, callers cut the crops ``cut`` from images ``padded``, which contain raw values
+    with zeros around them and have the shape (n, C, H + 2 crop, W + 2 crop):
 
         i, c = np.arange(n)[:, None, None, None], np.arange(C)[:, None, None]
         cut = padded[i, c, rows[:, None], columns[:, None]]     # (n, C, H, W)
@@ -213,7 +213,7 @@ def draw_cutmix(
 def draw_either(
     seed: int, epoch: int, count: int, batch_size: int, first: Mixing, second: Mixing
 ) -> Mixing:
-    """Choose mixup or cutmix for each batch, with probability ½ each."""
+    """Choose ``first`` or ``second`` (mixup or cutmix) for each batch, with probability ½ each."""
     chosen = generator(seed, "mixup or cutmix", epoch).random(len(first.weight)) < 0.5
     boxes = zip(chosen, first.boxes, second.boxes, strict=True)
     return Mixing(

@@ -96,7 +96,7 @@ def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
 
 
 def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> Table:
-    """Read a whole file. train: for the test file, the columns of the training file."""
+    """Read a whole file. ``train``: the columns of the training file, given for the test file."""
     with open_text(path) as file:
         lines = lines_of(file, path)
         header = read_header(lines, config, path)

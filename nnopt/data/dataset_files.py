@@ -29,8 +29,8 @@ def read(path: Path, limit: int = 2**30, size_of: SizeOf | None = None) -> bytes
     """Return the bytes of a regular file, unpacked if its name ends in ``.gz``.
 
     ``limit`` is the largest allowed size in bytes, packed and unpacked. A .gz file is unpacked to
-    at most one byte more than ``size_of`` returns. Raises DataError if the file is absent, damaged,
-    too large or not a regular file.
+    at most one byte more than the size that ``size_of`` computes from its first unpacked bytes.
+    Raises DataError if the file is absent, damaged, too large or not a regular file.
     """
     check_regular(path)
     try:

@@ -48,7 +48,7 @@ def repeated_rows(parts: Mapping[str, tuple[np.ndarray, Any]]) -> dict[str, NDAr
         rows = np.flatnonzero(repeated[groups] == of_part) if len(repeated) else groups[:0]
         found[name] = rows, groups[rows]
     _, first = np.unique(np.concatenate([x for _, x in found.values()]), return_index=True)
-    numbers = np.argsort(np.argsort(first))  # not by hash: Python's hashes differ between processes
+    numbers = np.argsort(np.argsort(first))  # by first row, as hashes differ between processes
     return {name: np.stack([rows, numbers[groups]]) for name, (rows, groups) in found.items()}
 
 

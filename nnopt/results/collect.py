@@ -199,7 +199,7 @@ def _named_files(sources: Mapping[str, str], dataset: Mapping[str, Any]) -> dict
 
 
 def _named(sources: Mapping[str, str], name: Any) -> set[str]:
-    """Return the paths in ``sources`` that may mean the same file as a path in a configuration."""
+    """Return the paths in ``sources`` that may mean the same file as the configured ``name``."""
     if not isinstance(name, str):
         return set()
     path = PurePath(name.removeprefix("~/"))

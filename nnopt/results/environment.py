@@ -72,7 +72,7 @@ def now() -> str:
 
 
 code_state = cache(git_state)
-"""Return the result of the first call of ``git_state()``, soon after the code was loaded."""
+"""Return the ``git_state()`` of the first call, because the loaded code does not change later."""
 
 
 def machine() -> dict[str, str | int | None]:

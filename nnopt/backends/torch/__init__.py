@@ -53,7 +53,7 @@ def check_backend(config: Config) -> list[str]:
 
 
 def _import_problems(setting: str, title: str, *packages: str) -> list[str]:
-    """Return why the last of the packages does not load, and a pip command that repairs this."""
+    """Return why the last of ``packages`` does not load, and a pip command that repairs this."""
     name = packages[-1]
     try:
         importlib.import_module(name)

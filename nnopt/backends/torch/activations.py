@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class _Sigmoid(torch.autograd.Function):
-    """y = σ(x) and dL/dx = g · s (1 - s) with s = σ(-|x|). s ≤ 1/2, so 1 - s loses no digits."""
+    """y = σ(x) and dL/dx = dL/dy · s (1 - s) with s = σ(-|x|) ≤ 1/2, so 1 - s loses no digits."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class _Sigmoid(torch.autograd.Function):
 
 
 class _Tanh(torch.autograd.Function):
-    """y = tanh x and dL/dx = g · 4 s (1 - s) with s = σ(-2|x|)."""
+    """y = tanh x and dL/dx = dL/dy · 4 s (1 - s) with s = σ(-2|x|) ≤ 1/2."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from nnopt.random import DropoutMasks, generator
 from nnopt.schema import Config
 
 MAX_STEPS = 2**26
-"""Difference between the seeds of two uses of a module in the same step. Few trainings have so many
-steps. The number is no larger because PyTorch's generator on a CPU uses only 32 bits of a seed."""
+"""Difference between the seeds of two uses of a module in the same step. Few trainings have as many
+steps. It is no larger, because PyTorch's generator on a CPU uses only 32 bits of a seed."""
 
 
 class DeviceMasks:
@@ -73,7 +73,7 @@ class Dropout(nn.Module):
 
 
 def build_dropout(name: str, rate: float, config: Config, axes: int | None = None) -> nn.Module:
-    """Return the dropout of the layer ``name``. With ``shared_masks``, the masks equal NumPy's."""
+    """Return the dropout of layer ``name``. With backend.shared_masks, its masks equal NumPy's."""
     if not rate:
         return nn.Identity()
     if config.backend.shared_masks:

@@ -29,7 +29,7 @@ class Norm:
         """Return the factors of ``nnopt.backends.clipping``. Factors that are not needed are 1."""
         # The numerator and the denominator of max_norm / (norm + 1e-6) are divided by unit.
         divisor = self.relative + 1e-6 / self.unit
-        tiny = torch.finfo(self.unit.dtype).tiny  # a power of 2
+        tiny = torch.finfo(self.unit.dtype).tiny  # a power of 2, so products with it are exact
         product = ((max_norm / self.unit) / divisor).clamp(max=1)
         ones, tinies = torch.ones_like(product), torch.full_like(product, tiny)
         first = torch.where(product < tiny, tinies, ones)

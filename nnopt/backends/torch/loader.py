@@ -124,11 +124,11 @@ class TorchLoader:
         return torch.from_numpy(array).to(self._device)
 
     def _draws(self, drawn: Crops | Squares | Mixing | None, *names: str) -> tuple[Tensor, ...]:
-        """Return the named arrays of an epoch's random draws, on the device."""
+        """Return the arrays ``names`` of an epoch's random draws, on the device."""
         return () if drawn is None else tuple(self._to_device(getattr(drawn, x)) for x in names)
 
     def _rows_of(self, part: Part) -> Tensor:
-        """Copy a part's inputs. Float64 features are normalized here: some devices lack float64."""
+        """Copy a part's inputs. Some devices lack float64, so normalize float64 features here."""
         dtype = _wrap(part.inputs).dtype if self._features is None else self._dtype
         copied = torch.empty((len(part), *part.inputs.shape[1:]), dtype=dtype)
         for start in range(0, len(part), EVALUATION_ROWS):

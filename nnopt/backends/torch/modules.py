@@ -94,7 +94,7 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
         case records.LayerNorm(epsilon) if len(layer.input_shape) == 1:
             return LayerNorm(size, epsilon, device="meta")
         case records.LayerNorm() | records.GroupNorm() | records.InstanceNorm() as norm:
-            # PyTorch's LayerNorm would scale each element of an image, and InstanceNorm nothing.
+            # GroupNorm scales each channel, PyTorch's LayerNorm each element, InstanceNorm nothing.
             groups = norm.count_groups(layer.name, layer.input_shape)
             return GroupNorm(groups, size, norm.epsilon, device="meta")
         case records.LeakyReLU(slope):

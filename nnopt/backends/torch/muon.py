@@ -30,7 +30,7 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
     "Muon: an optimizer for hidden layers in neural networks".
     """
     rows, columns = matrices.shape[-2:]
-    x: Tensor = matrices.mT if rows > columns else matrices  # for a small Gram matrix
+    x: Tensor = matrices.mT if rows > columns else matrices  # so that X·Xᵀ is small
     norm = torch.linalg.matrix_norm(x, keepdim=True)
     x = x / (norm.masked_fill(norm.isinf(), math.nan) + 1e-7)  # x / inf would be 0
     for _ in range(steps):

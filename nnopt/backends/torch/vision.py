@@ -98,8 +98,8 @@ def describe_model(
 def initial_arrays(architecture: ModuleArchitecture, seed: int) -> dict[str, NDArray[np.float64]]:
     """Return the initial value of every parameter and running statistic by full name.
 
-    Torchvision's initialization draws the values from the seed. With ``pretrained``, published
-    arrays replace the arrays of the same name and shape.
+    Torchvision's initialization draws the values from the seed. If the configuration sets
+    ``pretrained``, published arrays replace the arrays of the same name and shape.
 
     Raises:
         DataError: The file of published weights is missing or damaged.

@@ -139,7 +139,7 @@ def _metric_scale(means: Floats, metric: Metric) -> Scale:
 
 
 def _spread_out(scale: Scale) -> Floats:
-    """Return the heights on an axis, but with equal heights spread in row order if ``is_even``."""
+    """Return the heights on an axis. If ``scale.is_even``, spread equal heights in row order."""
     if not scale.is_even:
         return scale.heights
     heights = scale.heights.copy()
@@ -181,9 +181,9 @@ def _draw_lines(
 
 
 def _draw_axis(axes: Axes, x: int, scale: Scale, shades: Floats | None = None) -> None:
-    """Draw an axis as a vertical line at ``x`` with its ticks to the left.
+    """Draw a vertical axis at ``x``, with its ticks to the left, or to the right with ``shades``.
 
-    shades: (64, 4), the colours of the axis of the metric; the ticks of this axis are to the right.
+    ``shades`` (64, 4) are the colours of the axis of the metric. Other axes have none.
     """
     if shades is not None:
         from matplotlib.collections import LineCollection
