@@ -3,10 +3,10 @@
     python benchmarks/conv.py
 
 The first table has the time of a 3x3 layer for five shapes: the forward pass and the gradients of
-input and weight. The ratio compares NumPy with the faster of PyTorch's two memory
-formats. A second table shows how NumPy's time grows with the batch size and the channels. NumPy and
-PyTorch use 2 threads and take turns; the ratio is the median over turns. Exits with 1 if a ratio
-exceeds 1.5 or the geometric mean of the ratios exceeds 1.1.
+input and weight. The ratio compares NumPy with the faster of PyTorch's two memory formats. A second
+table shows how NumPy's time grows with the batch size and the channels. NumPy and PyTorch use 2
+threads and take turns; the ratio is the median over turns. Exits with 1 if a ratio exceeds 1.5 or
+the geometric mean of the ratios exceeds 1.1.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def _kind(value: Any) -> str:
 
 
 def sign_sweep(value: dict[str, Any]) -> bytes:
-    """Return the content of a ``sweep.json`` with these values and a correct checksum."""
+    """Return the bytes of a new ``sweep.json`` with these values and a correct checksum."""
     body = ",\n".join(
         f"{json.dumps(key)}: {json.dumps(item)}" for key, item in value.items() if key != "sha256"
     )
@@ -207,7 +207,7 @@ def retype_cell(data: bytes, rng: Random) -> bytes:
 
 
 def sign_checkpoint(values: Any, arrays: dict[str, Any]) -> bytes:
-    """Return the content of a checkpoint with a correct checksum."""
+    """Return the bytes of a new checkpoint with a correct checksum."""
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     arrays = {"values": text, **arrays}
     file = io.BytesIO()

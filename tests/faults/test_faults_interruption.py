@@ -40,7 +40,7 @@ def table(sweep: Path) -> list[dict[str, str]]:
 
 
 def weights(sweep: Path) -> dict[str, bytes]:
-    """Return the content of each weight file and metrics.csv, without the column of seconds."""
+    """Return the content of each weight file, and of metrics.csv without the column of seconds."""
     found = {str(x.relative_to(sweep)): x.read_bytes() for x in sweep.rglob("*.npz")}
     for path in sweep.rglob("metrics.csv"):
         rows = [line.rpartition(b",")[0] for line in path.read_bytes().splitlines()]

@@ -340,7 +340,7 @@ def test_second_ctrl_c_during_checkpoint_keeps_previous_checkpoint(
 
 
 def flipped(data: bytes, place: float) -> bytes:
-    """Return ``data`` with one bit flipped. ``place`` is the bit's position, from 0 to 1."""
+    """Return ``data`` with one bit flipped, at ``place``: 0 is the start, and 1 is the end."""
     bit = int(place * 8 * len(data))
     changed = data[bit // 8] ^ 1 << bit % 8
     return data[: bit // 8] + bytes([changed]) + data[bit // 8 + 1 :]

@@ -103,7 +103,7 @@ def archive(*members: tuple[str, bytes], compression: int = zipfile.ZIP_STORED) 
 
 
 def array(shape: str, descr: str = "'<f4'", data: bytes = b"") -> bytes:
-    """Return the content of an ``.npy`` file with this header."""
+    """Return the bytes of a new ``.npy`` file with this header."""
     header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", min(len(header), 65535)) + header + data
 
@@ -192,7 +192,7 @@ SUMMARIES: dict[str, Build] = {
     "endless": endless("summary.json"),
     "64 GiB": sparse("summary.json"),
 }
-"""Summaries that the commands refuse and name. The exit code is 3, or with diff 2 or 3."""
+"""Summaries that the commands refuse and name. They exit with 3; ``diff`` can also exit with 2."""
 
 HARMLESS: dict[str, Build] = {
     "started before the year 1": summary(started="0001-01-01T00:00:00+14:00"),

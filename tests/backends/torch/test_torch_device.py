@@ -155,8 +155,8 @@ def test_fp16_step_skipped_after_overflow_changes_no_state(
 ) -> None:
     """A skipped step keeps weights and optimizer state, even with weight decay and max-norm.
 
-    The loss scale of the first network starts at 2^120, so one step overflows and is skipped. The
-    scale is then 2^16, as in the second network.
+    The loss scale of the first network starts at 2^120, so one step overflows and is skipped. This
+    multiplies the scale by 2^-104, which gives 2^16, as in the second network.
     """
     overrides = {
         "backend.precision": "fp16",
@@ -405,7 +405,10 @@ def test_error_about_missing_deterministic_kernel_names_the_key() -> None:
 def test_evaluation_chunk_is_limited_by_memory(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For each sample, the largest layers (8 channels, 6x6 pixels) read and write 576 numbers."""
+    """For each sample, the largest layers (8 channels, 6x6 pixels) read 288 and write 288 numbers.
+
+    The limit is 5 · 576 numbers, so a chunk has at most 5 of the 13 samples.
+    """
     plain = make_network("torch", CONV, IMAGE, **{"regularizer.test_time_flip": True})
     monkeypatch.setattr(network_module, "CPU_EVALUATION_ELEMENTS", 5 * 2 * 8 * 36)
     network = make_network("torch", CONV, IMAGE, **{"regularizer.test_time_flip": True})

@@ -206,7 +206,7 @@ def test_penalties_act_on_norms_and_biases_only_if_configured(
 def test_weight_decay_is_decoupled(
     make_network: MakeNetwork, batches: Batches, optimizer: str
 ) -> None:
-    """Weight decay λ subtracts lr·λ·w from each weight in addition, and nothing from biases."""
+    """Weight decay λ additionally subtracts lr·λ·w from each weight, but nothing from biases."""
     lr, decay = 0.05, 0.3
     plain, decayed = (
         make_network("torch", MLP, optimizer=optimizer, **{"regularizer.weight_decay": x})

@@ -77,7 +77,7 @@ def batch(shape: tuple[int, ...] = (3, 32, 32), count: int = 8) -> tuple[Tensor,
 def test_counts_of_parameters_and_operations_agree_with_published_counts(
     vision: Callable[..., Config], model: str, parameters: int
 ) -> None:
-    """A published operation is a multiplication and an addition. Others are not counted."""
+    """A published operation is a multiplication with an addition. Other operations are left out."""
     architecture = described(vision(model), (3, 224, 224), 1000)
     assert architecture.parameter_count == parameters
     operations = models.get_model_weights(model).DEFAULT.meta["_ops"] * 2e9
@@ -110,7 +110,7 @@ def test_torchvision_resnet_for_small_images_equals_nnopt_resnet(
 
 
 def test_layer_outputs_have_the_described_shapes(vision: Callable[..., Config]) -> None:
-    """Kinds of layers that nnopt also has are described by nnopt's records.
+    """Layers of kinds that nnopt also has are described by nnopt's records.
 
     Arrays have the names in PyTorch's state dict.
     """
@@ -173,7 +173,7 @@ def test_initial_weights_of_torchvision_model_depend_only_on_seed(
 def test_small_and_grey_images_are_accepted(
     vision: Callable[..., Config], model: str, stem: str
 ) -> None:
-    """The first convolution has one input channel. With ``small``, it keeps the image size."""
+    """The first convolution has one input channel. ``small_images`` keeps the image size."""
     sizes = {}
     for small in (False, True):
         layers = {x.name: x for x in described(vision(model, small), (1, 32, 32)).walk()}

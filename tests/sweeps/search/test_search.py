@@ -62,7 +62,10 @@ def score(point: Point) -> float:
 
 
 def work(task: Task, score: Score = score, epochs: int = 0) -> TaskResult:
-    """Return a task's result without training. The values of its epochs approach the score."""
+    """Write the summary of a task without training, and return the result.
+
+    The task's callbacks receive ``epochs`` epochs, whose validation accuracy approaches the score.
+    """
     task.folder.mkdir(exist_ok=True)
     value, status, error = score(task.point), "done", None
     try:
