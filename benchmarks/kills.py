@@ -259,10 +259,10 @@ def kill(process: subprocess.Popen[bytes], kind: str, rng: random.Random) -> boo
     if children and target != "sweep":
         for child in children if target == "all" else rng.sample(children, 1):
             os.kill(int(child), signal.SIGKILL)
-        if target == "worker":  # the sweep continues for a moment
+        if target == "worker":  # let the sweep continue for a moment
             time.sleep(rng.random())
     process.kill()
-    time.sleep(0.05 if children else 0)  # workers notice the end of the sweep
+    time.sleep(0.05 if children else 0)  # let workers notice the end of the sweep
     return process.wait() != 0
 
 

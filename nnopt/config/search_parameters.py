@@ -31,7 +31,7 @@ class Choice:
         return self.texts
 
     def with_first_names(self) -> Choice:
-        """Return the choice with the old names of key and values."""
+        """Return the choice with the first names of key and values, before any renaming."""
         overrides = [first_override(f"{self.key}={text}") for text in self.texts]
         texts = tuple(override.partition("=")[2] for override in overrides)
         return Choice(first_override(self.key), texts)
@@ -64,7 +64,7 @@ class Numbers:
         return [self.low, self.high]
 
     def with_first_names(self) -> Numbers:
-        """Return the range with the old name of the key."""
+        """Return the range with the first name of the key, before any renaming."""
         return replace(self, key=first_override(self.key))
 
 

@@ -221,7 +221,7 @@ def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.mode == "P" and np.asarray(image).max() >= len(image.getpalette() or ()) // 3:
                 raise ValueError("the index of a pixel is outside of the palette")
-            if "transparency" in image.info:  # without RGBA first, Pillow warns
+            if "transparency" in image.info:  # by way of RGBA, as Pillow would warn
                 return np.asarray(image.convert("RGBA").convert("RGB"))
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow raises many kinds of errors for hostile files

@@ -80,8 +80,8 @@ def plot_heat_map(comparison: Comparison, keys: Keys, paths: Sequence[Path]) -> 
     """Draw the mean over seeds for each pair of values of the horizontal and the vertical key.
 
     Each combination of values of the other keys has its own map. If more than six maps were needed,
-    one map shows the mean over the combinations. A frame marks the best cell. Cells without a
-    finished run are hatched, cells without runs are blank. The colour scale ignores outliers.
+    one map shows the mean over the combinations. A frame marks the best cell. Cells without
+    runs are blank; cells in which no run finished are hatched. The colour scale ignores outliers.
     """
     metric = metric_of(comparison)
     rows = _rows_with(comparison, keys)
@@ -175,7 +175,7 @@ def _facet(
             done[y, x] += 1
             is_best[y, x] |= row.outcomes[0].is_best
     means = np.where(done > 0, sums / np.maximum(done, 1), np.nan)
-    if settings.max() > 1:  # the best cell need not contain the best setting
+    if settings.max() > 1:  # the cell with the best mean need not contain the best setting
         best = {"higher": np.nanmax, "lower": np.nanmin}.get(metric.direction or "")
         is_best = means == best(means) if best and done.any() else np.zeros(shape, np.bool_)
     return Facet(title, means, settings, done, is_best)

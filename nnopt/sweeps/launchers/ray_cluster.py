@@ -90,7 +90,7 @@ def run_on_ray(tasks: Iterable[Task], config: RayConfig) -> Generator[TaskResult
 
 
 def _room(config: RayConfig) -> int:
-    """Return the number of points that may run at once. It grows when the cluster grows."""
+    """Return how many points may run at once: ``config.workers``, or as many as the cluster can."""
     import ray
 
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -190,7 +190,7 @@ def _result(job: Job[TaskResult], task: Task, config: SubmititConfig) -> TaskRes
 
 def _cancel(jobs: list[Job[TaskResult]], config: SubmititConfig) -> None:
     """Cancel the jobs. Points of local jobs have GRACE_SECONDS to write their results."""
-    if config.cluster == "local":  # submitit would kill them after a second
+    if config.cluster == "local":  # submitit would kill the jobs after a second
         for job in jobs:
             if not job.done():
                 os.kill(int(job.job_id), signal.SIGTERM)  # the job's process forwards the signal
