@@ -16,7 +16,10 @@ ROWS = 24
 
 
 def write_data(workplace: Path, scale: float, shift: float = 0.0, features: int = 4) -> None:
-    """Write ``data.csv`` with two classes; ``shift`` is the mean and ``scale`` the spread."""
+    """Write ``data.csv`` with two classes.
+
+    Their features have the means ``shift`` and ``shift + scale``, and the spread ``scale``.
+    """
     random = np.random.default_rng(0)
     labels = np.arange(ROWS) % 2
     x = random.normal(size=(ROWS, features)) + labels[:, None]

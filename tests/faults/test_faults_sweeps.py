@@ -102,7 +102,7 @@ def test_pool_whose_worker_is_killed_loses_only_one_point(
 
 
 def _signal_worker(workplace: Path, number: int) -> None:
-    """Send a signal to the worker as soon as its point has written a row."""
+    """Send the signal ``number`` to the worker as soon as its point has written a row."""
     while not [x for x in workplace.glob("sweep/*/metrics.csv") if x.stat().st_size > 200]:
         time.sleep(0.02)
     for folder in Path("/proc").glob("[0-9]*"):

@@ -68,7 +68,7 @@ def test_time_limit_during_logging_is_not_lost(make_task: MakeTask, tmp_path: Pa
 
 
 def raise_at(epoch: int, number: signal.Signals) -> AfterEpoch:
-    """Return a callback that raises a signal after an epoch."""
+    """Return a callback that raises the signal ``number`` after the epoch ``epoch``."""
     return lambda row, is_best: signal.raise_signal(number) if row.epoch == epoch else None
 
 

@@ -21,7 +21,10 @@ def config(folder: str | None) -> SubmititConfig:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Set HOME to a new folder in the current one, and return HOME. HOME/linked leads out of it."""
+    """Change to an empty folder, set HOME to a new folder in it, and return HOME.
+
+    HOME/linked is a link to a folder outside of HOME.
+    """
     home = tmp_path / "home"
     home.mkdir()
     (tmp_path / "outside").mkdir()
