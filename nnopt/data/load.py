@@ -180,6 +180,6 @@ def _scaled_features(train: Part, rule: str) -> Normalization:
 
 
 def _scaled(origin: np.ndarray, length: np.ndarray) -> Normalization:
-    """Return scale and shift with x * scale + shift = (x - origin) / length."""
+    """Return scale and shift with x * scale + shift = (x - origin) / length; tiny lengths are 1."""
     scale = 1 / np.where(length > MIN_LENGTH, length, 1.0)
     return Normalization(scale=scale, shift=-origin * scale)
