@@ -116,7 +116,7 @@ def _add_folder(index: RunIndex, folder: Path, files: list[str], with_summaries:
 
 
 def _folders(directory: Path, problems: list[str]) -> Iterator[tuple[Path, list[str]]]:
-    """Yield each folder and the names of its files, sorted by folder."""
+    """Yield each visible folder and the names of its files. Add errors to ``problems``."""
 
     def note(error: OSError) -> None:
         problems.append(f"cannot read {shown(Path(error.filename))}: {error.strerror}")

@@ -14,7 +14,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(label_smoothing: float) -> Loss:
-    """Return the loss -Σₖ tₖ log softmax(z)ₖ of logits z and smoothed class fractions t."""
+    """Return the function -Σₖ tₖ log softmax(z)ₖ of logits z and smoothed class fractions t."""
     return lambda logits, y: F.cross_entropy(logits, y, label_smoothing=label_smoothing)
 
 
