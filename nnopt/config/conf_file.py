@@ -125,10 +125,12 @@ def _package_of(path: Path, text: str, group: str, foreign: bool) -> str:
         is_allowed = foreign and not match[1].startswith("hydra")
         named = allowed.get(match[1], match[1] if is_allowed else None)
         if named is None or (is_content and named != package):
-            reason = "must come before the first key" if is_content else "would set nothing"
+            fault = "is not supported in this file; "
+            if named is not None:
+                fault = "must come before the first key; move the line there, or "
             raise ConfigError(
-                f"{shown_path(path)}, line {number}: '# @package {match[1]}' {reason}; without the "
-                f"line the keys belong to {default or 'the whole configuration'}"
+                f"{shown_path(path)}, line {number}: '# @package {match[1]}' {fault}delete the "
+                f"line, and the keys belong to {package or 'the whole configuration'}"
             )
         package = named
     return package
@@ -140,7 +142,8 @@ def _check_entries(
     """Raise ConfigError for a wrong list of defaults, and for unsupported settings of Hydra."""
     problems = Problems()
     if name.startswith("hydra/") and not name.startswith(tuple(f"{g}/" for g in PLUGIN_GROUPS)):
-        problems.append(f"{shown_path(path)}: unsupported group {name.rpartition('/')[0]}")
+        supported = ", ".join(PLUGIN_GROUPS)
+        problems.append(f"{shown_path(path)}: unsupported group; supported: {supported}")
     for key, value in node.value:
         if key.value == "defaults":
             problems += _default_problems(path, value, own_groups if package == "" else ())

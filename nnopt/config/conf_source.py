@@ -61,7 +61,7 @@ class UserSource(ConfigSource):
         paths = [path for suffix in SUFFIXES if (path := Path(self.path, name + suffix)).is_file()]
         if len(paths) > 1:
             raise ConfigError(
-                f"{shown_path(paths[0])} and {paths[1].name} have the same name; rename one of them"
+                f"{shown_path(paths[0])} and {paths[1].name} differ in the suffix only; rename one"
             )
         return paths[0] if paths else None
 

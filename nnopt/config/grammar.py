@@ -74,7 +74,7 @@ def check_count(count: int, owner: str, noun: str) -> None:
         number = f"{count:,}" if count < 10**12 else "more than 10^12"
         raise ConfigError(
             f"{owner} has {number} {noun}, but a sweep has at most {MAX_SWEEP_POINTS:,} points; "
-            "take larger steps, or search an interval with hydra/sweeper=optuna"
+            "give fewer values, or search an interval with hydra/sweeper=optuna"
         )
 
 
@@ -172,6 +172,10 @@ def flatten_sweeps(value: Any) -> Any:
     if isinstance(value, ChoiceSweep):
         if any(isinstance(item, Sweep) for item in value.list):
             value = replace(value, list=builtins.list(_items(value.list)))
+        if any(isinstance(item, Sweep | Glob) for item in value.list):
+            raise ConfigError(
+                "an interval or a glob cannot be one of several choices; list its values instead"
+            )
         _refuse_sweeps(value.list)
     elif not isinstance(value, Sweep | Glob):
         _refuse_sweeps(value)
@@ -187,8 +191,8 @@ def _items(values: builtins.list[Any]) -> Iterator[Any]:
 def _refuse_sweeps(value: Any) -> None:
     if isinstance(value, Sweep | Glob):
         raise ConfigError(
-            "a sweep cannot be part of a list or a map, and an interval or a glob cannot be "
-            "one of several choices; write each whole value, such as choice([16],[32])"
+            "a sweep or a glob cannot be part of a list or a map; sweep over the whole list or "
+            "map, such as choice([16],[32])"
         )
     if isinstance(value, builtins.list | dict):
         for item in value.values() if isinstance(value, dict) else value:

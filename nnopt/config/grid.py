@@ -167,12 +167,12 @@ def single_overrides(override: Override) -> list[str]:
         return [f"{key}={override.get_value_element_as_str()}"]
     if not override.is_discrete_sweep():
         raise ConfigError(
-            f"{override.input_line!r}: a grid needs single values, such as {key}=1,2,3 or "
-            f"'{key}=range(3)'"
+            f"{override.input_line!r}: an interval needs hydra/sweeper=optuna; else list "
+            f"the values, such as {key}=1,2,3 or '{key}=range(3)'"
         )
     singles = [f"{key}={value}" for value in override.sweep_string_iterator()]
     if not singles:
-        raise ConfigError(f"{override.input_line!r} has no value; the sweep has 0 points")
+        raise ConfigError(f"{override.input_line!r} has no value; give the key at least one")
     return singles
 
 

@@ -136,9 +136,8 @@ def _hidden_file(config: str) -> str | None:
     *first, last = [x for x in _loader().get_sources() if x.is_config(config)]
     if not (first and last.provider == "command-line"):
         return None
-    return (
-        f"{last.path}/{config}.yaml is not read: its name also occurs in {first[0].path}; rename it"
-    )
+    hidden = f"{last.path}/{config}.yaml"
+    return f"{hidden} is not read: its name also occurs in {first[0].path}; rename the file"
 
 
 def _is_group(folder: str) -> bool:

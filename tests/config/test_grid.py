@@ -149,9 +149,9 @@ def test_params_on_command_line_are_merged_with_params_in_file() -> None:
         ),
         (
             "optimizer.lr=interval(0.1,1)",
-            "'optimizer.lr=interval(0.1,1)': a grid needs single values",
+            "'optimizer.lr=interval(0.1,1)': an interval needs hydra/sweeper=optuna",
         ),
-        ("seed=range(0)", "'seed=range(0)' has no value; the sweep has 0 points"),
+        ("seed=range(0)", "'seed=range(0)' has no value; give the key at least one"),
         ("hydra.launcher.workers=3", "unknown key 'hydra.launcher.workers'"),
     ],
 )
