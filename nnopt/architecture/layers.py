@@ -80,10 +80,10 @@ class Conv2d(Layer, kind="conv2d"):
         for channels, side in ((inputs, "input"), (outputs, "output")):
             require_divisible(name, channels, f"{side} channels", self.groups)
         if kernel > min(image) + 2 * padding:
-            padded = format_shape([n + 2 * padding for n in image])
+            padded = format_shape(image) + (f" with a padding of {padding}" if padding else "")
             raise ConfigError(
                 f"layer {name}: its kernel of {kernel}x{kernel} is larger than its input of "
-                f"{format_shape(image)}, which is {padded} with a padding of {padding}"
+                f"{padded}; set a smaller kernel, or use larger images"
             )
         output = (outputs, *count_windows(image, kernel, self.stride, padding))
         weight: dict[str, Shape] = {"weight": (outputs, inputs // self.groups, kernel, kernel)}

@@ -119,7 +119,8 @@ def infer_shapes(
     if last.output_shape != (classes,):
         raise ConfigError(
             f"architecture: the last layer, {last.name}, has {format_shape(last.output_shape)} "
-            f"outputs per sample, but there are {classes} classes; end with {{dense: classes}}"
+            f"outputs per sample, but there are {classes} classes; end with "
+            f"{'flatten and ' * (len(last.output_shape) > 1)}{{dense: classes}}"
         )
     if stochastic_depth:
         blocks = sum(isinstance(layer.record, Residual) for layer in every)

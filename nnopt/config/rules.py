@@ -72,7 +72,10 @@ def _data_folders(config: Config) -> Iterator[str]:
 
 def _checkpoints(config: Config) -> Iterator[str]:
     if config.checkpoint.keep and config.checkpoint.interval is None:
-        yield "checkpoint.keep = True has no effect with checkpoint.interval = null"
+        yield (
+            "checkpoint.keep = True has no effect with checkpoint.interval = null; set "
+            "checkpoint.keep=false, or checkpoint.interval to a number of seconds"
+        )
 
 
 def _layers(config: Config) -> Iterator[str]:
@@ -107,7 +110,7 @@ def _architecture(config: Config) -> Iterator[str]:
         )
     defaults: dict[str, object] = {"regularizer.dropout": 0, "regularizer.norm": "none"}
     if isinstance(config.architecture, LayersConfig):
-        reason = "architecture=layers; add the layer to architecture.layers"
+        reason = "architecture=layers, whose layers are those in architecture.layers"
     elif isinstance(config.architecture, TorchvisionConfig):
         reason = "architecture=torchvision, whose models have their own norms, dropout and weights"
         defaults |= {
@@ -119,7 +122,8 @@ def _architecture(config: Config) -> Iterator[str]:
         return
     for key, default in defaults.items():
         if attrgetter(key)(config) != default:
-            yield f"{_setting(config, key)} has no effect on {reason}"
+            named = "null" if default is None else default
+            yield f"{_setting(config, key)} has no effect on {reason}; set {key}={named}"
 
 
 def _stochastic_depth(config: Config) -> Iterator[str]:
@@ -140,7 +144,7 @@ def _stochastic_depth(config: Config) -> Iterator[str]:
         reason = "{architecture.name} has none"
     yield (
         "{regularizer.stochastic_depth} skips residual layers, but "
-        f"{reason}; set architecture=resnet, or add residual layers to architecture.layers"
+        f"{reason}; set regularizer.stochastic_depth=0 or architecture=resnet"
     )
 
 
@@ -148,8 +152,8 @@ def _optimizer(config: Config) -> Iterator[str]:
     optimizer, decay = config.optimizer, weight_decay(config)
     if optimizer.name == "nesterov" and optimizer.momentum == 0:
         yield (
-            "{optimizer.name} needs optimizer.momentum above 0, got 0; without momentum it is "
-            "optimizer=sgd"
+            "{optimizer.name} needs optimizer.momentum above 0, got 0; set optimizer=sgd to "
+            "train without momentum"
         )
     if optimizer.lr == "auto":
         return
@@ -170,7 +174,7 @@ def _validation(config: Config) -> Iterator[str]:
     if dataset.validation.source == "own" and dataset.name != "cinic10":
         yield (
             "{dataset.validation.source} needs dataset=cinic10, but {dataset.name} has no "
-            "validation set"
+            "validation set; set dataset.validation.source=train"
         )
     if dataset.validation.source != "none":
         return

@@ -132,7 +132,7 @@ def _length_problems(config: Config, length: Length) -> list[str]:
     if warmup > length.steps:
         problems.append(
             f"schedule.warmup_epochs = {config.schedule.warmup_epochs:g} epochs are {warmup} "
-            f"steps, longer than the whole training of {length.steps} steps"
+            f"steps, longer than the whole training of {length.steps} steps; set a smaller value"
         )
     swa = config.regularizer.swa_start
     if swa and first_swa_epoch(swa, length.epochs) == length.epochs:
@@ -160,7 +160,7 @@ def _batch_problems(
     ]
     last = samples % size if not config.drop_last else 0
     if norms and (size == 1 or last == 1):
-        mend = f"batch_size={size + 1}" if size == 1 else "drop_last=true or another batch_size"
+        mend = "a larger batch_size" if size == 1 else "drop_last=true or another batch_size"
         problems.append(
             f"batch_size = {size} with {samples} training samples leaves a batch of 1; batch "
             f"normalization ({norms[0]}) cannot compute the variance of one sample; set {mend}"

@@ -158,8 +158,8 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
     (
         [{"conv2d": {"channels": 4, "kernel": 9, "padding": 1}}],
         (3, 12, 6),
-        "layer conv2d1: its kernel of 9x9 is larger than its input of 12x6, which is 14x8 with "
-        "a padding of 1",
+        "layer conv2d1: its kernel of 9x9 is larger than its input of 12x6 with a padding of "
+        "1; set a smaller kernel",
     ),
     (
         [{"conv2d": {"channels": 4, "kernel": 4}}],
