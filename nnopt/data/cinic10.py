@@ -128,7 +128,7 @@ def list_tree(folder: Path) -> tuple[dict[str, list[list[Path]]], int]:
         if surplus := [name for name in names if name not in CINIC10.classes]:
             raise DataError(
                 f"{shown(folder / part / surplus[0])} is not a class of CINIC-10 ({len(surplus)} "
-                f"such entries); allowed are {', '.join(CINIC10.classes)}; move it away"
+                f"such entries); allowed are {', '.join(CINIC10.classes)}; move the others away"
             )
         if absent := [name for name in CINIC10.classes if name not in names]:
             raise DataError(
@@ -141,7 +141,7 @@ def list_tree(folder: Path) -> tuple[dict[str, list[list[Path]]], int]:
             hidden += skipped
             paths = [folder / part / name / file for file in files]
             if others := [path for path in paths if not path.name.endswith(".png")]:
-                raise DataError(f"{shown(others[0])} is no .png; move it away")
+                raise DataError(f"{shown(others[0])} is no .png; move the file away")
             tree[part].append(paths)
         if not any(tree[part]):
             raise DataError(f"{shown(folder / part)} has no images")

@@ -62,7 +62,8 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
     features = [index for index in kept if index != label]
     if not features:
         raise DataError(
-            f"{shown(path)} has no column other than {quoted(names[label])}; expected features"
+            f"{shown(path)} has no features: the label, {quoted(names[label])}, is the only column "
+            "that is not dropped"
         )
     if config.header:
         _check_header(names, features, label, config, path)
@@ -84,8 +85,8 @@ def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Pat
         lines = [f"{fault} {listed(columns)}" for fault, columns in faults.items() if columns]
         hint = (
             "; test files without labels cannot be used: leave dataset.test out"
-            if missing == required[:1]
-            else "; leave columns out of both files with dataset.drop_columns=[...]"
+            if missing == required[:1] and not extra
+            else "; rename columns, or leave some out of both files with dataset.drop_columns=[...]"
         )
         raise DataError(
             f"{shown(path)} has other columns than the training file: {' and '.join(lines)}{hint}"
@@ -184,10 +185,12 @@ def _shape(
             f"dataset.shape={list(shape)}: allowed are [channels, height, width] or [features]"
         )
     if shape and math.prod(shape) != len(names):
+        others = "the label" + " and the dropped columns" * bool(config.drop_columns)
+        remedy = ", or leave columns out with dataset.drop_columns=[...]"
+        remedy = remedy if len(names) > math.prod(shape) else ""
         raise DataError(
-            f"dataset.shape={list(shape)} means {math.prod(shape):,} columns without the label, "
-            f"but {shown(path)} has {len(names):,}; leave columns out with "
-            "dataset.drop_columns=[...]"
+            f"dataset.shape={list(shape)} means {math.prod(shape):,} columns, but {shown(path)} "
+            f"has {len(names):,} in addition to {others}; correct dataset.shape{remedy}"
         )
     if len(shape) == 3:
         return shape, _pixel_order(names, path)
@@ -206,10 +209,11 @@ def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
     if len(others) == len(names):
         return ()
     if others:
+        named = [*others[:5], *["..."] * (len(others) > 5)]
         raise DataError(
             f"{shown(path)} has {len(names) - len(others):,} columns of pixels, and also "
-            f"{listed(others)}: leave these out with dataset.drop_columns=[{','.join(others[:5])}]"
-            f", or take all columns as features with dataset.shape=[{len(names)}]"
+            f"{listed(others)}: leave these out with dataset.drop_columns=[{','.join(named)}], or"
+            f" take all columns as features with dataset.shape=[{len(names)}]"
         )
     grid = [pixel for name in names if (pixel := GRID_PIXEL.fullmatch(name))]
     rows, columns = (len({int(pixel[k]) for pixel in grid}) for k in (1, 2))

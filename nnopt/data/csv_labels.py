@@ -65,8 +65,8 @@ class Labels:
             raise DataError(f"{self._where(text)}; allowed are {problem}")
 
     def _where(self, text: str) -> str:
-        row = self.first_rows[text]
-        return f"{shown(self.path)}: label {quoted(text)} at index {row:,} (row {row + 1:,})"
+        row = f"row {self.first_rows[text] + 1:,} (counted after the header)"
+        return f"{shown(self.path)}: label {quoted(text)} in {row}"
 
     def whole(self, text: str) -> str | None:
         """Return the whole number that a label represents, such as 7 for 007, else None."""

@@ -70,9 +70,10 @@ def fetch(published: Published, root: Path, report: Report) -> None:
             else:
                 _fetch_files(published, root, report)
     except OSError as error:
+        reason = error.strerror or str(error)
         raise OutputError(
-            f"cannot write below {shown(root)}: {(error.strerror or str(error)).lower()}; make "
-            "room, or choose another folder with --root or data.root"
+            f"cannot write below {shown(root)}: {reason[:1].lower()}{reason[1:]}; remove the "
+            "obstacle, or choose another folder with --root or data.root"
         ) from error
 
 

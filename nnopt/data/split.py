@@ -60,8 +60,8 @@ def _subset_size(count: int | None, available: int) -> int:
     """Return ``count``, or ``available`` for None. Raises ConfigError if ``count`` is larger."""
     if count is not None and count > available:
         raise ConfigError(
-            f"dataset.subset={count}: the training part has {available:,} samples; allowed are 1 "
-            f"to {available}, or null for all"
+            f"dataset.subset={count}: the training part has {available:,} samples, without "
+            "validation samples and deselected classes; allowed are at most this number, or null"
         )
     return available if count is None else count
 

@@ -68,7 +68,8 @@ def test_given_image_shape_is_used(tmp_path: Path) -> None:
     assert inputs.shape == (2, 3, 1, 2)
     assert inputs[0].tolist() == [[[1, 2]], [[3, 4]], [[5, 6]]]
     assert decode(tmp_path, text, shape=(6,)).parts["train"][0].shape == (2, 6)
-    with pytest.raises(DataError, match=r"shape=\[3, 2, 2\] means 12 columns .* has 6"):
+    numbers = r"12 columns, .* has 6 in addition to the label; correct dataset\.shape$"
+    with pytest.raises(DataError, match=r"shape=\[3, 2, 2\] means " + numbers):
         decode(tmp_path, text, shape=(3, 2, 2))
     with pytest.raises(ConfigError, match="allowed are"):
         decode(tmp_path, text, shape=(2, 3))
@@ -102,20 +103,18 @@ def test_bad_pixel_is_refused_with_its_position(tmp_path: Path, cell: str) -> No
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["0", "1.5", "1"], "label '1.5' at index 1 "),
-        (["0", "", "1"], "label '' at index 1 "),
-        (["cat", "nan", "dog"], "label 'nan' at index 1 "),
-        (["0.0", "1.0", "2.5"], "label '2.5' at index 2 "),
-        (["0", "-0.5", "1"], "label '-0.5' at index 1 "),
-        (["cat", "do\x1b[31mg"], "label 'do.x1b.31mg' at index 1 .*without control"),
-        (["cat", "do\u202eg"], "label 'do.u202eg' at index 1 .*reorder"),
-        (["0", "1" * 5000], r"'1{60}'… \(4,940 more characters\) at index 1 .*at most 256"),
-        (["0", '"a\nb"'], r"label 'a.nb' at index 1 .*on one line"),
+        (["0", "1.5", "1"], "label '1.5' in row 2 "),
+        (["0", "", "1"], "label '' in row 2 "),
+        (["cat", "nan", "dog"], "label 'nan' in row 2 "),
+        (["0.0", "1.0", "2.5"], "label '2.5' in row 3 "),
+        (["0", "-0.5", "1"], "label '-0.5' in row 2 "),
+        (["cat", "do\x1b[31mg"], "label 'do.x1b.31mg' in row 2 .*without control"),
+        (["cat", "do\u202eg"], "label 'do.u202eg' in row 2 .*reorder"),
+        (["0", "1" * 5000], r"'1{60}'… \(4,940 more characters\) in row 2 .*at most 256"),
+        (["0", '"a\nb"'], r"label 'a.nb' in row 2 .*on one line"),
     ],
 )
-def test_bad_label_is_refused_with_its_index(
-    tmp_path: Path, labels: list[str], message: str
-) -> None:
+def test_bad_label_is_refused_with_its_row(tmp_path: Path, labels: list[str], message: str) -> None:
     text = "label,x\n" + "".join(f"{label},1\n" for label in labels)
     with pytest.raises(DataError, match=message):
         decode(tmp_path, text)
@@ -148,7 +147,7 @@ def test_error_about_missing_label_column_suggests_names(tmp_path: Path) -> None
     [
         (b"", "no CSV file"),
         (b"label,x\n", "0 rows"),
-        (b"label\n1\n", "no column other than"),
+        (b"label\n1\n", "label, 'label', is the only column"),
         (b"label,x\n\xff\xfe,1\n", "not UTF-8"),
         (b"label,x\n0,1,2\n", "row 1 .*has 3 cells"),
         (b"label,x\n0,1\n1\n", "row 2 .*has 1 cells"),
@@ -171,7 +170,7 @@ def test_file_with_byte_order_mark_and_crlf_is_read(tmp_path: Path) -> None:
 
 def test_other_columns_or_classes_in_test_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("label,x\n1,4\n2,5\n")
-    with pytest.raises(DataError, match=r"test\.csv: label '2' at index 1 .*no class"):
+    with pytest.raises(DataError, match=r"test\.csv: label '2' in row 2 .*no class"):
         decode(tmp_path, "label,x\n0,1\n1,2\n", test="test.csv")
     decoded = decode(tmp_path, "label,x\n0,1\n1,2\n2,3\n", test="test.csv")
     assert decoded.parts["test"][1].tolist() == [1, 2]

@@ -258,7 +258,7 @@ REFUSED: dict[str, tuple[str | bytes, list[str], int, str]] = {
     "order of channels of features": (table(), ["dataset.shape_order=hwc"], 2, "has features"),
     "escape sequence in a label": ("a,label\n1,\x1b[31m\n", [], 3, r"label '\x1b[31m'"),
     "labels that are quantities": ("a,label\n1,0.5\n2,1.5\n", [], 3, "a quantity is no class"),
-    "empty label": ("a,label\n1,0\n2,\n", [], 3, "label '' at index 1"),
+    "empty label": ("a,label\n1,0\n2,\n", [], 3, "label '' in row 2"),
     "empty file": ("", [], 3, "is empty"),
     "header alone": ("a,label\n", [], 3, "0 rows"),
     "UTF-16": ("a,label\n1,0\n".encode("utf-16"), [], 3, "not UTF-8 text, perhaps UTF-16"),
