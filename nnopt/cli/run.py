@@ -87,7 +87,7 @@ def _parse(arguments: Sequence[str]) -> Namespace:
         raise ConfigError("--cfg prints one configuration; leave -m out")
     if not options.cfg and (options.resolve or options.package is not None):
         flag = "--resolve" if options.resolve else "--package"
-        raise ConfigError(f"{flag} belongs to --cfg; write --cfg job {flag}")
+        raise ConfigError(f"{flag} has no effect without --cfg; add --cfg job")
     return options
 
 

@@ -99,10 +99,11 @@ def output_error(action: str, path: Path, error: OSError, size: int | None = Non
             reason += f" ({shutil.disk_usage(path.parent).free:,} bytes are free)"
         reason += "; make room"
     else:
-        reason = f"{(error.strerror or str(error)).lower()}; check the folder and its permissions"
+        reason = error.strerror or str(error)
+        reason = f"{reason[:1].lower()}{reason[1:]}; check the folder and its permissions"
     return OutputError(
-        f"cannot {action} {shown(path)}: {reason}, or choose another folder with hydra.run.dir=DIR "
-        "(hydra.sweep.dir=DIR for a sweep)"
+        f"cannot {action} {shown(path)}: {reason}, or choose another folder (nnopt run: "
+        "hydra.run.dir=DIR; nnopt run -m: hydra.sweep.dir=DIR)"
     )
 
 

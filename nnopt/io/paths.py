@@ -39,7 +39,7 @@ def given_path(text: str, name: str) -> Path:
 def path_problem(text: str) -> str | None:
     """Return why ``text`` cannot be a path, or None if it can."""
     if not text.strip():
-        return "needs the name of a folder, '.' for the current one"
+        return "needs a path; '.' is the current folder"
     if "\0" in text:
         return "a path cannot contain a null byte"
     if text.startswith("~"):
