@@ -146,12 +146,16 @@ def _filtered(found: RunIndex, conditions: Sequence[Condition]) -> list[Run]:
             values = dict.fromkeys(
                 setting_text(run.settings[key]) for run in before if key in run.settings
             )
-            raise ConfigError(f"no run has {condition}; values of {key}: {', '.join(values)}")
+            earlier = " and ".join(map(str, conditions[: conditions.index(condition)]))
+            raise ConfigError(
+                f"no run {earlier and f'with {earlier} '}has {condition}; values of {key}: "
+                f"{', '.join(values) or 'none'}"
+            )
     if not any(run.status == "done" for run in runs):
         counts = Counter(run.status for run in runs)
         counts["running"] += (running := sum(map(is_held, found.unfinished)))
         counts["interrupted"] += len(found.unfinished) - running
         counts["damaged"] += len(found.damaged)
         states = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-        raise ConfigError(f"no run has finished: {states}")
+        raise ConfigError(f"no {'matching ' * bool(conditions)}run has finished: {states}")
     return runs
