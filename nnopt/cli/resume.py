@@ -14,6 +14,7 @@ from nnopt.cli.resume_run import is_single_run, resume_run
 from nnopt.cli.run import note_missing_plots, prepare_all
 from nnopt.config.point import Point
 from nnopt.errors import ConfigError, ResumeError
+from nnopt.io.atomic_files import shown
 from nnopt.io.own_files import CHECKPOINTS
 from nnopt.io.paths import given_path
 from nnopt.recipe.prepare import prepare
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
     if is_single_run(folder):
         return resume_run(folder, options)
     if options.restart:
-        raise ConfigError("--restart applies to a single run, but the folder is a sweep")
+        raise ConfigError(f"--restart applies to a single run, which {shown(folder)} is not")
     sweep = read_sweep(folder)
     check_folder(sweep)
     remove_leftovers(sweep)

@@ -66,7 +66,7 @@ def resume_run(folder: Path, options: Namespace) -> int:
         flag = "--retry-failed" if options.retry_failed else "--fail-fast"
         raise ConfigError(f"{flag} applies to a sweep, but {shown(folder)} is a single run")
     for problem in irregular_entries(folder, RUN_FILES | {LOCK, PLOTS}):
-        raise ResumeError(f"{problem}, which nnopt never creates; remove it, or copy its target")
+        raise ResumeError(f"{problem}, which nnopt never creates; remove it, or put a copy there")
     with hold(folder) as is_ours:
         if not is_ours:
             raise ResumeError(f"another process runs {shown(folder)}")
@@ -163,8 +163,8 @@ def _is_finished(stored: Mapping[str, Any], folder: Path, is_longer: bool) -> bo
     status, name = stored["status"], console.short(folder)
     if status == "diverged":
         raise ResumeError(
-            f"{name}: {stored['error']}; resuming the run would give the same result; --restart "
-            "starts over"
+            f"{name}: {stored['error']}; resuming the run would give the same result; start a "
+            "new run with other values (--restart repeats the run unchanged)"
         )
     if status == "pruned" or (status == "done" and not is_longer):
         console.note(f"{name} is finished ({status}); nothing is left to run")

@@ -85,14 +85,13 @@ def read_summary(folder: Path) -> Summary:
     except ValueError as error:
         reason = f"it is no JSON that nnopt writes ({error})"
     if reason:
-        remedy = "; the run is left out. Run it again, or delete its folder"
+        remedy = "; repeat the run, or delete its folder"
         raise UnusableSummaryError(path, f"is damaged: {reason}", remedy)
     if CHECKSUM in values and values[CHECKSUM] != _digest(values):
         raise UnusableSummaryError(
             path,
             "was changed after nnopt wrote it: its checksum does not match",
-            ". The run is left out. Run it again; to accept the changed file "
-            f'instead, delete its line "{CHECKSUM}"',
+            f'; repeat the run, or accept the changed file: delete its line "{CHECKSUM}"',
         )
     summary = {RENAMED.get(key, key): value for key, value in values.items()}
     summary["config"] = with_new_keys(values["config"])

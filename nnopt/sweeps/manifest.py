@@ -274,6 +274,9 @@ def _csv_path(root: str, name: str) -> str:
 def _no_sweep(folder: Path) -> str:
     if not folder.is_dir():
         return f"{shown(folder)} is not a folder; name the folder of a run or sweep"
-    if (folder / "summary.json").exists() or (folder / "run.log").exists():
+    files = ("summary.json", "run.log")
+    if (folder.parent / MANIFEST).exists() and any((folder / x).exists() for x in files):
         return f"{shown(folder)} is a point; resume its sweep, {shown(folder.parent)}"
-    return f"{shown(folder)} is not a sweep: it has no {MANIFEST}"
+    return (
+        f"{shown(folder)} has no summary.json and no {MANIFEST}; name the folder of a run or sweep"
+    )

@@ -123,7 +123,7 @@ def _differing(point: Point, others: Sequence[Point]) -> str:
     """Return how a point differs from the one in ``others`` that has the same overrides."""
     twin = next((p for p in others if p.overrides == point.overrides), None)
     if twin is None:
-        return f"there is no point {' '.join(point.overrides)}"
+        return f"the sweep has no point {' '.join(point.overrides)}"
     now, then = dict(flatten(point.container)), dict(flatten(twin.container))
     keys = [key for key in now.keys() | then.keys() if now.get(key) != then.get(key)]
     return ", ".join(

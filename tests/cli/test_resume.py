@@ -184,7 +184,7 @@ def test_resume_command_with_wrong_sweep_json_is_refused(
         ("", "is damaged"),
         (text.replace('"batch_size": 32', '"batch_size": 33', 1), "is damaged"),
         (text.replace('"format": 1', '"format": 2'), "resume the sweep with the newer version"),
-        (None, "is not a sweep: it has no sweep.json"),
+        (None, "sweep has no summary.json and no sweep.json"),
     ):
         path.unlink() if damaged is None else path.write_text(damaged)
         capsys.readouterr()

@@ -380,7 +380,7 @@ LOSSES: dict[str, tuple[str, int, str]] = {
     "weights and summary": ("*-s1-*/*[ny]*", 0, "1 of 2 points are done; to be run: 1"),
     "folder of a point": ("*-s1-*", 0, "1 of 2 points are done; to be run: 1"),
     "table": ("results.csv", 0, "2 of 2 points are done; to be run: 0"),
-    "manifest": ("sweep.json", 4, "is not a sweep: it has no sweep.json"),
+    "manifest": ("sweep.json", 4, "has no summary.json and no sweep.json"),
 }
 
 

@@ -66,7 +66,7 @@ def test_edited_summary_is_refused_until_its_checksum_is_deleted(tmp_path: Path)
     path = tmp_path / "summary.json"
     edited = json.loads(path.read_text()) | {"test_accuracy": 0.99}
     path.write_text(json.dumps(edited))
-    with pytest.raises(DataError, match='changed file instead, delete its line "sha256"'):
+    with pytest.raises(DataError, match='the changed file: delete its line "sha256"'):
         read_summary(tmp_path)
     del edited["sha256"]
     path.write_text(json.dumps(edited))

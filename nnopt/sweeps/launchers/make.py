@@ -14,7 +14,9 @@ def make_launcher(config: LauncherConfig) -> Launcher:
     """Return the launcher. Raises ConfigError if a package, cluster or program is missing."""
     if isinstance(config, PoolConfig):
         if not hasattr(os, "killpg"):
-            raise ConfigError("hydra/launcher=pool needs process groups, which Windows lacks")
+            raise ConfigError(
+                "hydra/launcher=pool needs process groups, which Windows lacks; choose another"
+            )
         from nnopt.sweeps.launchers.pool import run_in_pool
 
         return partial(run_in_pool, config=config)

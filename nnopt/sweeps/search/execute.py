@@ -67,7 +67,7 @@ def plan_resumed_search(sweep: Sweep, overrides: Sequence[str]) -> tuple[Plan, S
         with composing(sweep.config_dir):
             new, before = parse_overrides(overrides), parse_overrides(sweep.overrides)
         if refused := [override_text(o) for o in new if not o.key_or_group.startswith(CHANGEABLE)]:
-            names = ", ".join(CHANGEABLE)
+            names = f"{', '.join(CHANGEABLE)}KEY"
             raise ConfigError(f"{refused[0]!r}: on resume of a search, only {names} can change")
         changed = tuple(override.key_or_group for override in new)
         if "hydra/launcher" in changed:  # drop the settings of the previous launcher

@@ -288,6 +288,6 @@ class SearchRun:
         elif before != asked:
             keys = [key for key in asked if asked[key] != before.get(key)] or ["setting"]
             raise ResumeError(
-                f"the search in {self.sweep.folder} differs from this one in {', '.join(keys)}, so "
-                "it cannot be continued; begin a new one with nnopt run -m"
+                f"the YAML files, or nnopt, have changed since the search in {self.sweep.folder} "
+                f"began: {', '.join(keys)} would differ; begin a new search with nnopt run -m"
             )

@@ -285,7 +285,7 @@ def test_search_repeats_points_without_summary_in_same_trials(plan: Plan, tmp_pa
 
 def test_search_with_other_settings_is_refused(plan: Plan, tmp_path: Path) -> None:
     search(with_settings(plan, trials=2), folder := tmp_path / "s")
-    with pytest.raises(ResumeError, match="differs from this one in metric, seed"):
+    with pytest.raises(ResumeError, match="began: metric, seed would differ"):
         search(with_settings(plan, metric="best_validation_loss", seed=3), folder)
 
 
@@ -301,7 +301,7 @@ def test_search_with_changed_yaml_is_refused(
     search(make_plan(overrides, multirun=True), folder := tmp_path / "s")
     search(make_plan(overrides, multirun=True), folder)
     mine.write_text("# @package _global_\nbatch_size: 32\n")
-    with pytest.raises(ResumeError, match="differs from this one in configuration"):
+    with pytest.raises(ResumeError, match="began: configuration would differ"):
         search(make_plan(overrides, multirun=True), folder)
 
 
