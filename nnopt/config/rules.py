@@ -178,17 +178,16 @@ def _validation(config: Config) -> Iterator[str]:
         )
     if dataset.validation.source != "none":
         return
+    missing = "needs validation data, but {dataset.validation.source}; set"
+    source = "dataset.validation.source=train"
     if stopping.patience is not None:
-        yield "early_stopping.patience needs validation data, but {dataset.validation.source}"
+        yield f"early_stopping.patience {missing} {source}, or early_stopping.patience=null"
     if stopping.validate_every is not None:
-        yield "early_stopping.validate_every needs validation data, but {dataset.validation.source}"
+        yield f"early_stopping.validate_every {missing} {source}, or leave validate_every out"
     if config.schedule.name == "plateau":
-        yield "{schedule.name} needs validation data, but {dataset.validation.source}"
+        yield f"{{schedule.name}} {missing} {source}, or another schedule"
     if config.test_weights == "best":
-        yield (
-            "{test_weights} needs validation data, but {dataset.validation.source}; set "
-            "test_weights=last"
-        )
+        yield f"{{test_weights}} {missing} test_weights=last, or {source}"
 
 
 def _batch_and_loss(config: Config) -> Iterator[str]:
