@@ -54,10 +54,11 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
             f"{shown(path)}, {quoted(names[label])}; take it out of the list"
         )
     if unnamed := [index for index in kept if UNNAMED.fullmatch(names[index])]:
+        without = ",".join(map(str, (*config.drop_columns, unnamed[0])))
         raise DataError(
             f"{shown(path)}: column {unnamed[0] + 1} of {len(names):,} has no name; is it the "
             "index that pandas writes, or a separator too many? leave it out with "
-            f"dataset.drop_columns=[{unnamed[0]}], or name it"
+            f"dataset.drop_columns=[{without}], or name it"
         )
     features = [index for index in kept if index != label]
     if not features:
