@@ -52,7 +52,7 @@ def known_keys(container: Mapping[str, Any]) -> list[str]:
 
 
 def takes_whole_numbers(key: str, container: Mapping[str, Any]) -> bool:
-    """Return whether a key accepts only whole numbers, given the variants in ``container``."""
+    """Return whether a key of the variants that ``container`` selects needs a whole number."""
     kind = dict(_fields_of(Config, container, "")).get(key)
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     kinds = get_args(kind) if get_origin(kind) in UNIONS else (kind,)

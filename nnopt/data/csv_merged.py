@@ -83,7 +83,7 @@ def _exact(text: str) -> Decimal:
 
 
 def _is_float64(text: str) -> bool:
-    """Return whether a text is the nearest float64 number, rounded to the text's digits."""
+    """Return whether a text's float64 value, rounded to the digits of the text, equals the text."""
     number = _exact(text)
     digits = len(bytes(number.as_tuple().digits).rstrip(b"\0"))
     return Context(prec=max(digits, 1)).create_decimal(Decimal(float(text))) == number

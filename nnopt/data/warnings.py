@@ -130,6 +130,6 @@ def warn_of_merged_values(
             remedy = f"dataset.normalization=standard or {remedy}"
         name = quoted(names[first]) if names else f"number {first}"
         LOG.warning(
-            f"feature {name}: {before[first]:,} different values become "
+            f"feature {name} has {before[first]:,} different values, but only "
             f"{after[first]:,} in {dtype}{more}; use {remedy}"
         )

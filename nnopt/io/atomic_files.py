@@ -92,9 +92,9 @@ def link_latest(outputs: Path, target: Path) -> None:
 def output_error(action: str, path: Path, error: OSError, size: int | None = None) -> OutputError:
     """Return the OutputError "cannot ACTION PATH: ...". size: the number of bytes to write."""
     if error.errno in DISK_FULL_ERRORS:
-        reason = "the disk, or its quota, is full" + (
-            "" if size is None else f" for {size:,} bytes"
-        )
+        reason = "the disk, or its quota, is full"
+        if size is not None:
+            reason = f"the disk, or its quota, has no room for {size:,} bytes"
         with suppress(OSError):
             reason += f" ({shutil.disk_usage(path.parent).free:,} bytes are free)"
         reason += "; make room"

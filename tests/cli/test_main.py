@@ -190,7 +190,7 @@ def test_output_of_cfg_job_option_is_unchanged_by_resolve_and_run_options(
     assert nnopt("run", "--cfg", "job") == 0
     assert capsys.readouterr().out == resolved
     assert nnopt("run", "--resolve") == 2
-    assert "--cfg job --resolve" in capsys.readouterr().err
+    assert "--resolve has no effect without --cfg; add --cfg job" in capsys.readouterr().err
 
 
 @pytest.mark.slow

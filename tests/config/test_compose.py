@@ -358,7 +358,7 @@ def test_sweep_with_duplicate_points_gives_warning(caplog: pytest.LogCaptureFixt
 
 
 def test_sweep_without_points_or_over_several_ablations_is_refused() -> None:
-    assert "0 points" in problems("seed=range(0)", multirun=True)[0]
+    assert "has no value" in problems("seed=range(0)", multirun=True)[0]
     (message,) = problems("ablation=l2_spiral,optimizer_spiral", multirun=True)
     assert "run one ablation at a time" in message
 

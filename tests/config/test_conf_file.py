@@ -83,7 +83,7 @@ def test_package_of_conf_file_depends_on_group_and_header(
         ("task/mine", "# @package hydra.job\n"),
     ],
 )
-def test_package_header_without_effect_is_refused(tmp_path: Path, name: str, header: str) -> None:
+def test_unsupported_package_header_is_refused(tmp_path: Path, name: str, header: str) -> None:
     assert "line 2: '# @package" in refused(tmp_path, f"# mine\n{header}lr: 1\n", name)
 
 

@@ -156,7 +156,7 @@ def test_sweep_rate_on_command_line_applies_to_all_points() -> None:
     assert [p.config.optimizer.lr for p in plan.points] == [0.5, 0.5]
 
 
-def test_grids_of_ablation_set_separate_rates() -> None:
+def test_each_grid_of_an_ablation_has_its_own_learning_rate() -> None:
     plan = make_plan(["experiment=tuned", "ablation=entries"])
     rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
     assert rates == [("momentum", 0.3), ("adam", 0.001), ("adam", 0.2), ("momentum", 0.3)]

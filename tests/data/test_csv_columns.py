@@ -38,7 +38,7 @@ def test_column_names_with_row_and_column_numbers_give_image_shape() -> None:
 
 
 @pytest.mark.parametrize("names", ["v2 v1 v4 v3", "pixels pixelated x y", "x1 1 2 3"])
-def test_columns_with_other_names_are_features_in_the_order_of_the_file(names: str) -> None:
+def test_columns_without_pixel_names_are_features_in_the_order_of_the_file(names: str) -> None:
     found = find_columns(["label", *names.split()], csv_config(train="a"), Path("a.csv"))
     assert (found.shape, found.feature_names) == ((), names.split())
 

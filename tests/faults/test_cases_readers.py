@@ -121,7 +121,7 @@ def test_run_on_disk_that_takes_no_byte_exits_with_6(workplace: Path) -> None:
     )
     assert ended.returncode == 6, ended.stderr
     assert ended.stderr.count("\n") == 1
-    assert "the disk, or its quota, is full" in ended.stderr
+    assert "the disk, or its quota, has no room for " in ended.stderr
 
 
 HOME_PATHS = {

@@ -144,7 +144,7 @@ def test_auto_lr_advice_is_printed(
         ("try it lower", "min_lr=1", "try it lower with nnopt lr-find, or set a number"),
     ],
 )
-def test_auto_lr_advice_to_change_range_names_lr_find(
+def test_auto_lr_mentions_lr_find_only_if_advice_changes_range(
     nnopt: Run,
     capsys: Captured,
     workplace: Path,

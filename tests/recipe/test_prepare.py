@@ -36,7 +36,7 @@ MakeConfig = Callable[..., Config]
         ),
         ({"batch_size": 5000, "drop_last": True}, ["batch_size = 5000", "drop_last = True"]),
         ({"batch_size": 239, "regularizer.norm": "batch"}, ["batch of 1", "batch_norm1"]),
-        ({"batch_size": 1, "regularizer.norm": "batch"}, ["batch of 1", "batch_size=2"]),
+        ({"batch_size": 1, "regularizer.norm": "batch"}, ["batch of 1", "set a larger batch_size"]),
         (
             {"backend": "torch", "optimizer": "muon", "optimizer.input_layer": "adam"},
             ["optimizer.name = 'muon'", "dense1 and dense2", "optimizer.input_layer=muon"],
@@ -106,7 +106,7 @@ def test_cutout_larger_than_image_is_refused(make_config: MakeConfig, tmp_path: 
     ("key", "value"),
     [("crop", 1), ("flip", True), ("policy", "rand_augment"), ("cutout", 1), ("cutmix", 1.0)],
 )
-def test_augmentation_of_features_except_mixup_is_refused(
+def test_augmentations_other_than_mixup_are_refused_for_features(
     make_config: MakeConfig, tmp_path: Path, key: str, value: Any
 ) -> None:
     config = make_config(**{f"regularizer.augmentation.{key}": value})

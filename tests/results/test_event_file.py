@@ -113,7 +113,7 @@ def test_event_file_on_full_disk_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "open", lambda self, mode: open("/dev/full", "wb"))  # noqa: SIM115
-    with pytest.raises(OutputError, match="the disk, or its quota, is full"):
+    with pytest.raises(OutputError, match="the disk, or its quota, has no room for"):
         EventFile(tmp_path, "point", {"seed": 0})
 
 

@@ -118,7 +118,7 @@ def test_metrics_file_on_full_disk_has_only_complete_rows(
         before = path.read_bytes()
         monkeypatch.setattr(os, "write", partial)
         with pytest.raises(
-            OutputError, match=r"m\.csv: the disk, or its quota, is full for 4\d bytes"
+            OutputError, match=r"m\.csv: the disk, or its quota, has no room for 4\d bytes"
         ):
             file.append(ROW)
         assert path.read_bytes() == before

@@ -158,9 +158,9 @@ def test_concurrent_writers_of_table_lose_no_row(workplace: Path) -> None:
     points = make_plan(["seed=range(1,41)"], multirun=True).points
 
     def add(start: int) -> None:
-        table = ResultsTable(sweep)  # each thread opens the file, so flock excludes the others
+        table = ResultsTable(sweep)
         for point in points[start::8]:
-            extend_sweep(sweep, [point])
+            extend_sweep(sweep, [point])  # opens and locks the lock file, as table.write does
             table.write()
 
     with ThreadPoolExecutor(8) as pool:

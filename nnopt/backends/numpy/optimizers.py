@@ -172,9 +172,9 @@ class Optimizer:
     The parameters in the slice ``decayed`` have decoupled weight decay, w ← (1 - lr·λ) w
     (Loshchilov and Hutter 2019, algorithms 1 and 2).
 
-    Threads wait for each other at Python's global lock, and waking a thread takes longer than a
-    short task. The views of all chunks are therefore created once, so that little Python code runs
-    between two calls of NumPy.
+    Threads update chunks of the vector in parallel. The views of the chunks are created only once,
+    so that a step runs little Python code: threads wait for each other at Python's global lock, and
+    waking a waiting thread takes longer than a short update.
 
     Attributes:
         steps: The number of updates so far.

@@ -136,7 +136,7 @@ def sweep_figure(
     """Create a figure, let the caller draw its content, and write it to files.
 
     ``size`` is the width and height of the content in inches. The footnote is wrapped at the width
-    of the figure. The legend is to the right of the content or, if it is wide, below it.
+    of the figure. The legend is to the right of the content. A wide legend is below the content.
     """
     right, below = margins.left + size[0] + margins.right, 0.0
     width = right

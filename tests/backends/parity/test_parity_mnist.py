@@ -52,7 +52,7 @@ def test_training_in_float32_ends_with_similar_mean_accuracy() -> None:
 
     For single seeds, the accuracies differ by up to 0.27 percentage points on an Intel Xeon.
     """
-    runs = [[accuracy_of(b, "epochs=5", f"seed={i}") for i in range(3)] for b in ("numpy", "torch")]
+    runs = [[accuracy_of(b, "epochs=5", f"seed={i}") for i in range(2)] for b in ("numpy", "torch")]
     means = [statistics.mean(run) for run in runs]
     assert min(map(min, runs)) > 96.5
     assert abs(means[0] - means[1]) <= 0.2

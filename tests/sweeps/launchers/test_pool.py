@@ -181,7 +181,7 @@ def test_task_is_requested_only_when_a_pool_worker_is_idle(make_task: MakeTask) 
         for number, outcome in enumerate(outcomes, start=1):
             assert outcome.status == "done"
             assert any(outcome.task is task for task in tasks)  # not the worker's copy of the task
-            # A task is requested only after the result that made a worker idle was yielded.
+            # The two workers get two tasks at first, and another one after each yielded result.
             assert len(tasks) <= number + 1
     assert len(tasks) == 6
     assert len({report_of(task)[0] for task in tasks}) <= 2
