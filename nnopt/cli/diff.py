@@ -118,7 +118,7 @@ def _files_text(files: Mapping[str, str], others: Mapping[str, str]) -> str:
     """Return a text about the files of a run that differ from the files of the other run.
 
     The text has the name of one file, the first digits of its SHA-256, and the number of further
-    files. The named file has contents that the other run has not read, if there is such a file.
+    files. A file whose content the other run has not read under any name is named first.
     """
     own = [path for path, digest in files.items() if others.get(path) != digest]
     if not own:

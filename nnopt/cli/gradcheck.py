@@ -168,8 +168,8 @@ def check_gradients(
     """Compare the gradients of every parameter and of the input with central differences.
 
     The NumPy backend computes the loss of a small batch of training samples in float64, with fixed
-    dropout masks. At most ``entries`` entries of each array are checked one by one, by default the
-    number from ``entries_each``. ``advance`` is called after each comparison.
+    dropout masks. Each array is compared along random directions, and in at most ``entries`` single
+    entries, by default the number from ``entries_each``. ``advance`` is called after a comparison.
     """
     most = entries or entries_each(list(array_sizes(prepared).values()))
     conv = config.backend.conv_algorithm if isinstance(config.backend, NumpyConfig) else "auto"

@@ -1,4 +1,4 @@
-"""Rules for values that the schema cannot express, mostly for combinations of values."""
+"""Rules that the schema cannot express, mostly for combinations of values."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class RowReader:
 
     @cached_property
     def _input_order(self) -> NDArray[np.int64] | None:
-        """Return the indices that put a row's numbers in input order; None if they already are."""
+        """Return indices that put a row's numbers in the order of the features; None if equal."""
         order = np.argsort(np.argsort(self.columns.features))
         return None if np.array_equal(order, np.arange(len(order))) else order
 

@@ -28,9 +28,10 @@ SizeOf = Callable[[bytes], int]  # maps the first HEADER_BYTES, unpacked, to the
 def read(path: Path, limit: int = 2**30, size_of: SizeOf | None = None) -> bytes:
     """Return the bytes of a regular file, unpacked if its name ends in ``.gz``.
 
-    ``limit`` is the largest allowed size in bytes, packed and unpacked. A .gz file is unpacked to
-    at most one byte more than the size that ``size_of`` computes from its first unpacked bytes.
-    Raises DataError if the file is absent, damaged, too large or not a regular file.
+    ``limit`` is the largest allowed size in bytes, packed and unpacked. ``size_of`` computes the
+    unpacked size from the first unpacked bytes. Unpacking stops one byte after this size, so that
+    the caller notices a longer file. Raises DataError if the file is absent, damaged, too large or
+    not a regular file.
     """
     check_regular(path)
     try:

@@ -25,7 +25,7 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-INNER = ("raw", "", "data/fashion")  # folders of torchvision and of Fashion-MNIST's repository
+INNER = ("raw", "", "data/fashion")  # torchvision's, none, Fashion-MNIST's
 
 MAX_LABELS_BYTES = 2**20  # the largest published file has 60,008 bytes
 

@@ -1,1 +1,1 @@
-"""Sweeps: runs of many points (single configurations), and the table of the points' results."""
+"""Sweeps: running many points, each of which is one configuration, and the table of results."""

@@ -340,7 +340,7 @@ FILES = {
 
 
 @pytest.mark.parametrize(("one", "other"), FILES.values(), ids=FILES)
-def test_comparison_of_runs_with_swapped_files_is_refused(
+def test_comparison_of_runs_with_swapped_train_and_test_files_is_refused(
     attempt: Command, workplace: Path, one: str, other: str
 ) -> None:
     (workplace / "parts").mkdir()

@@ -117,7 +117,7 @@ def test_resumed_sweep_with_old_keys_runs_missing_points(
         assert (old["id"], old["test_loss"]) == (new["id"], new["test_loss"])
 
 
-def test_resumed_sweep_with_old_keys_accepts_new_and_refuses_old_keys(
+def test_resume_of_an_old_sweep_refuses_old_keys_on_the_command_line(
     nnopt: Callable[..., int], sweep_with_first_keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert nnopt("resume", str(sweep_with_first_keys), "schedule.gamma=0.5,0.7,0.9") == 0

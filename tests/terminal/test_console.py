@@ -277,7 +277,7 @@ def test_lr_search_on_terminal_shows_a_bar(tmp_path: Path) -> None:
     assert shown[-2:] == ["end", ""]
 
 
-def test_lr_search_in_pipe_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_of_lr_search_in_pipe_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with LrSearchProgress(300) as sweep:
         sweep.step(300, 0.1, 1.0)
     assert capsys.readouterr() == ("", "")

@@ -201,7 +201,7 @@ def test_stochastic_depth_masks_on_device_skip_whole_samples(make_network: MakeN
     assert_allclose(added[~is_skipped], 2 * branch[~is_skipped], rtol=1e-9, atol=1e-12)
 
 
-# batches in parts ---------------------------------------------------------------------------------
+# micro-batches ----------------------------------------------------------------------------------
 
 PLAIN: list[Any] = [{"dense": 8}, "layer_norm", "tanh", {"dense": "classes"}]
 PENALIZED = {
@@ -265,7 +265,7 @@ def test_accumulation_over_parts_equals_whole_batch(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_accumulation_with_a_repeated_sample_is_detected(
+def test_comparison_fails_if_micro_batches_repeat_a_sample(
     make_network: MakeNetwork, batches: Any, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def shifted(count: int, batch_size: int, accumulation_steps: int) -> list[slice]:

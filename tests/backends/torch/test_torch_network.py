@@ -184,7 +184,7 @@ def test_hinge_sums_over_wrong_classes_and_averages_over_the_batch(
 
 
 @pytest.mark.parametrize("decay_norm_and_bias", [False, True])
-def test_penalties_act_on_norms_and_biases_only_if_configured(
+def test_penalties_act_on_norm_layers_and_biases_only_if_configured(
     make_network: MakeNetwork, batches: Batches, decay_norm_and_bias: bool
 ) -> None:
     layers = [{"dense": 8}, "layer_norm", "tanh", {"dense": "classes"}]

@@ -46,19 +46,19 @@ def _naive_targets(labels: Array, classes: int, label_smoothing: float) -> Array
 
 
 def hinge_naive_forward(logits: Array, *, labels: Array) -> Array:
-    """Compute L = (1/N) Σₙ Σ_{k ≠ yₙ} max(0, sₙₖ - sₙ,yₙ + 1) for logits s and labels y."""
+    """Compute L = (1/N) Σₙ Σ_{k ≠ yₙ} max(0, s[n, k] - s[n, yₙ] + 1) for logits s, labels y."""
     return np.asarray(np.maximum(0, _naive_margins(logits, labels)).sum() / len(logits))
 
 
 def hinge_naive_backward(g: Array, logits: Array, *, labels: Array) -> tuple[Array]:
-    """dL/dsₙₖ = g/N · [margin > 0] for k ≠ yₙ; dL/dsₙ,yₙ = -g/N · (number of margins > 0)."""
+    """dL/ds[n, k] = g/N · [margin > 0], k ≠ yₙ; dL/ds[n, yₙ] = -g/N · (number of margins > 0)."""
     is_positive = 1.0 * (_naive_margins(logits, labels) > 0)
     is_positive[np.arange(len(labels)), labels] = -is_positive.sum(axis=1)
     return (g * is_positive / len(logits),)
 
 
 def _naive_margins(logits: Array, labels: Array) -> Array:
-    """Return sₙₖ - sₙ,yₙ + 1 for k ≠ yₙ, and 0 for k = yₙ."""
+    """Return s[n, k] - s[n, yₙ] + 1 for k ≠ yₙ and logits s, and 0 for k = yₙ."""
     rows = np.arange(len(labels))
     margins = logits - logits[rows, labels][:, None] + 1
     margins[rows, labels] = 0
