@@ -11,21 +11,21 @@ from nnopt.moved_modules import MOVED_MODULES
 
 
 @pytest.mark.parametrize("old", MOVED_MODULES)
-def test_error_about_old_module_names_existing_new_module(old: str) -> None:
+def test_import_of_old_module_points_to_existing_new_module(old: str) -> None:
     with pytest.raises(ImportError, match=rf"{old} is now ({MOVED_MODULES[old]})"):
         importlib.import_module(old)
     for new in MOVED_MODULES[old].replace(" or ", ", ").split(", "):
         assert importlib.util.find_spec(new) is not None
 
 
-def test_error_about_import_from_old_module_names_new_module() -> None:
+def test_import_from_old_module_points_to_new_module() -> None:
     with pytest.raises(ImportError, match=r"nnopt\.compose is now nnopt\.config\.compose"):
         from nnopt.compose import compose_config  # type: ignore[import-not-found] # noqa: F401
     with pytest.raises(ImportError, match=r"nnopt\.run is now nnopt\.recipe\.run"):
         from nnopt import run  # type: ignore[attr-defined] # noqa: F401
 
 
-def test_error_about_module_of_old_package_names_new_package() -> None:
+def test_import_of_module_in_old_package_points_to_new_package() -> None:
     with pytest.raises(ImportError, match=r"numpy_scratch is now nnopt\.backends\.numpy"):
         importlib.import_module("nnopt.backends.numpy_scratch.ops.dense")
 

@@ -23,7 +23,7 @@ GUIDES = ("backends", "benchmarks", "configuration", "lr_find")
 """Guides in docs/ whose transcripts and tables of commands are also run."""
 
 LIMITS = ("max_steps=3", "schedule.warmup_epochs=0", "plots=false")
-"""Overrides that shorten every command that trains and that is not in UNLIMITED."""
+"""Overrides that shorten every ``nnopt run`` that trains, except the commands in UNLIMITED."""
 
 UNLIMITED = {
     "nnopt run": 0,
@@ -40,7 +40,7 @@ CIFAR_IMAGES = 100  # number of images in each file, instead of 10,000
 
 @dataclass(frozen=True)
 class Example:
-    """A command of the README, and the output shown below it."""
+    """A command of the README or a guide, and the output shown below it."""
 
     command: str
     output: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ def _elsewhere(tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def run(command: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """Run a command of the README, check its exit code, and return its output."""
+    """Run a documented command, check its exit code, and return its output."""
     arguments = shlex.split(command)[1:]
     if "outputs/latest" in arguments:
         run(SWEEP, capsys)

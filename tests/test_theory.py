@@ -233,7 +233,7 @@ def test_winograd_windows_of_output_gradient_give_input_and_kernel_gradient(seed
     assert (d_x[:10, :10] == correlate(padded[:12, :12], turned)).all()
     assert ((G.T @ d_u @ G)[::-1, ::-1] == correlate(x, g)).all()
     # The sum of g · correlate(x, w) is linear in x and in w. It thus equals the sum of x · d_x and
-    # the sum of w · d_w, in which d_x and d_w are its gradients.
+    # the sum of w · d_w. Here, d_x and d_w are the gradients of the first sum.
     assert np.sum(g * correlate(x, w)) == np.sum(d_x[:10, :10] * x) == np.sum(correlate(x, g) * w)
 
 

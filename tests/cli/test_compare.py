@@ -23,7 +23,7 @@ Captured = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def sweep(workplace: Path, leave_run: LeaveRun) -> Path:
-    """Return the folder of a sweep: three seeds of SGD with two learning rates, and of Adam."""
+    """Return the folder of a sweep: SGD with two learning rates, and Adam; three seeds each."""
     folder = workplace / "sweep"
     accuracies = {
         ("sgd", 0.1): (0.80, 0.81, 0.85),

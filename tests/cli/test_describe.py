@@ -24,7 +24,7 @@ def test_describe_command_indents_shortcut_like_branch(nnopt: Run, capsys: Captu
 
 
 def test_describe_command_shows_rates_of_stochastic_depth(nnopt: Run, capsys: Captured) -> None:
-    """Layer l of L residual layers is skipped at the rate 0.5 · l/L (Huang et al. 2016)."""
+    """Residual layer k of n is skipped with probability 0.5 · k/n (Huang et al. 2016)."""
     overrides = ("dataset=mnist", "architecture=resnet", "architecture.depth=18")
     assert nnopt("describe", *overrides, "regularizer.stochastic_depth=0.5") == 0
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]

@@ -181,7 +181,7 @@ def test_lr_find_overrides_are_read() -> None:
     assert plan.points[0].config.seed == 3
 
 
-def test_lr_find_command_is_quoted_for_shell() -> None:
+def test_run_command_that_lr_find_prints_is_quoted_for_shell() -> None:
     layers = "architecture.layers=[{dense: 4}, tanh, {dense: classes}]"
     overrides = ["architecture=layers", layers, "optimizer.lr=1", "hydra.run.dir=x"]
     point = plan_one(overrides).points[0]

@@ -34,7 +34,7 @@ class Attempt:
             assert fragment in self.out + self.err, f"{fragment!r} is not in: {self.out + self.err}"
 
     def keeps_promises(self) -> None:
-        """Assert the guarantees that the docstring of this module lists."""
+        """Assert the guarantees of the module docstring, except that about temporary files."""
         printed = self.out + self.err
         assert "Traceback" not in printed, printed
         assert "a bug in nnopt" not in printed, printed

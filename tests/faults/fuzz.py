@@ -58,11 +58,11 @@ class Report:
 class Target:
     """A kind of file, a command that reads it, and the correct result.
 
-    file: a path below the workplace. result: a function that the child process calls after the
-    command, in the workplace. reference: an independent reader of the damaged file, which returns
-    the correct result or raises ValueError. Without a reference, the result of the undamaged file
-    is correct. damages: the kinds of damage in addition to ``BYTE_DAMAGES``. With ``is_exact``,
-    any other result than the correct one is wrong, even if a message names the file.
+    file: a glob pattern below the workplace. result: a function that the child process calls after
+    the command, in the workplace. reference: an independent reader of the damaged file, which
+    returns the correct result or raises ValueError. Without a reference, the result of the
+    undamaged file is correct. damages: the kinds of damage in addition to ``BYTE_DAMAGES``. With
+    ``is_exact``, any other result than the correct one is wrong, even if a message names the file.
     """
 
     name: str
@@ -296,7 +296,7 @@ def run_command(workplace: Path, arguments: Sequence[str], result: Callable[[], 
 def _be_child(
     workplace: Path, arguments: Sequence[str], result: Callable[[], Any], files: dict[str, Path]
 ) -> None:
-    """Run the command and end this process."""
+    """Run the command in the child process, write its output to ``files``, and end the process."""
     code = 99
     try:
         os.setsid()

@@ -150,7 +150,7 @@ def table_file() -> Any:
 
 
 def page_curves() -> Any:
-    """Return the records of points, with curves, in the page that ``nnopt report`` wrote."""
+    """Return the points' records and curves from the page that ``nnopt report`` wrote."""
     page = Path("page.html").read_text()
     records = json.loads(
         re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page, re.S)[1]
@@ -255,7 +255,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def small_cifar_files() -> None:
-    """Let nnopt accept CIFAR-10 files of few images; the complete files have 180 MB."""
+    """Let nnopt accept CIFAR-10 files of few images, because the complete files have 180 MB."""
     from nnopt.data import cifar10
 
     cifar10.IMAGES_PER_FILE = CIFAR_IMAGES

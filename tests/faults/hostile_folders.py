@@ -48,8 +48,8 @@ Build = Callable[[Received], None]
 class Hostile:
     """A function that builds a folder, and the allowed exit codes of resuming it.
 
-    shown: whether a command may print a private file. It is True for hard links, which are
-    indistinguishable from the linked file.
+    shown: whether a command may print a private file. A command cannot distinguish a hard link from
+    the linked file.
     """
 
     build: Build
@@ -58,7 +58,7 @@ class Hostile:
 
 
 def private_files(folder: Path) -> None:
-    """Create files that no command may print, change or delete."""
+    """Create files that no command may change or, except for ``shared.txt``, print."""
     (folder / "run" / "plots").mkdir(parents=True)
     summary = summary_values(status="interrupted", error=SECRET, config={"name": SECRET})
     for name in ("secret.json", "run/summary.json"):
@@ -180,7 +180,7 @@ def piped(where: str) -> Build:
 
 
 def huge(where: str) -> Build:
-    """Create or extend a file so that it has 64 GiB but uses no space on the disk."""
+    """Extend a file to 64 GiB without using space on the disk; create it if it is absent."""
 
     def build(received: Received) -> None:
         path = _place(received, where)
@@ -285,7 +285,7 @@ def _write(path: Path, text: str) -> None:
 
 
 RUNS = frozenset({0, 4})
-"""Allowed exit codes if the hostile part is harmless: the sweep may be finished or refused."""
+"""Allowed exit codes if ``resume`` may either ignore the change or refuse the folder."""
 
 INJECTION = "gpu\ntouch MARKER\n"
 
@@ -329,7 +329,7 @@ HOSTILE: dict[str, Hostile] = {
     "link for a temporary file": Hostile(stolen_temporary_name, RUNS),
     "hard link for a log": Hostile(hard_linked("INTERRUPTED/run.log"), RUNS, shown=True),
     "hard link for a finished metrics file": Hostile(hard_linked("INTERRUPTED/metrics.csv"), RUNS),
-    # pipes, and files that never end
+    # pipes and huge files
     "pipe for sweep.json": Hostile(piped("sweep.json")),
     "pipe for a summary": Hostile(piped("INTERRUPTED/summary.json")),
     "pipe for a finished summary": Hostile(piped("DONE/summary.json")),
@@ -351,7 +351,7 @@ HOSTILE: dict[str, Hostile] = {
     "devices with a command": Hostile(with_launcher(name="pool", devices=["0; touch MARKER"])),
     "another's cluster": Hostile(with_launcher(name="ray", address="192.0.2.1:6379")),
     "cluster with a line break": Hostile(with_launcher(name="ray", address="auto\nx")),
-    # sweep.json with a correct checksum
+    # wrong values in sweep.json, with a correct checksum
     "working is relative": Hostile(with_key("working", "evil")),
     "working is a list": Hostile(with_key("working", ["/"])),
     "working has a null byte": Hostile(with_key("working", "/\0")),

@@ -1,4 +1,4 @@
-"""Forms of configurations that users know from other programs: overrides, files and sweeps."""
+"""Unusual and wrong overrides, files and sweeps, which nnopt accepts or refuses."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ REFUSED_FILES_OF_GROUPS = {
 @pytest.mark.parametrize(
     ("name", "content"), REFUSED_FILES_OF_GROUPS.values(), ids=REFUSED_FILES_OF_GROUPS
 )
-def test_group_file_without_effect_is_refused(
+def test_group_file_that_is_wrong_or_ambiguous_is_refused(
     attempt: Command,
     workplace: Path,
     request: pytest.FixtureRequest,
@@ -247,7 +247,7 @@ def points_of(workplace: Path, key: str) -> list[float]:
     return values
 
 
-def test_sweep_over_range_has_exact_decimal_values(
+def test_sweep_over_range_has_no_rounding_errors(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     overrides = [

@@ -75,7 +75,7 @@ def test_sweep_over_label_columns_learns_the_label_of_each_point(
 def test_swapped_training_and_test_files_give_swapped_parts(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
-    """The network predicts the larger class, so the accuracy is the fraction of this class."""
+    """The network predicts class 0. Its accuracy is the fraction of class 0 in the test file."""
     shares = {"fold1": 0.7, "fold2": 0.9}
     for fold, share in shares.items():
         table = np.stack([np.zeros(40), np.arange(40) >= 40 * share], axis=1)
@@ -106,7 +106,7 @@ def table(
 
 
 def packed(name: str, text: str, *others: str) -> bytes:
-    """Return a ZIP archive of a file ``name`` with the content ``text``, and of empty files."""
+    """Return a ZIP archive of a file ``name`` with content ``text``, and empty files ``others``."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(name, text)
@@ -317,7 +317,7 @@ OTHER_COLUMNS = {
 
 
 @pytest.mark.parametrize(("header", "fragment"), OTHER_COLUMNS.values(), ids=OTHER_COLUMNS)
-def test_different_test_columns_are_refused(
+def test_csv_test_file_with_other_columns_is_refused(
     attempt: Command, workplace: Path, header: str, fragment: str
 ) -> None:
     (workplace / "a.csv").write_text(table())
@@ -431,7 +431,10 @@ def test_csv_values_merged_by_float32_are_reported(
 
 @pytest.fixture
 def moved_sweep(attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run a sweep of two seeds, delete a point, move sweep and CSV file; return their folder."""
+    """Run a sweep of seeds 0 and 1, delete the point of seed 1, and move sweep and CSV file.
+
+    Return the folder that contains both.
+    """
     project = workplace / "before"
     project.mkdir()
     (project / "a.csv").write_text(table())

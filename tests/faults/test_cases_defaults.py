@@ -1,4 +1,4 @@
-"""Defaults and learning rates that users expect to work."""
+"""Default learning rates, advice on learning rates, and the accuracy of default settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from commands import Command
 
 DATA = os.environ.get("NNOPT_DATA_DIR")
-"""The folder of the real datasets, read before ``workplace`` removes the variable."""
+"""The folder of the real datasets. The fixture ``workplace`` unsets NNOPT_DATA_DIR later."""
 
 SHORT = ["epochs=1", "max_steps=1", "plots=false"]
 
@@ -146,7 +146,7 @@ def test_default_configuration_learns_the_spiral(
 
 
 @pytest.mark.parametrize("name", ["moons", "circles"])
-def test_default_configuration_learns_points_in_the_plane(
+def test_default_configuration_learns_moons_and_circles(
     attempt: Command, workplace: Path, name: str
 ) -> None:
     assert accuracy_of(attempt, workplace, f"dataset={name}") > 0.95

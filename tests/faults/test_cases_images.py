@@ -1,4 +1,4 @@
-"""Paths, data folders and image datasets in forms that users have."""
+"""Unusual paths of data folders, and unusual layouts of image datasets."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_folder_setting_with_wrong_path_is_refused(
     ],
     ids=lambda arguments: arguments[0],
 )
-def test_home_folder_is_expanded(
+def test_tilde_in_data_root_is_expanded(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("HOME", str(workplace / "home"))
@@ -116,7 +116,7 @@ def test_cache_that_is_a_file_is_reported(attempt: Command, workplace: Path, bac
 
 
 @pytest.mark.parametrize("files", [0, 3])
-def test_cifar10_python_version_replaces_incomplete_binary_folder(
+def test_cifar10_python_version_is_read_if_binary_folder_is_incomplete(
     attempt: Command,
     workplace: Path,
     backend: str,
@@ -183,7 +183,7 @@ def test_image_dataset_in_other_layout_is_found(
     assert " yes " in row
 
 
-def test_message_about_missing_file_names_the_searched_folders(
+def test_searched_folders_are_in_the_message_about_a_missing_file(
     attempt: Command, workplace: Path
 ) -> None:
     write_idx(workplace / "data", "mnist")

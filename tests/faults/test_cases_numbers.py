@@ -18,7 +18,8 @@ ROWS = 24
 def write_data(workplace: Path, scale: float, shift: float = 0.0, features: int = 4) -> None:
     """Write ``data.csv`` with two classes.
 
-    Their features have the means ``shift`` and ``shift + scale``, and the spread ``scale``.
+    The features have the mean ``shift`` in class 0, the mean ``shift + scale`` in class 1, and the
+    standard deviation ``scale`` in both.
     """
     random = np.random.default_rng(0)
     labels = np.arange(ROWS) % 2
@@ -53,7 +54,7 @@ def summary(workplace: Path, folder: str = "out") -> dict[str, Any]:
 
 
 TAILS = {"sigmoid": 17.0, "silu": 17.0, "tanh": 9.5}
-"""Inputs at which the gradient is tiny. Positive and negative weights give both tails."""
+"""Activation -> mean of the feature. Its products with the weights reach both tails."""
 
 
 @pytest.mark.parametrize("activation", TAILS)
@@ -103,7 +104,9 @@ def test_run_with_overflow_diverges(
     assert summary(workplace)["status"] == "diverged"
 
 
-def test_run_with_overflow_in_layer_norm_names_the_layer(attempt: Command, workplace: Path) -> None:
+def test_message_on_overflow_in_layer_norm_contains_name_of_layer(
+    attempt: Command, workplace: Path
+) -> None:
     write_data(workplace, 1e20)
     result = train(attempt, "numpy", FLAT_NORM, "epochs=2")
     result.is_refused(5, "at step 1 the outputs of layer layer_norm1 and the loss are not finite")

@@ -37,7 +37,7 @@ def two_runs(leave_run: LeaveRun, workplace: Path) -> Path:
 
 @pytest.fixture
 def stdout_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Return a function that replaces stdout by a full disk, an unread pipe or a closed file."""
+    """Return a function that replaces stdout by a full disk, a pipe without a reader, or None."""
     opened: list[TextIO] = []
 
     def replace(kind: str) -> None:
@@ -97,7 +97,7 @@ SMALL = ("run", "epochs=1", "max_steps=1", "dataset.samples_per_class=9", "hydra
 
 
 @pytest.mark.parametrize("name", ["inline", "nonsense", "module://matplotlib_inline", "qtagg"])
-def test_run_with_unknown_plot_backend_writes_plots(workplace: Path, name: str) -> None:
+def test_run_with_unusable_mplbackend_writes_plots(workplace: Path, name: str) -> None:
     """The run needs a new process, because Matplotlib reads MPLBACKEND during its import."""
     ended = subprocess.run(
         [sys.executable, "-c", "from nnopt.cli.main import main; main()", *SMALL],

@@ -22,7 +22,7 @@ def write_rows(path: Path, first: int = 0, columns: str = "a,label", count: int 
     path.write_text("\n".join([columns, *(",".join(map(str, row)) for row in rows)]) + "\n")
 
 
-# Configuration without effect -------------------------------------------------------------
+# Configurations that are refused ------------------------------------------------------------------
 
 NO_SWEEP = {
     "params of an ablation": ("ablation", "# @package _global_\n" + LIST, "sweeper.params"),

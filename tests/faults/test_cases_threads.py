@@ -1,4 +1,4 @@
-"""The number of threads on machines with busy cores."""
+"""The number of threads of runs and sweeps, and the notes about too many threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def threads_of(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nnopt use two cores, independent of the machine."""
+    """Let nnopt find two usable cores on every machine."""
     for module in (
         "results.cores",
         "backends.thread_choice",
@@ -71,7 +71,7 @@ def test_sweep_on_busy_machine_prints_note_about_threads_once(
 
 
 @pytest.mark.usefixtures("two_cores")
-def test_run_with_more_threads_than_cores_uses_them_and_prints_note(
+def test_run_with_more_threads_than_cores_uses_all_threads_and_prints_note(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     result = attempt("run", f"backend={backend}", *QUICK, "backend.threads=3", "hydra.run.dir=a")

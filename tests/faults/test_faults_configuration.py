@@ -1,6 +1,6 @@
 """Wrong configurations, which nnopt refuses before it writes any file.
 
-A test case passes all its overrides to one command, and the message names each override.
+A case of ``WRONG_WORDS`` has the overrides of one command, and texts that its error must contain.
 """
 
 from __future__ import annotations

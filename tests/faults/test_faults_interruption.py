@@ -277,7 +277,7 @@ def test_run_without_disk_space_for_log_trains_to_the_end(
 def test_sweep_without_disk_space_for_results_table_exits_with_6(
     attempt: Command, workplace: Path, trap: Trap
 ) -> None:
-    """A limit on the size of files replaces the full disk. Only results.csv exceeds the limit."""
+    """A limit on the size of files simulates the full disk. Only results.csv exceeds the limit."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     trap("nnopt.sweeps.results_table.write_text", 2, lambda: _limit_files(600, limits[1]))
     try:

@@ -1,6 +1,7 @@
 """Single runs that are killed, interrupted, damaged or changed, and then resumed.
 
-A copy of a run's folder, made while the run writes to it, replaces the folder of a killed run.
+Most killed runs are simulated: a test copies the folder of a run while the run writes to it, and
+resumes the copy.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def whole(sent: Callable[[str], Path]) -> Callable[[str], dict[str, Any]]:
 
 @pytest.fixture
 def killed(sent: Callable[[str], Path], workplace: Path, backend: str) -> Path:
-    """Return the folder of a run that was killed in its third epoch."""
+    """Return the folder of a run that looks as if it was killed in its third epoch."""
     return Path(shutil.copytree(sent(backend) / "killed", workplace / "killed"))
 
 
@@ -251,7 +252,7 @@ def test_run_stopped_by_sigterm_outside_steps_writes_complete_checkpoint(
     attempt: Command, workplace: Path, backend: str, trap: Trap, whole: Whole,
     name: str, count: int, step: int,
 ) -> None:  # fmt: skip
-    """The signal causes the only checkpoint, except in the case "in a checkpoint"."""
+    """Only the signal causes a checkpoint, except in the case "in a checkpoint"."""
     trap(name, count, lambda: signal.raise_signal(signal.SIGTERM))
     interval = "checkpoint.interval=1e-9" if "os." in name else "checkpoint.interval=30"
     attempt("run", *RUN, f"backend={backend}", interval, "hydra.run.dir=run").is_refused(143)

@@ -36,7 +36,7 @@ class Received:
 
 @pytest.fixture
 def received(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Received:
-    """Return a data folder with a filled cache; the network is disabled."""
+    """Return a data folder with a filled cache. The download addresses cannot be reached."""
     root, outside = workplace / "data", workplace / "outside"
     write_idx(root)
     outside.mkdir()

@@ -1,4 +1,4 @@
-"""Folders of results from a hostile sender: no command accesses files outside of the folder.
+"""Folders of results from a hostile sender: no command changes or prints private files outside.
 
 The table of folders is in ``hostile_folders.py``.
 """

@@ -69,7 +69,7 @@ def pipe(name: str) -> Build:
 
 
 def endless(name: str) -> Build:
-    """Replace a file by a link to a device that never ends."""
+    """Replace a file by a link to /dev/zero, which never ends."""
 
     def build(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def linked_plots(run: Path) -> None:
 
 
 def unfinished(build: Build) -> Build:
-    """Remove the summary, so that readers need the other files, and apply ``build``."""
+    """Remove the summary, so that the commands need the other files, and apply ``build``."""
 
     def both(run: Path) -> None:
         (run / "summary.json").unlink()
@@ -192,7 +192,7 @@ SUMMARIES: dict[str, Build] = {
     "endless": endless("summary.json"),
     "64 GiB": sparse("summary.json"),
 }
-"""Summaries that the commands refuse and name. They exit with 3; ``diff`` can also exit with 2."""
+"""Summaries that the commands refuse and name, with exit code 3; ``diff`` may also use 2."""
 
 HARMLESS: dict[str, Build] = {
     "started before the year 1": summary(started="0001-01-01T00:00:00+14:00"),
@@ -318,7 +318,7 @@ def everything_told(attempt: Command, expected: set[int]) -> list[Attempt]:
 
 
 @pytest.mark.parametrize("build", SUMMARIES.values(), ids=SUMMARIES)
-def test_readers_refuse_hostile_summary_and_name_its_file(
+def test_commands_refuse_hostile_summary_with_its_path(
     attempt: Command, runs: Path, build: Build
 ) -> None:
     build(runs / "b")
@@ -329,7 +329,9 @@ def test_readers_refuse_hostile_summary_and_name_its_file(
 
 
 @pytest.mark.parametrize("build", HARMLESS.values(), ids=HARMLESS)
-def test_readers_succeed_despite_hostile_file(attempt: Command, runs: Path, build: Build) -> None:
+def test_compare_and_report_succeed_despite_hostile_file(
+    attempt: Command, runs: Path, build: Build
+) -> None:
     build(runs / "b")
     everything_told(attempt, {0})
     assert attempt("diff", "runs/a", "runs/b").code in (0, 2)
@@ -352,7 +354,7 @@ def test_resume_command_on_hostile_run_changes_no_other_file(
 
 
 @pytest.mark.parametrize("build", WEIGHTS.values(), ids=WEIGHTS)
-def test_diff_command_refuses_hostile_weights_without_much_memory(
+def test_diff_command_needs_little_memory_to_refuse_hostile_weights(
     attempt: Command, runs: Path, build: Build
 ) -> None:
     build(runs / "b")
