@@ -19,7 +19,7 @@ from nnopt.schema import Config
 
 @pytest.fixture(autouse=True)
 def _own_folder(workplace: Path) -> None:
-    """Run every test in an empty folder, so that no other conf folder is found."""
+    """Run every test in an empty folder, without a conf folder unless the test writes one."""
 
 
 def problems(*overrides: str, multirun: bool = False) -> list[str]:
@@ -48,7 +48,7 @@ def test_composition_of_single_run_gives_one_point() -> None:
     )
 
 
-def test_configuration_does_not_depend_on_order_of_file_and_key() -> None:
+def test_order_of_group_choice_and_key_on_command_line_has_no_effect() -> None:
     assert compose_config(["optimizer.lr=0.5", "optimizer=adam"]) == compose_config(
         ["optimizer=adam", "optimizer.lr=0.5"]
     )

@@ -46,7 +46,7 @@ def refused(folder: Path, text: str | bytes, name: str = "experiment/mine") -> s
         "epochs: 7\n# @package _global_\n",
     ],
 )
-def test_package_of_experiment_is_global_with_any_header(tmp_path: Path, text: str) -> None:
+def test_package_of_experiment_is_global_with_or_without_header(tmp_path: Path, text: str) -> None:
     assert read(tmp_path, text) == ({"epochs": 7}, "")
 
 

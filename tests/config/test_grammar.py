@@ -15,7 +15,7 @@ from nnopt.errors import ConfigError
 
 @pytest.fixture(autouse=True)
 def _own_folder(workplace: object) -> None:
-    """Run every test in an empty folder, so that no other conf folder is found."""
+    """Run every test in an empty folder, without a conf folder unless the test writes one."""
 
 
 def values(word: str) -> list[Any]:
@@ -66,7 +66,7 @@ def problem(word: str) -> str:
         ("float(sort(range(2,13,4),reverse=true))", [10.0, 6.0, 2.0]),
     ],
 )
-def test_range_has_decimal_values(text: str, expected: list[float]) -> None:
+def test_values_of_range_have_no_rounding_errors(text: str, expected: list[float]) -> None:
     actual = values(f"seed={text}")
     assert actual == expected
     assert list(map(repr, actual)) == list(map(repr, expected))

@@ -14,7 +14,7 @@ from nnopt.errors import ConfigError
 
 @pytest.fixture(autouse=True)
 def _own_folder(workplace: Path) -> None:
-    """Run every test in an empty folder, so that no other conf folder is found."""
+    """Run every test in an empty folder, without a conf folder unless the test writes one."""
 
 
 def plan_of(*overrides: str) -> Plan:
@@ -99,7 +99,9 @@ def test_group_missing_from_one_grid_gets_default_override() -> None:
     assert plan.points[1].overrides == ("regularizer=l2",)
 
 
-def test_points_of_overlapping_grids_run_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_repeated_points_of_overlapping_grids_are_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     plan = plan_of('hydra.sweeper.grids=[{batch_size: "16,32"},{batch_size: "32,64"}]')
     assert values(plan, "batch_size") == [(16,), (32,), (64,)]
     assert "1 of 4 points repeat earlier ones and are left out" in caplog.text
@@ -211,7 +213,7 @@ def test_limit_counts_points_of_the_mode_and_not_of_the_product(mode: str) -> No
     assert len(points) == sizes[mode] * 100
 
 
-def test_ranges_in_params_have_decimal_values() -> None:
+def test_values_of_ranges_in_params_have_no_rounding_errors() -> None:
     plan = plan_of('hydra.sweeper.params={optimizer.lr: "range(0.1,0.5,0.1)"}')
     assert values(plan, "optimizer.lr") == [(0.1,), (0.2,), (0.3,), (0.4,)]
     plan = plan_of('hydra.sweeper.grids=[{optimizer.lr: "sort(range(0.1,0.4,0.1),reverse=true)"}]')

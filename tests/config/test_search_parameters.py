@@ -54,7 +54,7 @@ def test_float_range_includes_last_value_below_stop() -> None:
 @pytest.mark.parametrize(
     "text", ["range(0.1,0.5,0.1)", "range(0.4,0,-0.1)", "sort(range(0.1,0.5,0.1))"]
 )
-def test_float_range_values_are_decimal(text: str) -> None:
+def test_values_of_float_range_have_no_rounding_errors(text: str) -> None:
     parameter = read(f"k={text}")
     assert parameter == Numbers("k", 0.1, 0.4, 0.1, False)
     drawn = [to_override(parameter, 0.1 + 0.1 * index) for index in range(4)]
@@ -98,7 +98,7 @@ def test_parameter_that_is_not_searchable_is_refused(text: str, message: str) ->
     assert repr(text) in str(caught.value)
 
 
-def test_override_of_sample_keeps_all_digits() -> None:
+def test_override_of_drawn_value_keeps_all_digits() -> None:
     parameter = read("k=interval(0,1)")
     for value in (0.1 + 0.2, 1e-300, math.pi / 1e7):
         (override,) = OverridesParser(functions()).parse_overrides([to_override(parameter, value)])

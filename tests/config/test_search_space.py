@@ -39,7 +39,7 @@ def drawn(plan: Plan, **values: Drawn) -> list[str]:
         return plan.space.draw(suggest)
 
 
-def test_samples_have_each_choice_and_both_ends_of_ranges() -> None:
+def test_sample_points_have_each_choice_and_both_ends_of_intervals() -> None:
     plan = plan_of("optimizer.lr=interval(0.1,0.5)", "optimizer=sgd,adam", "batch_size=8,16,32")
     assert plan.is_sweep
     assert plan.varied == ("optimizer.lr", "optimizer", "batch_size")
@@ -50,7 +50,7 @@ def test_samples_have_each_choice_and_both_ends_of_ranges() -> None:
     assert found == {first, ("adam", 0.1, 8), ("sgd", 0.5, 8), ("sgd", 0.1, 16), ("sgd", 0.1, 32)}
 
 
-def test_draw_omits_key_that_chosen_file_does_not_have() -> None:
+def test_draw_omits_key_that_the_drawn_optimizer_does_not_have() -> None:
     plan = plan_of(
         "optimizer=sgd,adam", "optimizer.lr=0.1,0.2", "optimizer.beta1=interval(0.8,0.9)"
     )
@@ -63,7 +63,7 @@ def test_draw_omits_key_that_chosen_file_does_not_have() -> None:
     }
 
 
-def test_draw_of_integer_key_gives_integers() -> None:
+def test_only_intervals_of_integer_keys_are_restricted_to_integers() -> None:
     plan = plan_of("batch_size=interval(8,64)", "optimizer.lr=interval(1,2)")
     assert plan.space is not None
     assert [p.is_whole for p in plan.space.parameters] == [True, False]  # type: ignore[union-attr]
@@ -90,7 +90,7 @@ def test_all_problems_of_search_settings_are_reported() -> None:
     assert "'tpe'" in text
 
 
-def test_search_metric_of_test_set_is_refused() -> None:
+def test_search_metric_of_test_set_or_of_absent_validation_set_is_refused() -> None:
     (problem,) = problems_of("epochs=1,2", "hydra.sweeper.metric=test_accuracy")
     assert "best of many trials is biased" in problem
     without = ["dataset.validation.source=none", "test_weights=last"]
@@ -100,7 +100,7 @@ def test_search_metric_of_test_set_is_refused() -> None:
         check_metric(replace(plan.sweeper, metric="best_validation_loss"), plan.points)
 
 
-def test_samples_omit_refused_combination(caplog: pytest.LogCaptureFixture) -> None:
+def test_sample_points_omit_refused_combination(caplog: pytest.LogCaptureFixture) -> None:
     overrides = ["optimizer=sgd", "optimizer.lr=interval(0.1,1)", "regularizer.weight_decay=1.5,0"]
     caplog.set_level(logging.WARNING, "nnopt")
     plan = plan_of(*overrides)

@@ -1,4 +1,4 @@
-"""Values that a file sets for one optimizer or schedule are set aside (unused) for another."""
+"""Values that a file sets for its optimizer or schedule are set aside if another is chosen."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_file_that_chooses_no_optimizer_sets_rate_of_default_optimizer() -> None
     assert optimizer_of("experiment=plain", "optimizer=adam") == ("adam", 0.001)
 
 
-def test_file_with_base_file_uses_rate_of_chosen_optimizer() -> None:
+def test_rate_of_base_file_applies_only_to_its_optimizer() -> None:
     assert optimizer_of("experiment=child") == ("adam", 0.001)
     assert optimizer_of("experiment=child", "optimizer=momentum") == ("momentum", 0.3)
     assert optimizer_of("experiment=child_with_rate") == ("adam", 0.02)
@@ -145,13 +145,13 @@ def test_user_optimizer_file_keeps_its_values(workplace: Path) -> None:
     assert optimizer_of("experiment=tuned", "optimizer=adam") == ("adam", 0.001)
 
 
-def test_sweep_point_uses_rate_set_for_the_same_optimizer() -> None:
+def test_sweep_point_uses_the_rate_set_for_its_optimizer() -> None:
     plan = make_plan(["experiment=tuned", "optimizer=momentum,adam,sgd", "seed=1"], multirun=True)
     rates = [(p.config.optimizer.name, p.config.optimizer.lr) for p in plan.points]
     assert rates == [("momentum", 0.3), ("adam", 0.001), ("sgd", 0.1)]
 
 
-def test_sweep_rate_on_command_line_applies_to_all_points() -> None:
+def test_rate_on_command_line_of_sweep_applies_to_all_points() -> None:
     plan = make_plan(["experiment=tuned", "optimizer=adam,sgd", "optimizer.lr=0.5"], multirun=True)
     assert [p.config.optimizer.lr for p in plan.points] == [0.5, 0.5]
 
@@ -168,7 +168,7 @@ def test_rate_of_ablation_applies_only_to_default_optimizer() -> None:
     assert rates == [("sgd", 0.1), ("momentum", 0.05)]
 
 
-def test_search_draws_optimizers_with_separate_rates() -> None:
+def test_each_optimizer_in_a_search_has_its_own_learning_rate() -> None:
     pytest.importorskip("optuna")
     overrides = ["experiment=tuned", "hydra/sweeper=optuna", "optimizer=momentum,adam"]
     plan = make_plan(overrides, multirun=True)
@@ -185,7 +185,7 @@ def test_search_draws_optimizers_with_separate_rates() -> None:
         ["experiment=tuned,plain", "optimizer=momentum,sgd", "schedule=step,cosine"],
     ],
 )
-def test_overrides_of_point_give_same_configuration(overrides: list[str]) -> None:
+def test_overrides_of_point_compose_to_its_configuration(overrides: list[str]) -> None:
     for point in make_plan(overrides, multirun=True).points:
         # The ablation file would override the values of the point.
         alone = [x for x in point.overrides if x != "ablation=entries"]
@@ -251,7 +251,7 @@ NOTES = {
 
 
 @pytest.mark.parametrize(("overrides", "expected"), NOTES.values(), ids=NOTES)
-def test_values_set_aside_are_noted(
+def test_values_that_are_set_aside_are_noted(
     overrides: list[str], expected: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "nnopt"):
@@ -262,7 +262,9 @@ def test_values_set_aside_are_noted(
         assert message.startswith(beginning)
 
 
-def test_values_set_aside_are_noted_once_in_a_sweep(caplog: pytest.LogCaptureFixture) -> None:
+def test_values_that_are_set_aside_are_noted_once_in_a_sweep(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     overrides = ["experiment=tuned", "optimizer=momentum,adam", "initializer=he,glorot", "seed=0,1"]
     with caplog.at_level(logging.WARNING, "nnopt"):
         assert len(make_plan(overrides, multirun=True).points) == 8

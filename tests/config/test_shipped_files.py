@@ -1,4 +1,4 @@
-"""Every YAML file below conf/ matches the schema, composes, and describes a valid network."""
+"""The YAML files below conf/ match the schema, and their configurations can be trained."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ def assert_same_keys(container: dict[str, Any], record: type, where: str) -> Non
 
 SINGLE = ("experiment", "ablation", "debug")
 OF_POINTS = [name for name in FILES if "/" in name and not name.startswith((*SINGLE, "hydra/"))]
-"""Files of the groups that are keys of a configuration, such as optimizer, but not experiment."""
+"""Files of groups that are keys of a configuration: optimizer is one, experiment is not."""
 
 
 def load_group_file(name: str) -> dict[str, Any]:
-    """Return the keys and values of a file, which override those of its base file."""
+    """Return the values of a file together with those that only its base files have."""
     container = typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONF / name)))
     for base in container.pop("defaults", []):
         if base != "_self_":
@@ -218,7 +218,7 @@ def test_experiment_is_composed_and_built(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", of_group("architecture"))
-def test_command_in_header_of_architecture_file_is_composed_and_built(name: str) -> None:
+def test_network_of_command_in_header_of_architecture_file_is_built(name: str) -> None:
     text = (CONF / "architecture" / f"{name}.yaml").read_text("utf-8")
     commands = re.findall(r"^# +nnopt run (.+)$", text, re.M)
     assert commands
@@ -238,7 +238,7 @@ SEARCHES = [name for name in ABLATIONS if name.startswith("search_")]
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_samples_of_search_file_are_composed_and_built(name: str) -> None:
+def test_sample_points_of_search_file_are_composed_and_built(name: str) -> None:
     plan = make_plan([f"ablation={name}"])
     assert isinstance(plan.sweeper, schema.OptunaConfig)
     first = header("ablation", name)

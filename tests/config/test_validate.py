@@ -1,4 +1,4 @@
-"""Error messages of the validation: the key, the refused value and the allowed values."""
+"""Errors about values of a configuration: the key, the refused and the allowed values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def base() -> dict[str, Any]:
 def changed(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of ``base`` with new values of dotted keys.
 
-    The key ``@group`` replaces a group by the content of the file that the value names.
+    The key ``@group`` replaces a group by the content of its file, whose name is the value.
     """
     container = copy.deepcopy(base)
     for key, value in changes.items():

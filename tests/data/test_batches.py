@@ -1,4 +1,4 @@
-"""The order of samples, parts of batches, and random augmentations."""
+"""The order of samples, micro-batches, and random augmentations."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_drawn_crops_use_all_offsets_and_flip_half_of_the_images() -> None:
     assert abs(np.corrcoef(crops.top, crops.left)[0, 1]) < 0.05
 
 
-def test_drawn_offsets_do_not_depend_on_flip_nor_flips_on_crop() -> None:
+def test_drawing_flips_changes_no_offset_and_drawing_offsets_changes_no_flip() -> None:
     both, crop, flip = (
         draw_crops(1, 2, 50, *options) for options in ((2, True), (2, False), (0, True))
     )
@@ -133,7 +133,7 @@ def test_drawn_offsets_do_not_depend_on_flip_nor_flips_on_crop() -> None:
     assert not np.array_equal(both.top, other.top)
 
 
-def test_no_crops_are_drawn_without_crop_and_flip() -> None:
+def test_no_crops_are_drawn_if_crop_and_flip_are_off() -> None:
     assert draw_crops(0, 0, 10, crop=0, flip=False) is None
 
 
@@ -242,7 +242,7 @@ def test_cutmix_weight_is_the_fraction_outside_of_the_box(
 
 @pytest.mark.parametrize(("alpha", "side"), [(1.0, 2 / 3), (1000.0, 0.5**0.5)])
 def test_cutmix_boxes_have_the_distribution_of_the_paper(alpha: float, side: float) -> None:
-    """Compare with expected values. The image has the side 1, and a box the side s = √(1 - λ).
+    """Compare with expected values. The image has side 1, and a box has side s = √(1 - λ).
 
     ``side`` is the mean of s. The centre c of a box is uniform in 0..1. The box touches the edge at
     0 if c < s / 2, which has the probability side / 2. It begins at max(c - s / 2, 0), which has
@@ -270,7 +270,7 @@ def test_cutmix_partners_do_not_depend_on_alpha() -> None:
 
 
 def test_each_batch_has_either_mixup_or_cutmix() -> None:
-    """Of 10,000 batches, 5,000 have mixup, with a tolerance of four standard deviations."""
+    """Of 10,000 batches, 5,000 ± 200 (four standard deviations) have mixup."""
     mixup = draw_mixup(0, 0, 29_999, 3, 1.0, 2)
     cutmix = draw_cutmix(0, 0, 29_999, 3, 1.0, 2, 6, 5)
     both = draw_either(0, 0, 29_999, 3, mixup, cutmix)

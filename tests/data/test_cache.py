@@ -338,7 +338,9 @@ def test_csv_sources_with_different_options_never_share_an_entry(
     assert len(list((tmp_path / "cache").glob("csv-*"))) == len(CHANGES)
 
 
-def test_csv_sources_with_other_rows_or_normalization_share_an_entry(tmp_path: Path) -> None:
+def test_csv_sources_that_differ_only_in_chosen_rows_or_normalization_share_an_entry(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "train.csv").write_text("label,b\n0,1\n1,0\n1,1\n")
     for changes in ({}, {"subset": 2}, {"classes": ("1",)}, {"normalization": "unit"}):
         config = csv_config("train.csv", **changes)

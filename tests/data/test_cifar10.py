@@ -37,7 +37,7 @@ def write_binary(root: Path) -> None:
 
 
 def batch(index: int) -> dict[Any, Any]:
-    """Return the content of a batch file of the Python version: a dictionary with keys of bytes."""
+    """Return the content of a batch file of the Python version: a dictionary with bytes as keys."""
     values = records(index)
     return {
         b"batch_label": b"training batch 1 of 5",
@@ -169,7 +169,7 @@ def test_pickle_without_dictionary_is_refused(tmp_path: Path) -> None:
         cifar10.parse_python(pickle.dumps([1]), tmp_path)
 
 
-def test_error_about_missing_batch_names_its_file(tmp_path: Path) -> None:
+def test_error_about_missing_batch_mentions_its_file_name(tmp_path: Path) -> None:
     write_binary(tmp_path)
     (tmp_path / "cifar-10-batches-bin/data_batch_4.bin").unlink()
     with pytest.raises(DataError, match=r"data_batch_4\.bin not found.*nnopt data fetch cifar10"):

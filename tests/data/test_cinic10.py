@@ -26,7 +26,7 @@ def decode(root: Path) -> Decoded:
     return cinic10.locate(CINIC10, root).decode()
 
 
-def test_folders_of_images_are_read_by_class(tmp_path: Path) -> None:
+def test_images_get_the_class_of_their_folder(tmp_path: Path) -> None:
     arrays = write_cinic(tmp_path)
     decoded = decode(tmp_path)
     assert decoded.classes == CINIC10.classes
@@ -109,7 +109,7 @@ def deep() -> bytes:
 
 
 def claiming(width: int, height: int) -> bytes:
-    """Return a PNG whose header states a false size, with a valid CRC."""
+    """Return a PNG whose header has a false size and a valid CRC."""
     import struct
     import zlib
 
@@ -131,7 +131,9 @@ def claiming(width: int, height: int) -> bytes:
         (deep(), "16 bits per channel"),
     ],
 )
-def test_error_about_bad_image_names_its_file(tmp_path: Path, content: bytes, message: str) -> None:
+def test_error_about_bad_image_mentions_its_file_name(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
     write_cinic(tmp_path, each=1)
     path = tmp_path / "CINIC-10/test/frog/image-006.png"
     path.write_bytes(content)
@@ -161,7 +163,7 @@ def test_images_with_gray_levels_palette_or_transparency_become_rgb() -> None:
     assert np.array_equal(cinic10.decode_png(palette, HERE), expected)
 
 
-def test_error_about_entry_that_is_not_an_image_names_it(tmp_path: Path) -> None:
+def test_error_about_entry_that_is_not_an_image_mentions_its_name(tmp_path: Path) -> None:
     write_cinic(tmp_path, each=1)
     folder = tmp_path / "CINIC-10/train/deer"
     (folder / "notes.txt").write_text("?")

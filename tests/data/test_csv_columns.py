@@ -24,7 +24,9 @@ SHAPE = (1, 2, 2)
         ("pixel_a2 pixel_a1 pixel_b2 pixel_b1", None),
     ],
 )
-def test_pixels_are_ordered_by_number_or_as_in_file(names: str, ordered: str | None) -> None:
+def test_pixel_columns_are_sorted_unless_their_names_have_an_unknown_form(
+    names: str, ordered: str | None
+) -> None:
     found = find_columns(["label", *names.split()], csv_config(train="a"), Path("a.csv"))
     assert found.shape == SHAPE
     assert " ".join(found.feature_names) == (ordered or names)

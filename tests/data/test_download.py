@@ -63,9 +63,9 @@ def sha256(content: bytes) -> str:
 
 
 def small_mnist(folder: Path, base: str, tmp_path: Path) -> Published:
-    """Write the four small files of ``write_idx`` to a served folder, and return a record of MNIST.
+    """Write the four files of ``write_idx`` to a served folder; return MNIST with these downloads.
 
-    The downloads in the record are these files, at addresses that begin with ``base``.
+    The addresses of the downloads begin with ``base``.
     """
     downloads, known = [], {}
     for name, array in write_idx(tmp_path / "original").items():

@@ -164,9 +164,9 @@ def test_file_of_another_dataset_is_refused(
 
 
 def test_gzip_is_unpacked_only_up_to_the_size_in_the_idx_header(tmp_path: Path) -> None:
-    """100 MB of zeros follow the 40 images of the IDX header.
+    """100 MB of zeros follow the 40 images that the IDX header announces.
 
-    One of the zeros is unpacked, which shows that the file is too long.
+    Only one of these zeros is unpacked. It shows that the file is too long.
     """
     write_idx(tmp_path, packed=True)
     path = tmp_path / f"MNIST/raw/{IMAGES}.gz"

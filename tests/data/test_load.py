@@ -92,7 +92,7 @@ def test_validation_source_none_gives_no_validation_part() -> None:
     assert (len(dataset.train), len(dataset.test)) == (150, 150)
 
 
-def test_run_seed_changes_the_split_and_dataset_seed_the_points() -> None:
+def test_split_depends_on_run_seed_and_points_depend_on_dataset_seed() -> None:
     one, again, other, points = (
         load(spiral_config(seed=points), NO_DATA, seed)
         for seed, points in ((0, 0), (0, 0), (1, 0), (0, 1))

@@ -81,7 +81,7 @@ def test_folder_of_another_dataset_is_skipped(
     assert owner("0" * 64) is None
 
 
-def test_error_about_missing_files_names_most_complete_folder(tmp_path: Path) -> None:
+def test_error_about_missing_files_refers_to_most_complete_folder(tmp_path: Path) -> None:
     write_idx(tmp_path, "mnist")
     (tmp_path / "mnist" / IDX_FILES[2]).unlink()
     (tmp_path / "mnist" / IDX_FILES[3]).unlink()
@@ -119,7 +119,7 @@ def test_cifar10_folder_is_found(tmp_path: Path, folder: str) -> None:
     assert Path(cifar10.locate(CIFAR10, tmp_path).location) == tmp_path / folder
 
 
-def test_error_about_incomplete_cifar10_folder_names_missing_files(tmp_path: Path) -> None:
+def test_error_about_incomplete_cifar10_folder_mentions_a_missing_file(tmp_path: Path) -> None:
     write_cifar(tmp_path / "cifar-10-batches-bin", CIFAR_FILES[:1])
     write_cifar(tmp_path / "cifar-10-batches-py", PYTHON_FILES[:4])
     with pytest.raises(DataError, match="cifar-10-batches-py/data_batch_5 and 1 more not found"):

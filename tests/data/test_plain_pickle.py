@@ -1,4 +1,4 @@
-"""Pickles that would run code, exhaust the memory or crash Python."""
+"""Pickles that are read, and pickles that would run code, exhaust the memory or crash Python."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_trivial_augment_has_one_operation_and_all_levels() -> None:
 
 
 @pytest.mark.parametrize("policy", ["rand_augment", "trivial_augment"])
-def test_drawn_policy_depends_only_on_seed_and_epoch(policy: str) -> None:
+def test_drawn_policy_depends_on_seed_and_epoch_but_not_on_other_augmentations(policy: str) -> None:
     expected = drawn(policy)
     again = drawn(policy, crop=4, flip=True, cutout=8, mixup=0.2, cutmix=1.0)
     assert (again.operation == expected.operation).all()
@@ -86,7 +86,7 @@ def test_drawn_policy_depends_only_on_seed_and_epoch(policy: str) -> None:
         assert np.mean(other.operation == expected.operation) < 0.1  # 1/14 are equal by chance
 
 
-def test_drawn_operations_do_not_depend_on_magnitude_or_their_number() -> None:
+def test_drawn_operations_do_not_depend_on_magnitude_or_number_of_operations() -> None:
     expected = drawn()
     stronger, more = drawn(magnitude=20), drawn(operations=3)
     assert (stronger.operation == expected.operation).all()

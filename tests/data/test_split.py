@@ -78,7 +78,7 @@ def test_subset_is_stratified_and_limited() -> None:
         subset(labels, rows, 81, np.random.default_rng(0))
 
 
-def test_name_of_a_class_takes_precedence_over_its_number() -> None:
+def test_chosen_class_is_searched_by_name_and_then_by_number() -> None:
     names = ("airplane", "bird", "cat", "dog")
     assert chosen_classes(names, None) == [0, 1, 2, 3]
     assert chosen_classes(names, ["dog", 0]) == [3, 0]

@@ -146,7 +146,7 @@ RARE = {
 
 
 @pytest.mark.parametrize(("target", "classes"), NO_LABELS.values(), ids=NO_LABELS)
-def test_feature_unlike_the_label_is_not_reported(
+def test_feature_that_may_be_no_copy_of_the_label_is_not_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, target: list[float], classes: int
 ) -> None:
     features = {"x": noise(len(target)), "target": [float(value) for value in target]}
@@ -154,7 +154,7 @@ def test_feature_unlike_the_label_is_not_reported(
 
 
 @pytest.mark.parametrize(("counts", "is_reported"), RARE.values(), ids=RARE)
-def test_copy_of_the_label_is_reported_if_each_class_has_five_samples(
+def test_copy_of_the_label_is_reported_only_if_each_class_has_at_least_five_samples(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, counts: list[int], is_reported: bool
 ) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)

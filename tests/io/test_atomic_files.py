@@ -167,7 +167,7 @@ def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_nan_becomes_null_in_json(tmp_path: Path) -> None:
+def test_nan_and_infinity_become_null_in_json(tmp_path: Path) -> None:
     value: dict[str, Any] = {
         "loss": math.nan,
         "list": [math.inf, -math.inf, 1.5],

@@ -24,7 +24,7 @@ fcntl = pytest.importorskip("fcntl")
 def _with_and_without_flock(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run each test with flock, and with the package that replaces flock on Windows."""
+    """Run the test with flock, and again with the package that replaces flock on Windows."""
     monkeypatch.setattr("nnopt.io.locks.HAS_FLOCK", request.param)
 
 
@@ -107,7 +107,7 @@ def holding_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.usefixtures("_with_and_without_flock")
-def test_killed_holder_leaves_the_folder_free(tmp_path: Path) -> None:
+def test_lock_of_killed_process_is_released(tmp_path: Path) -> None:
     with holding_process(tmp_path) as process:
         assert is_held(tmp_path)
         with hold(tmp_path) as is_mine:

@@ -1,4 +1,4 @@
-"""Sweeps and a search that an earlier state of nnopt 0.1.0 wrote are read and resumed.
+"""Sweeps and a search that an earlier commit of nnopt 0.1.0 wrote are read and resumed.
 
 The folder ``sweep_of_0_1_0`` was written at commit ccc4040, before modules and keys were renamed:
 

@@ -93,7 +93,7 @@ def point_at(make_config: Callable[..., Any], **data: Any) -> Point:
 def test_unsafe_cache_of_received_sweep_is_not_used(
     tmp_path: Path, make_config: Callable[..., Any]
 ) -> None:
-    """A cache is unsafe if nnopt did not write it, or if it is inside the sweep."""
+    """A cache is unsafe if nnopt did not write it, or if it is in the sweep's folder."""
     sweep = tmp_path / "sweep"
     for cache in (tmp_path / "photos", sweep / "cache"):
         (cache / "index").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""results.csv: one row for every point, in any state."""
+"""results.csv has one row for every point, whatever its status."""
 
 from __future__ import annotations
 

@@ -199,7 +199,9 @@ def test_error_prints_one_line_for_each_problem(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
-def test_output_outside_encoding_is_escaped(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_characters_outside_the_encoding_are_escaped(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
     printed = train(tmp_path, **environment)
     assert printed.stderr in (
         "nnopt: error: learning rate η\n",
@@ -217,7 +219,9 @@ def test_output_in_strict_ascii_is_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["| head -n 1", "| true", ">&-", "2>&-", ">/dev/full 2>&1"])
-def test_output_to_closed_pipe_does_not_stop_training(tmp_path: Path, shell: str) -> None:
+def test_output_to_closed_pipe_or_full_disk_does_not_stop_training(
+    tmp_path: Path, shell: str
+) -> None:
     script = f'set -o pipefail; "$0" -c "$1" {shell}'
     ended = subprocess.run(
         ["bash", "-c", script, sys.executable, TRAINING],

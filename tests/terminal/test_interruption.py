@@ -1,4 +1,4 @@
-"""Interruptions by signals, which can be postponed until the state is consistent."""
+"""Interruptions by signals. They can be postponed until the training's state is consistent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUMBERS = (signal.SIGINT, *REQUESTS)
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Restore the handlers of all signals after the test."""
+    """Restore the handlers of the signals in ``NUMBERS`` after the test."""
     before = {number: signal.getsignal(number) for number in NUMBERS}
     yield
     for number, handler in before.items():
@@ -34,7 +34,7 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", REQUESTS)
-def test_signal_without_postponement_is_raised_at_once(number: signal.Signals) -> None:
+def test_signal_without_postponement_raises_an_exception_at_once(number: signal.Signals) -> None:
     stop_on_signals()
     with pytest.raises(Interruption) as error:
         signal.raise_signal(number)
@@ -71,7 +71,7 @@ LATEST: list[Any] = []
 
 @pytest.mark.parametrize("with_point", [True, False], ids=["at raise_pending", "at the end"])
 @pytest.mark.parametrize("number", NUMBERS)
-def test_postponed_signal_is_raised_at_raise_pending_or_at_the_end(
+def test_postponed_signal_raises_its_exception_at_raise_pending_or_at_the_end(
     number: signal.Signals, with_point: bool
 ) -> None:
     stop_on_signals()
@@ -88,20 +88,20 @@ def test_context_without_a_signal_raises_nothing() -> None:
     assert not postponed_signals().was_raised
 
 
-def test_postponed_signal_is_raised_instead_of_an_error_in_the_context() -> None:
+def test_exception_of_postponed_signal_replaces_an_error_in_the_context() -> None:
     """Otherwise a sweep would start its next point if a point failed after Ctrl-C."""
     stop_on_signals()
     with pytest.raises(Interruption, match="SIGTERM"):
         postponed_signals(signal.SIGTERM, error=ValueError("of the step"))
 
 
-def test_first_of_several_signals_is_raised() -> None:
+def test_first_of_several_signals_raises_its_exception() -> None:
     stop_on_signals()
     with pytest.raises(Interruption, match="SIGHUP"):
         postponed_signals(signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1)
 
 
-def test_second_ctrl_c_without_handlers_is_raised_at_once() -> None:
+def test_second_ctrl_c_without_handlers_of_nnopt_raises_an_exception_at_once() -> None:
     """A program that calls nnopt as a library has Python's handler of Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
@@ -111,7 +111,7 @@ def test_second_ctrl_c_without_handlers_is_raised_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_signal_in_nested_context_is_not_raised_in_outer_context() -> None:
+def test_signal_in_nested_context_raises_no_exception_in_outer_context() -> None:
     stop_on_signals()
     with postpone_interruptions() as outer:
         with pytest.raises(Interruption):
@@ -135,7 +135,7 @@ def test_time_limit_is_postponed_like_a_signal() -> None:
     assert (code_of(limit), message_of(limit)) == (5, "took longer than max_time = 3 s")
 
 
-def test_signal_after_time_limit_is_raised_instead_of_the_limit() -> None:
+def test_exception_of_signal_after_time_limit_replaces_the_time_limit() -> None:
     """Otherwise a sweep would ignore a Ctrl-C while it saves a point that ran too long."""
     stop_on_signals()
     with pytest.raises(Interruption):

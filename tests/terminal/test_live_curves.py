@@ -328,7 +328,7 @@ def test_live_curves_that_fail_do_not_stop_training(
 
 
 def test_live_curves_are_drawn_on_a_pseudo_terminal(workplace: Path) -> None:
-    """Plotext and tensorboard are imported only if requested."""
+    """Before the run, neither plotext nor tensorboard is imported."""
     program = """
 import sys
 import nnopt.recipe.run

@@ -133,7 +133,7 @@ def test_curves_differ_from_each_other_without_colours() -> None:
 
 
 def test_only_lines_of_curves_are_coloured() -> None:
-    """Text stays legible on dark and light backgrounds."""
+    """Text without colour is legible on dark and on light backgrounds."""
     text = curves(history([1.0, 0.9, 0.8], [1.2, 1.15, 1.1]), 80, 21)
     for i, character in enumerate(text.plain):
         styles = [str(s.style) for s in text.spans if s.start <= i < s.end]
@@ -145,7 +145,9 @@ def test_only_lines_of_curves_are_coloured() -> None:
 @pytest.mark.parametrize(
     ("columns", "lines", "stacked"), [(59, 19, True), (59, 18, False), (60, 40, False)]
 )
-def test_curves_in_narrow_terminal_are_stacked(columns: int, lines: int, stacked: bool) -> None:
+def test_panels_are_stacked_in_a_narrow_terminal_that_is_high_enough(
+    columns: int, lines: int, stacked: bool
+) -> None:
     first = curves(history([1.0, 0.9]), columns, lines).plain.splitlines()[0]
     assert ("accuracy" in first) != stacked
 

@@ -252,7 +252,7 @@ def test_preempted_job_of_submitit_continues_and_gives_equal_bits(
         pytest.param("ray hydra.launcher.address=null", marks=pytest.mark.ray),
     ],
 )
-def test_cluster_points_write_checkpoints_when_sweep_is_stopped(
+def test_points_in_cluster_jobs_write_checkpoints_when_sweep_is_stopped(
     start_nnopt: Start, workplace: Path, launcher: str
 ) -> None:
     overrides = [*f"hydra/launcher={launcher}".split(), "hydra.sweep.dir=sweep"]

@@ -1,4 +1,4 @@
-"""Wrong choices of a launcher are refused before a folder is created."""
+"""Wrong launchers and wrong settings of a launcher are refused before a folder is created."""
 
 from __future__ import annotations
 

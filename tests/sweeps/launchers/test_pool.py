@@ -34,7 +34,8 @@ MakeTask = Callable[..., Task]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 # A worker whose behaviour depends on the seed: 1 hangs, 2 hangs and ignores SIGTERM, 3 kills
-# itself, 4 crashes in C, 5 starts a process and hangs. Other seeds report process and environment.
+# itself, 4 crashes in C, 5 starts a process and hangs. With other seeds, it reports its process id
+# and environment in a file.
 PROGRAM = """
 import os, signal, subprocess, sys, time
 sys.path = sys.argv[1:]
@@ -139,7 +140,7 @@ def test_results_of_pool_equal_results_of_sequential_launcher(
 
 
 @pytest.mark.usefixtures("scripted")
-def test_pool_starts_at_most_configured_workers_and_threads(
+def test_pool_starts_no_more_workers_than_tasks_and_sets_their_threads(
     make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Each worker uses a different device."""
@@ -223,7 +224,7 @@ def test_processes_of_a_point_end_with_its_pool_worker(make_task: MakeTask) -> N
     outcomes.close()
 
 
-def test_point_of_killed_worker_is_failed(make_task: MakeTask) -> None:
+def test_point_of_killed_worker_has_status_failed(make_task: MakeTask) -> None:
     """A killed worker and a bug each fail one point. The traceback of the bug is in run.log."""
     killed, bug, after = make_task(0, epochs=10_000_000), make_task(2, epochs="2"), make_task(1)
     before = own_workers()

@@ -90,7 +90,7 @@ def test_task_over_time_limit_continues_and_gives_equal_bits(
 @pytest.mark.parametrize(
     ("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Interruption)]
 )
-def test_signal_from_ray_is_raised_after_a_checkpoint(
+def test_signal_from_ray_becomes_an_exception_after_a_checkpoint(
     make_task: MakeTask, tmp_path: Path, number: signal.Signals, expected: type[BaseException]
 ) -> None:
     def exit_at_once(number: int, frame: object) -> None:
@@ -186,7 +186,7 @@ def test_lost_task_without_final_summary_gets_one(make_task: MakeTask, before: s
     assert summary["epochs"] == (3 if before and "epochs" in before else None)
 
 
-def test_error_about_missing_package_names_the_extra() -> None:
+def test_error_about_missing_package_mentions_the_extra() -> None:
     with pytest.raises(ConfigError, match=r"no_such_package.*'\.\[ray\]'"):
         require_package("no_such_package", "ray", "ray")
     require_package("json", "ray", "ray")

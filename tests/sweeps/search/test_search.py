@@ -1,4 +1,4 @@
-"""Searches in which a formula replaces the training, compared with Optuna alone."""
+"""Searches in which a formula replaces the training. One is compared with Optuna alone."""
 
 from __future__ import annotations
 
@@ -353,7 +353,7 @@ def test_failed_trial_is_reported_and_not_repeated(plan: Plan, tmp_path: Path) -
     assert trials_of(search(plan, tmp_path / "s", score=diverges)) == trials_of(run)
 
 
-def test_trial_with_refused_values_is_failed(tmp_path: Path) -> None:
+def test_trial_with_refused_values_counts_as_failed(tmp_path: Path) -> None:
     overrides = [
         "hydra.sweeper.trials=8",
         "optimizer.lr=interval(0.1,1)",
@@ -374,7 +374,7 @@ def test_trial_with_refused_values_is_failed(tmp_path: Path) -> None:
     assert trials_of(search(plan, tmp_path / "s")) == trials_of(run)
 
 
-def test_value_of_trial_is_mean_and_failure_skips_later_seeds(tmp_path: Path) -> None:
+def test_value_of_trial_is_mean_over_seeds_and_no_seed_runs_after_a_failure(tmp_path: Path) -> None:
     overrides = [
         "hydra/sweeper=optuna",
         "hydra.sweeper.trials=6",
@@ -407,7 +407,7 @@ def test_search_keeps_points_added_by_another_process(plan: Plan, tmp_path: Path
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband"])
-def test_search_with_pruner_runs_fewer_epochs_and_keeps_best_trial(
+def test_search_with_pruner_runs_fewer_epochs_and_does_not_prune_best_trial(
     plan: Plan, tmp_path: Path, pruner: str
 ) -> None:
     plan = with_settings(plan, pruner=pruner, warmup_epochs=2, trials=16, sampler="random")
@@ -464,7 +464,7 @@ def test_search_ends_after_timeout(
     assert len(run.study.trials) == 4
 
 
-def test_rerun_command_of_best_trial_selects_same_point(
+def test_rerun_command_of_best_trial_gives_its_point(
     plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     extra = [

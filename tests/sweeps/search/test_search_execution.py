@@ -130,7 +130,7 @@ def test_search_with_failed_trial_exits_with_5(
 
 
 @pytest.mark.slow
-def test_search_killed_and_resumed_writes_same_table(
+def test_table_of_search_killed_and_resumed_equals_table_of_whole_search(
     start_nnopt: Callable[..., subprocess.Popen[str]], nnopt: Run, workplace: Path
 ) -> None:
     overrides = [*SMALL, "hydra.sweeper.trials=12", "hydra.sweeper.startup_trials=4"]
@@ -172,7 +172,7 @@ def test_search_interrupted_and_resumed_continues_its_point(
     assert sorted(summary["interruptions"] for summary in summaries) == [0, 0, 0, 0, 0, 1]
 
 
-def test_plans_of_sweeps_and_searches_do_not_import_optuna() -> None:
+def test_planning_of_sweeps_and_searches_does_not_import_optuna() -> None:
     program = (
         "import sys\n"
         "import nnopt.cli.resume\n"

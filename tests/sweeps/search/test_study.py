@@ -16,7 +16,7 @@ from nnopt.sweeps.search.study import JOURNAL, lock_search
 fcntl = pytest.importorskip("fcntl")
 
 
-def test_search_lock_held_by_another_process_is_refused(tmp_path: Path) -> None:
+def test_second_lock_of_a_search_is_refused(tmp_path: Path) -> None:
     with (
         lock_search(tmp_path / JOURNAL),
         pytest.raises(ResumeError, match="another process runs the search"),
