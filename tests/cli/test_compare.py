@@ -208,7 +208,7 @@ def test_condition_on_digest_of_files_selects_runs(
 
 
 @pytest.mark.parametrize("path", ["a.csv", "/data/a.csv"])
-def test_condition_on_any_path_of_a_data_file_selects_all_runs_on_it(
+def test_condition_on_any_path_of_a_data_file_selects_all_runs_with_this_file(
     nnopt: Run, workplace: Path, capsys: Captured, leave_run: LeaveRun, path: str
 ) -> None:
     csv_file = (

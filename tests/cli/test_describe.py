@@ -52,7 +52,9 @@ def test_describe_command_with_conv_algorithm_for_torch_is_refused(
     assert nnopt("describe", "backend.conv_algorithm=naive") == 0
 
 
-def test_describe_command_without_data_refuses_wrong_sizes(nnopt: Run, capsys: Captured) -> None:
+def test_describe_command_without_data_refuses_too_large_cutout_and_max_steps(
+    nnopt: Run, capsys: Captured
+) -> None:
     overrides = ("dataset=mnist", "regularizer.augmentation.cutout=29", "max_steps=1000000")
     assert nnopt("describe", *overrides, "epochs=60") == 2
     message = capsys.readouterr().err

@@ -182,7 +182,7 @@ def test_error_about_config_name_option_proposes_config_dir(nnopt: Run, capsys: 
     assert "epochs=3" not in message
 
 
-def test_output_of_cfg_job_option_is_unchanged_by_resolve_and_run_options(
+def test_flags_run_and_resolve_do_not_change_output_of_cfg_job(
     nnopt: Run, capsys: Captured
 ) -> None:
     assert nnopt("run", "--run", "--cfg", "job", "--resolve") == 0

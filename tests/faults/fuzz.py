@@ -382,7 +382,7 @@ class Outcome:
 class Fuzzer:
     """A sequence of attempts, each in a new copy of the workplace.
 
-    The same seed gives the same attempt.
+    The same seed and targets give the same attempt.
     """
 
     def __init__(self, folder: Path, targets: Sequence[Target]) -> None:

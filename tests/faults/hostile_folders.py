@@ -30,8 +30,9 @@ SECRET = "the-password-of-another-person"
 class Received:
     """A sweep from another person, and the files around it.
 
-    outside: a folder with private files, such as ``secret.json`` and a folder ``run`` that looks
-    like an interrupted point. marker: a file that only an injected command would create.
+    done, interrupted: the folders of its two points. outside: a folder with private files, such as
+    ``secret.json`` and a folder ``run`` that looks like an interrupted point. marker: a file that
+    only an injected command would create.
     """
 
     sweep: Path

@@ -55,7 +55,7 @@ def rates_of(folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(("overrides", "rates"), RATES.values(), ids=RATES)
-def test_optimizer_from_command_line_uses_its_own_rate(
+def test_learning_rate_of_experiment_is_used_only_with_its_optimizer(
     attempt: Command,
     workplace: Path,
     backend: str,

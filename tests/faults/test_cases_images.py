@@ -26,7 +26,7 @@ COUNT = 20
 
 
 @pytest.mark.parametrize("value", ["", " "])
-def test_data_folder_is_the_default_if_the_variable_is_empty(
+def test_empty_data_dir_variable_selects_the_default_folder(
     attempt: Command,
     workplace: Path,
     backend: str,

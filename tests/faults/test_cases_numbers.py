@@ -125,7 +125,7 @@ def test_run_with_clipped_large_gradient_lowers_the_loss(
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-36])
-def test_run_with_small_gradient_norm_records_it(
+def test_small_gradient_norm_is_written_to_metrics_file(
     attempt: Command, workplace: Path, backend: str, scale: float
 ) -> None:
     write_data(workplace, scale)

@@ -1,4 +1,4 @@
-"""Lost output, home folders, and control characters in results."""
+"""Lost output, unusual environments, paths with a tilde, and control characters."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_terminal_control_characters_of_data_and_folders_are_escaped(
     assert any("\\x1b" in ended.err for ended in attempts)
 
 
-def test_log_warning_with_control_characters_is_one_visible_line(
+def test_log_warning_with_control_characters_is_printed_as_one_escaped_line(
     attempt: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def warn(arguments: list[str]) -> int:

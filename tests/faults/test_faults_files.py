@@ -1,4 +1,4 @@
-"""Data files that are damaged, hostile, missing or of another kind."""
+"""Damaged, hostile and missing data files, and folders, pipes and devices in their place."""
 
 from __future__ import annotations
 

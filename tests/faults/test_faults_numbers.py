@@ -147,7 +147,7 @@ TRAINS = {
 
 
 @pytest.mark.parametrize("overrides", TRAINS.values(), ids=TRAINS)
-def test_run_with_extreme_setting_stays_finite(
+def test_run_with_extreme_setting_has_finite_test_loss_and_weights(
     attempt: Command, workplace: Path, backend: str, overrides: list[str]
 ) -> None:
     run(attempt, backend, "epochs=2", *overrides).is_done()
@@ -183,7 +183,7 @@ def test_run_with_batch_norm_and_batch_of_one_is_refused(
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])
-def test_run_with_constant_feature_is_finite(
+def test_run_with_constant_feature_has_finite_test_loss(
     attempt: Command, workplace: Path, backend: str, norm: str
 ) -> None:
     write_csv(workplace / "constant.csv", "a,b,label", features(20))
@@ -192,7 +192,7 @@ def test_run_with_constant_feature_is_finite(
     assert np.isfinite(summary(workplace)["test_loss"])
 
 
-def test_run_with_images_of_zeros_is_finite_with_every_norm(
+def test_run_with_black_images_and_every_norm_layer_has_finite_test_loss(
     attempt: Command, workplace: Path, backend: str
 ) -> None:
     header = ",".join([*(f"pixel{i}" for i in range(16)), "label"])

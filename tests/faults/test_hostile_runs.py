@@ -318,7 +318,7 @@ def everything_told(attempt: Command, expected: set[int]) -> list[Attempt]:
 
 
 @pytest.mark.parametrize("build", SUMMARIES.values(), ids=SUMMARIES)
-def test_commands_refuse_hostile_summary_with_its_path(
+def test_hostile_summary_is_refused_with_its_path(
     attempt: Command, runs: Path, build: Build
 ) -> None:
     build(runs / "b")
