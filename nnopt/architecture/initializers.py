@@ -28,7 +28,7 @@ def _normal(variance: Callable[[int, int], float]) -> Draw:
 
 
 def _uniform(variance: Callable[[int, int], float]) -> Draw:
-    """Return a function that draws from U(-a, a), where a²/3 is the variance."""
+    """Return a function that draws from U(-bound, bound), where bound²/3 is the variance."""
 
     def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
         bound = math.sqrt(3 * variance(*_fans(shape)))

@@ -67,10 +67,10 @@ def _window(layer: InferredLayer) -> tuple[int, int, int]:
 def whitening_arrays(layer: InferredLayer, dataset: Dataset) -> dict[str, Floats]:
     """Return the weight (O, C, k, k) that whitens patches, and the bias (O,) of a layer with bias.
 
-    The layer transforms patches x of the training images into uncorrelated numbers with variance 1
-    and, if there is a bias, with mean 0 (ε is ``EPSILON`` times the mean eigenvalue of Cov x):
+    The layer transforms patches x of the training images into uncorrelated numbers with a variance
+    of about 1 and, if there is a bias, a mean of 0:
 
-        y = W (x - μ),   W = (Λ + ε)^(-1/2) Eᵀ,   E Λ Eᵀ = Cov x,   μ = mean x
+        y = W (x - μ),  W = (Λ + ε)^(-1/2) Eᵀ,  E Λ Eᵀ = Cov x,  μ = mean x,  ε = EPSILON · mean(Λ)
 
     Sources: Page 2019, "How to train your ResNet 8: bag of tricks", "Input patch whitening"; Jordan
     2024, arXiv:2404.00498, section 3.2.

@@ -1,6 +1,6 @@
 """Order and augmentation of the training samples, drawn identically for both backends.
 
-The seed and the epoch determine all draws of an epoch.
+All draws of an epoch depend only on the seed, the epoch, the configuration and the dataset.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Augmentation:
     """The augmentation of an epoch's training samples.
 
     The fields are applied in the order below; None turns a field off. Samples are normalized after
-    ``policy``. Entry i of a field belongs to the i-th sample in the order of the epoch.
+    ``policy``. Entry i of an array (N,) belongs to the i-th sample in the order of the epoch.
     """
 
     crops: Crops | None = None
@@ -106,8 +106,8 @@ def draw_augmentation(config: Config, dataset: Dataset, epoch: int, count: int) 
 def batch_parts(count: int, batch_size: int, accumulation_steps: int) -> list[slice]:
     """Split a batch of ``count`` samples into micro-batches, whose gradients are added.
 
-    A micro-batch has at most ⌈batch_size / accumulation_steps⌉ rows. A batch is split into as few
-    micro-batches as possible. The sizes of its micro-batches differ by at most one.
+    A micro-batch has at most ⌈batch_size / accumulation_steps⌉ samples. A batch is split into as
+    few micro-batches as possible. The sizes of its micro-batches differ by at most one.
     """
     parts = -(-count // -(-batch_size // accumulation_steps))
     return [slice(count * i // parts, count * (i + 1) // parts) for i in range(parts)]
@@ -129,7 +129,7 @@ def draw_crops(seed: int, epoch: int, count: int, crop: int, flip: bool) -> Crop
     """Draw an epoch's crops and flips; None if both are off.
 
     ``crop``: padding in pixels on each side, 0 for none. ``flip``: mirror with probability ½.
-    The drawn crops do not depend on ``flip``, nor the drawn flips on ``crop``.
+    ``flip`` does not affect the drawn crops, and ``crop`` does not affect the drawn flips.
     """
     if not crop and not flip:
         return None
@@ -142,8 +142,8 @@ def draw_crops(seed: int, epoch: int, count: int, crop: int, flip: bool) -> Crop
 def crop_indices(top: Any, left: Any, flip: Any, down: Any, across: Any) -> tuple[Any, Any]:
     """Return the rows (n, H, 1) and columns (n, 1, W) of padded images that form the crops.
 
-    With the result, callers cut the crops ``cut`` from images ``padded``, which contain raw values
-    with zeros around them and have the shape (n, C, H + 2 crop, W + 2 crop):
+    ``padded`` (n, C, H + 2 crop, W + 2 crop) contains the raw values of n images, with zeros around
+    each image. Callers cut the crops as follows:
 
         i, c = np.arange(n)[:, None, None, None], np.arange(C)[:, None, None]
         cut = padded[i, c, rows[:, None], columns[:, None]]     # (n, C, H, W)
@@ -178,9 +178,9 @@ def hidden_pixels(row: Any, column: Any, side: int, down: Any, across: Any) -> A
 def draw_mixup(
     seed: int, epoch: int, count: int, batch_size: int, alpha: float, classes: int
 ) -> Mixing:
-    """Draw a permutation of each batch as its partners, and λ ~ Beta(α, α) for each batch.
+    """Draw partners by a permutation of each batch, and one λ ~ Beta(α, α) per batch.
 
-    The partners do not depend on α.
+    The partners do not depend on α, the argument ``alpha``.
     """
     partner, weight = _draw_partners(generator(seed, "mixup", epoch), count, batch_size, alpha)
     return Mixing(_in_24_bits(weight), (None,) * len(weight), partner, classes)

@@ -2,8 +2,8 @@
 
 The hash covers everything that decoding depends on: ``FORMAT``, the settings of the source and the
 SHA-256 of its files. A file ``<data.cache>/index/<dataset>-<hash of paths and settings>.json``
-contains the name of the dataset's folder, and a fingerprint: a hash of the sizes and times of the
-source files. While the fingerprint is unchanged, the source files are not read again.
+contains the name of the dataset's folder in the cache, and a fingerprint: a hash of the names,
+sizes and times of the source files. While it is unchanged, the source files are not read again.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _in_memory(decoded: Decoded, cache: Path, error: Exception) -> Decoded:
 
 
 def _lookup(source: Source[Any], index: Path, cache: Path) -> Decoded | None:
-    """Return the cached arrays of a source; None if absent or if the fingerprint has changed."""
+    """Return the cached arrays of a source; None if absent, damaged or of another fingerprint."""
     try:
         known = parse_json(read_received(index, cache, MAX_INDEX_BYTES))
         entry = known["entry"]

@@ -149,7 +149,7 @@ def list_tree(folder: Path) -> tuple[dict[str, list[list[Path]]], int]:
 
 
 def _entries(folder: Path) -> tuple[list[str], int]:
-    """Return the sorted names of the visible files, and the number of hidden files."""
+    """Return the sorted names of the visible entries, and the number of hidden entries."""
     try:
         names = os.listdir(folder)
     except OSError as error:
@@ -221,7 +221,7 @@ def decode_png(content: bytes, path: Path) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             if image.mode == "P" and np.asarray(image).max() >= len(image.getpalette() or ()) // 3:
                 raise ValueError("the index of a pixel is outside of the palette")
-            if "transparency" in image.info:  # by way of RGBA, as Pillow would warn
+            if "transparency" in image.info:  # by way of RGBA: otherwise, Pillow would warn
                 return np.asarray(image.convert("RGBA").convert("RGB"))
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow raises many kinds of errors for hostile files

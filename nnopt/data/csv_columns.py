@@ -146,7 +146,7 @@ def _without_header(names: Sequence[str]) -> str:
 
 
 def _check_names(names: list[str], path: Path) -> None:
-    """Raise DataError for too many columns, and for two columns with the same name."""
+    """Raise DataError for too many columns, and for two columns with the same non-empty name."""
     if len(names) > MAX_COLUMNS:
         raise DataError(f"{shown(path)} has {len(names):,} columns; the limit is {MAX_COLUMNS:,}")
     if repeated := [name for name, count in Counter(names).items() if count > 1 and name]:
@@ -231,7 +231,7 @@ def _pixel_shape(names: list[str], path: Path) -> tuple[int, ...]:
 
 
 def _pixel_order(names: list[str], path: Path) -> Sequence[int]:
-    """Return the columns sorted by the numbers in their names; without numbers, unsorted."""
+    """Return the columns' indices, sorted by the numbers in the names; unsorted without numbers."""
     for pattern in (GRID_PIXEL, PIXEL, NUMBERED):
         found = [match for name in names if (match := pattern.fullmatch(name))]
         if len(found) == len(names):

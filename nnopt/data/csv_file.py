@@ -37,7 +37,7 @@ class Table:
     inputs: np.ndarray  # (M, C, H, W) uint8 or (M, D) float64
     labels: Labels
     columns: Columns
-    note: str  # on different numbers that are equal in float64, or empty
+    note: str  # says that different numbers are equal in float64; empty if there are none
 
 
 def locate(config: CsvConfig, root: Path, working: Path) -> Source[CsvConfig]:

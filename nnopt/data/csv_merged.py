@@ -38,7 +38,7 @@ def merged_note(name: str, pair: tuple[str, str]) -> str:
 
 
 def equal_pair(texts: Iterable[str]) -> tuple[str, str] | None:
-    """Return the first two texts whose numbers differ but are equal in float64, else None."""
+    """Return two texts that are equal in float64 but represent different numbers, or None."""
     groups: dict[float, list[str]] = {}
     for text in sorted(texts):
         groups.setdefault(float(text), []).append(text)

@@ -59,7 +59,7 @@ class RowReader:
     _lines_taken: list[str] = field(default_factory=list)
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield all rows. Raises DataError for a missing cell, or a cell without a number."""
+        """Yield all rows. Raises DataError for a missing cell, or a feature that is no number."""
         most = max(1, min(CHUNK_ROWS, CHUNK_CELLS // len(self.columns.names)))
         while (first := next(self.lines, None)) is not None:
             self.lines = chain([first], self.lines)
@@ -123,7 +123,7 @@ class RowReader:
 
     @cached_property
     def _input_order(self) -> NDArray[np.int64] | None:
-        """Return indices that put a row's numbers in the order of the features; None if equal."""
+        """Return column indices that turn file order into feature order; None if both are equal."""
         order = np.argsort(np.argsort(self.columns.features))
         return None if np.array_equal(order, np.arange(len(order))) else order
 
@@ -152,7 +152,7 @@ class RowReader:
         return values, labels
 
     def _feed(self, lines: Iterator[str]) -> Iterator[str]:
-        """Yield the lines for NumPy, and keep them for error messages. Raises DataError."""
+        """Yield the lines for NumPy, and keep them for a second reading. Raises DataError."""
         characters = 0
         for count, line in enumerate(lines):
             self._lines_taken.append(line)

@@ -200,7 +200,7 @@ def split(line: str, separator: str, path: Path) -> list[str]:
 
 
 def _find_separator(line: str, config: CsvConfig, path: Path) -> str:
-    """Return the separator with which the label is a column, or the only one in the line."""
+    """Return the separator that makes the label a column, else the only one found, else a comma."""
     columns = {}
     for word, separator in SEPARATORS.items():
         with suppress(DataError):

@@ -35,7 +35,7 @@ def repeated_rows(parts: Mapping[str, tuple[np.ndarray, Any]]) -> dict[str, NDAr
     """Find the rows whose inputs equal those of another row in any part.
 
     Equal rows form a group. The result contains an array (2, k) for each part: the k indices of its
-    repeated rows, ascending, and the group of each. Groups are in the order of their first rows.
+    repeated rows, ascending, and the group of each. Groups are numbered in order of first row.
     """
     hashes = {name: row_hashes(inputs) for name, (inputs, _) in parts.items()}
     ordered = np.concatenate(list(hashes.values()))
@@ -48,7 +48,7 @@ def repeated_rows(parts: Mapping[str, tuple[np.ndarray, Any]]) -> dict[str, NDAr
         rows = np.flatnonzero(repeated[groups] == of_part) if len(repeated) else groups[:0]
         found[name] = rows, groups[rows]
     _, first = np.unique(np.concatenate([x for _, x in found.values()]), return_index=True)
-    numbers = np.argsort(np.argsort(first))  # by first row, as hashes differ between processes
+    numbers = np.argsort(np.argsort(first))  # by first row: hashes differ between processes
     return {name: np.stack([rows, numbers[groups]]) for name, (rows, groups) in found.items()}
 
 

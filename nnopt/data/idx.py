@@ -25,7 +25,7 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-INNER = ("raw", "", "data/fashion")  # torchvision's, none, Fashion-MNIST's
+INNER = ("raw", "", "data/fashion")  # subfolders: torchvision's, none, Fashion-MNIST's repository
 
 MAX_LABELS_BYTES = 2**20  # the largest published file has 60,008 bytes
 
@@ -33,7 +33,7 @@ MAX_LABELS_BYTES = 2**20  # the largest published file has 60,008 bytes
 def locate(published: Published, root: Path) -> Source[Published]:
     """Find the four files under ``root``. Raises DataError if one is missing.
 
-    MNIST and Fashion-MNIST have equal file names. A folder with the other's labels is skipped.
+    Both datasets have equal file names. A folder with the labels of the other dataset is skipped.
     """
     complete = complete_locations(published, root, candidates(published, root))
     location = next((one for one in complete if not _other_dataset(published, one)), complete[0])

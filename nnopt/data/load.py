@@ -142,8 +142,8 @@ def _normalization(decoded: Decoded, train: Part, rule: str) -> Normalization:
     """Return scale and shift per channel or feature.
 
     The mean and standard deviation of images are those of all decoded training images (without the
-    test samples drawn from a single CSV file), whatever the subset. Those of features are computed
-    from the training rows only. Constant channels and features are shifted but not scaled.
+    test samples drawn from a single CSV file), whatever the subset. Those of features are of the
+    training rows only. Constant features and, with "standard", constant channels are not scaled.
     """
     width = train.inputs.shape[1]
     if rule == "none":

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_INSTRUCTIONS = 400_000  # CIFAR-10's files have about 40,000
-MAX_ENCODED_BYTES = 2**26  # limit of bytes stored as text, as in protocols 0 to 2 of Python 3
+MAX_ENCODED_BYTES = 2**26  # limit of bytes stored as text, as Python 3 does in protocols 0 to 2
 
 RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 ARRAY, DTYPE, ENCODE = "numpy.ndarray", "numpy.dtype", "_codecs.encode"
@@ -183,6 +183,6 @@ class _Machine:
         target, state = self._last(2)
         if isinstance(target, Bytes):
             target.build(state)
-        elif target is not _BYTE_TYPE:  # the state of the byte type is only the byte order
+        elif target is not _BYTE_TYPE:  # the state of the byte type, its byte order, is ignored
             raise RefusedError(f"it sets the state of a {type(target).__name__}, not of an array")
         self._stack.append(target)

@@ -1,7 +1,7 @@
-"""Augmentation policies: random operations on each training image, with random magnitudes.
+"""Augmentation policies: random operations on each training image.
 
 The policies are RandAugment (Cubuk et al. 2020, section 3) and TrivialAugment with "wide" ranges
-(Müller and Hutter 2021, section 3). As in torchvision, fourteen operations have equal probability.
+(Müller and Hutter 2021, section 3). As in torchvision, all fourteen operations are equally likely.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Policy:
 def draw_policy(seed: int, epoch: int, count: int, chosen: AugmentationConfig) -> Policy | None:
     """Draw an epoch's operations and levels for ``count`` images; None if no policy is chosen.
 
-    The drawn operations do not depend on the magnitude or on the number of operations.
+    The k-th operation of an image depends neither on the magnitude nor on the number of operations.
     """
     if chosen.policy == "none":
         return None

@@ -1,6 +1,6 @@
 """The published datasets: their files, addresses and checksums.
 
-The SHA-256 of each unpacked file was computed from the file. TensorFlow Datasets publishes the
+The SHA-256 of an unpacked file was computed from a fetched copy. TensorFlow Datasets publishes the
 SHA-256 of the Fashion-MNIST and CIFAR-10 archives. For the CINIC-10 archive, only an MD5 is known.
 """
 

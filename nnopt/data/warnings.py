@@ -22,7 +22,7 @@ MAX_LISTED_FEATURES = 20
 CHUNK_CELLS = 2**20
 MAX_COMPARED_ROWS = 4_096  # rows that ``warn_of_merged_values`` reads
 FIRST_CHUNK_ROWS = 64  # a small first chunk rules out nearly all columns
-MIN_REPEATS = 20  # samples beyond the first of each class; with fewer, a match may be chance
+MIN_REPEATS = 20  # samples beyond the first of each class; fewer may equal the first by chance
 MIN_CLASS_SAMPLES = 5  # in a smaller class, a feature may have a single value by chance
 
 

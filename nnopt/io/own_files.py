@@ -119,7 +119,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether there is a file, folder or link. Raises OSError if its name is too long."""
+    """Return whether a file, folder or link exists. Raises OSError if it cannot be checked."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -175,8 +175,8 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 def _is_running(process: int) -> bool:
-    """Return whether this id belongs to a running process other than this one."""
-    if process == os.getpid():  # this process writes no file at the moment
+    """Return whether ``process`` is the id of a running process other than the current one."""
+    if process == os.getpid():  # the current process writes no file at the moment
         return False
     try:
         os.kill(process, 0)

@@ -26,7 +26,7 @@ def first_swa_epoch(fraction: float, epochs: int) -> int:
 
 
 class Averaging:
-    """The configured average aₜ of all parameters and running statistics wₜ, or none.
+    """The configured average aₜ, over time, of each parameter or running statistic wₜ; or none.
 
     ``ema`` starts with the initial weights a₀. After every update t (Tarvainen and Valpola 2017,
     section 2; Polyak and Juditsky 1992 proposed averaging, with equal weights),
@@ -79,7 +79,7 @@ class Averaging:
         """Update the SWA average after an epoch; recompute statistics for SWA and Schedule-Free.
 
         SWA ignores an incomplete epoch. ``batches`` returns the batches of an epoch again. If an
-        interruption ends their iteration, a second call of this method gives the same result.
+        interruption ends the recomputation, a second call repeats it, but not the update.
         """
 
         def inputs() -> Iterator[DeviceArray]:  # lazy: draws no random number if not iterated

@@ -81,7 +81,7 @@ class RunningMoments:
 
     @property
     def std(self) -> float:
-        """The standard deviation of all N numbers, with the denominator N, not N - 1."""
+        """The standard deviation of all numbers, with their count as the denominator."""
         return float((self._squares / self._count) ** 0.5)
 
     @property

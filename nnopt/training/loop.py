@@ -21,7 +21,7 @@ from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.state import Arrays, Length, TrainingState
 
 READ_EVERY_STEPS = 500
-"""Steps between two checks of the losses within an epoch, so that divergence ends it early."""
+"""Number of steps between two checks for divergence within an epoch."""
 
 Item = TypeVar("Item")
 

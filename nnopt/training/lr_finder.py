@@ -47,7 +47,7 @@ EDGE_TOLERANCE = 0.1
 """Fraction of the total drop by which a loss may exceed the minimum and still count as low."""
 
 SAFETY_FACTOR = 10.0
-"""Ratio of the edge to the suggestion. A rate near the edge may be too large for many steps."""
+"""Ratio of the edge to the suggestion. A rate near the edge may be too large for long training."""
 
 MAX_LR = 1_000_000
 """Largest learning rate that is tried."""
@@ -277,7 +277,7 @@ def _advice_without_drop(
 
 
 def measure_loss_drop(curve: LrCurve) -> LossDrop:
-    """Return the drop of the loss; all values are NaN if the first loss is not finite.
+    """Return the drop of the loss. If the first loss is not finite, no value is finite.
 
     The start is the mean over the first tenth of the steps, without steps after the minimum.
     """

@@ -99,7 +99,7 @@ class UnfinishedEpoch:
 
 
 class TrainingState:
-    """The state of one training: position, rules of the schedule, metrics, and the best weights.
+    """The state of one training: position, rules that depend on earlier steps, metrics, weights.
 
     A network and a TrainingState determine all later steps, because the batches and random numbers
     of a step depend only on the seed and the position.
@@ -115,8 +115,8 @@ class TrainingState:
         learning_rates: Learning rate of every step.
         epoch: The steps of the current epoch.
         validated_step: The step of the last evaluation within an epoch.
-        diverged_at: The first step, counted from 1, whose loss is not finite or after which the
-            weights or the optimizer state are not finite; None if training has not diverged.
+        diverged_at: The first step, counted from 1, whose loss is not finite, or the step of the
+            check that found weights or optimizer state not finite; None without divergence.
         not_finite_layer: First layer whose outputs are not finite at that step, if known.
         stopping, averaging, plateau: Rules that depend on earlier steps.
     """
