@@ -28,7 +28,7 @@ class MetricResult:
     """A setting's result in a metric. A setting is a group of runs that differ only in the seed."""
 
     estimate: Estimate | None  # None if no run of the setting has the metric
-    difference: Difference | None  # from the baseline; None without a baseline
+    difference: Difference | None  # from the baseline; None for the baseline, or without one
     is_best: bool  # whether the mean is the best on its test set, and not all means are equal
 
 
@@ -155,9 +155,9 @@ def _baselines(
 ) -> list[int | None]:
     """Return the index of the baseline for each setting.
 
-    If one setting meets the conditions, it is the baseline of all settings. If several do, the
-    baseline of a setting has the same values of all keys outside of the conditions. A setting
-    and its baseline have the same test set, unless a condition is about the dataset.
+    If one setting meets the conditions, it is the baseline of all settings on its test set. If
+    several do, the baseline of a setting also has the same values of all keys outside of the
+    conditions. If a condition is about the dataset, the test sets may differ.
     """
     if not conditions:
         return [None] * len(settings)

@@ -44,9 +44,9 @@ def same_test_set(one: Setting, other: Setting) -> bool:
 
 
 def check_same_data(runs: Iterable[Run], may_differ: bool = False) -> None:
-    """Raise ConfigError if runs on the same dataset have different test samples.
+    """Raise ConfigError if finished runs on the same dataset were tested on different files.
 
-    Unless ``may_differ`` is True, all runs must also have the same dataset.
+    Unless ``may_differ`` is True, different datasets are an error, too.
     """
     files = _files(runs, lambda run: run.test_sources)
     if len(files) > 1 and not may_differ:

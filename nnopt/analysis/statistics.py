@@ -32,7 +32,7 @@ class Difference:
     """Difference of two settings in one metric over their common seeds.
 
     ``p`` is the two-sided p value of the paired t test. It is None if there are fewer than two
-    pairs or if all differences are equal.
+    pairs, if all differences are equal, or if float64 overflows.
     """
 
     pairs: int  # number of common seeds

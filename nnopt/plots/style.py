@@ -203,7 +203,7 @@ def epoch_axis(axes: Axes, first: float, last: float) -> None:
 
 
 def few_ticks(axis: Axis, most: int = 5, integer: bool = False) -> None:
-    """Set round ticks with plain numbers, without an offset or a common factor.
+    """Set ticks at round numbers, as plain text without an offset or a common factor.
 
     ``most`` is the maximum number of intervals.
     """
@@ -304,7 +304,7 @@ def column_of(rows: Sequence[Any], name: str) -> Floats:
 
 
 def rgb(colour: str) -> Floats:
-    """Return the red, green and blue in [0, 1] of a colour such as "#0072B2"."""
+    """Return the red, green and blue components, in [0, 1], of a colour such as "#0072B2"."""
     return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
 
 

@@ -148,7 +148,7 @@ def _distinct(points: Sequence[Point], describe: Any) -> list[str]:
 
 
 def _times(points: Sequence[Point]) -> list[str]:
-    """Return the start of the first and the end of the last point, and the total duration."""
+    """Return the first start and the last end of the points, and the sum of their durations."""
     starts, ends = filter(None, map(_start, points)), filter(None, map(_end, points))
     lines = []
     if first := min(starts, default=None):

@@ -106,7 +106,7 @@ def _add_plots(
     return {"embedded": embedded, "linked": len(sources) - embedded}
 
 
-# scopes: a scope is all points, or the points of one sweep ----------------------------------------
+# scopes: a scope is all points, the points of one sweep, or those of no sweep ---------------------
 
 
 def _scopes(
@@ -134,7 +134,7 @@ def _members(
 ) -> Iterator[tuple[str, list[int], Path | None]]:
     """Yield for each scope its name, the indices of its points, and the folder of its sweep.
 
-    If all points belong to one sweep, or none to a sweep, there is only the scope of all points.
+    If all points belong to one sweep or to no sweep, there is only the scope of all points.
     Otherwise, there are also a scope for each sweep, and one for all points that belong to none.
     """
     members: dict[Path | None, list[int]] = {sweep: [] for sweep in (*sweeps, None)}

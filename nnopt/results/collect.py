@@ -29,8 +29,8 @@ class Run:
     """One run, as read from its ``summary.json``.
 
     ``settings`` has the values of the seed and of every key that can affect a result, by dotted
-    key. A group with a key ``name`` also has an entry, such as ``optimizer``: the chosen file. For
-    other groups, such as ``regularizer``, this entry exists only if the command line chose a file.
+    key. The entry of a group with a key ``name``, such as ``optimizer``, is the value of this key.
+    For other groups, such as ``regularizer``, it is the file chosen on the command line, if any.
     """
 
     folder: Path

@@ -87,7 +87,7 @@ def machine() -> dict[str, str | int | None]:
 
 
 def accelerator(device: str) -> dict[str, str | int] | None:
-    """Describe PyTorch's device. None for the CPU; name, memory and CUDA version for a GPU."""
+    """Return the device, and for CUDA its name, memory and CUDA version; None for the CPU."""
     if not device.startswith("cuda"):
         return None if device == "cpu" else {"device": device}
     torch = sys.modules["torch"]

@@ -1,7 +1,7 @@
 """A TensorBoard event file with the metrics of a run.
 
-Only the package ``tensorboard`` is needed, neither TensorFlow nor PyTorch. The EventFileWriter of
-this package is not used, because it adds the host name to the file name and writes in a thread.
+Only the package ``tensorboard`` is needed, neither TensorFlow nor PyTorch. TensorBoard's
+EventFileWriter is not used, because it adds the host name to the file name and writes in a thread.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def cross_entropy(logits: Array, labels: Array) -> float:
     logits: (N, K)   labels: (N,) in 0..K-1, N >= 1
     """
     loss = -_log_softmax(logits)[np.arange(len(labels)), labels].mean()
-    return float(loss) + 0.0  # with a single class, the loss is -0.0; the sum is 0.0
+    return float(loss) + 0.0  # -0.0, the loss of a single class, becomes 0.0
 
 
 def hinge(logits: Array, labels: Array) -> float:

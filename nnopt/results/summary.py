@@ -38,7 +38,7 @@ MAX_LEVELS, MAX_VALUES, MAX_CHARACTERS = 50, 100_000, 100_000
 MAX_INTEGER = 2**64
 
 RUN_KEYS = ("status", "seed", "config", "overrides", "data", "error")
-"""Keys of every summary. A summary that lacks one is damaged, and nnopt repeats the run."""
+"""Keys of every summary. A summary that lacks one of them is damaged."""
 
 MAX_QUOTED_CHARACTERS = 60
 """Maximum length of a wrong value in an error message."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MAX_CLASSES_WITH_NUMBERS = 20
-MAX_NAMES = 25  # with more classes, only every second, third, ... is named
+MAX_NAMES = 25  # with more classes, only every second is named, or every third, ...
 MAX_NAME_CHARACTERS = 18
 BAR_WIDTH = 0.5  # length of a bar for an accuracy of 100 %, in inches
 

@@ -66,7 +66,7 @@ def _draw(axes: Axes, epochs: Ints, train: Floats, validation: Floats) -> None:
 
 
 def _mark(axes: Axes, epoch: int, value: float, form: str) -> None:
-    """Mark an epoch with a vertical line, a star at the validation value, and a title."""
+    """Mark the best epoch with a vertical line, a star at the validation value, and a title."""
     axes.axvline(epoch, color=style.INK, linewidth=1, linestyle=":")
     text = f"best: epoch {epoch}"
     if np.isfinite(value):

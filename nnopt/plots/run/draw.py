@@ -26,7 +26,7 @@ Arrays = Mapping[str, NDArray[np.floating]]
 Predict = Callable[[np.ndarray], NDArray[np.floating]]
 Outputs = Callable[[np.ndarray], Mapping[str, NDArray[np.floating]]]
 
-MAX_IMAGES = 6  # images in the plot of feature maps, one for each class
+MAX_IMAGES = 6  # images in the plot of feature maps, each of another class
 
 
 def plot_training(

@@ -178,7 +178,7 @@ def _draw_scale(figure: Figure, channels: int) -> None:
 
 
 def _filter_images(weight: NDArray[np.floating]) -> Floats:
-    """Return images with values in [0, 1], shape (O, kh, kw, 3) if C = 3, else (O, kh, kw)."""
+    """Convert (O, C, kh, kw) to images in [0, 1]: (O, kh, kw, 3) if C = 3, else (O, kh, kw)."""
     filters = np.asarray(weight, dtype=np.float64)
     if filters.shape[1] != 3:
         filters = filters.mean(axis=1, keepdims=True)

@@ -177,13 +177,13 @@ def _draw_strip(
 def _draw_deviations(
     figure: Figure, box: Box, title: str, epochs: Ints, values: Floats, names: Sequence[str]
 ) -> Axes:
-    """Draw a map with a logarithmic colour scale, circles for zeros and crosses for infinities."""
+    """Draw a map with a log colour scale, circles for zeros, and crosses for infinities and NaN."""
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
 
     positive = np.ma.masked_where(~((values > 0) & np.isfinite(values)), values)
     low, high = (positive.min(), positive.max()) if positive.count() else (0.5, 2.0)
-    if high < 1.5 * low:  # if all values are equal, the scale needs ticks, too
+    if high < 1.5 * low:  # the scale needs ticks even if all values are almost equal
         low, high = low / 1.5, high * 1.5
     norm = LogNorm(low, high)
     image = _draw_map(figure, box, epochs, positive, names, colormaps["viridis"], norm)

@@ -86,7 +86,7 @@ def _matrices(arrays: Arrays) -> list[str]:
 
 
 def _thinned(names: list[str], most: int) -> tuple[list[str], str]:
-    """Return at most ``most`` evenly spaced names, and the number of the others as text."""
+    """Return at most ``most`` evenly spaced names, and how many are left out, as ``5 of 17``."""
     chosen = [names[index] for index in style.evenly_spaced(len(names), most)]
     left_out = len(names) - len(chosen)
     return chosen, f"{left_out} of {len(names)}" if left_out else ""

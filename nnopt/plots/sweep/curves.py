@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MAX_EPOCHS_WITH_MARKERS = 30  # longer lines have about MARKERS_PER_LINE markers
 MARKERS_PER_LINE = 8
-MAX_UNNAMED_POINTS = 300  # points of a grey line; more would enlarge the SVG
+MAX_UNNAMED_POINTS = 300  # approximate number of vertices of a long grey line, for a small SVG
 LOG_SCALE_DECADES = 1.3  # a loss that spans more decades has a logarithmic axis
 PANEL_SIZE, PANEL_GAP = (3.95, 2.9), 0.95  # inches
 
@@ -48,7 +48,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class LearningCurves:
-    """Epochs of each run of a setting, and whether all runs of the setting diverged."""
+    """The epochs of the drawn runs of a setting, and whether all these runs diverged."""
 
     row: Row
     histories: tuple[History, ...]
@@ -110,7 +110,7 @@ def plot_sweep_curves(
 
 
 def _columns(metric: str, curves: Sequence[LearningCurves]) -> tuple[str, str]:
-    """Return ``train_loss`` and a validation column or, if this is empty, ``train_accuracy``."""
+    """Return ``train_loss`` and the validation column or, if it is empty, ``train_accuracy``."""
     kind = "loss" if metric.endswith("loss") else "accuracy"
     column = f"validation_{kind}"
     rows = (row for setting in curves for history in setting.histories for row in history)
@@ -212,7 +212,7 @@ def _draw_line(axes: Axes, line: Line, index: int, longest: int) -> None:
 
 
 def _mark_end(axes: Axes, line: Line, colour: str) -> None:
-    """Mark the last finite value with a cross; a value beyond the axis is marked at the frame."""
+    """Mark the last finite value with a cross, at the frame if the value is out of range."""
     finite = np.flatnonzero(np.isfinite(line.centre))
     if len(finite):
         last = finite[-1]

@@ -33,7 +33,7 @@ Plot = Callable[[Sequence[Path]], None]
 
 
 def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
-    """Draw the plots of the finished runs of a sweep into its folder ``plots``; return the files.
+    """Draw the plots of a sweep into its folder ``plots``; return the written files.
 
     If ``metric`` is None, the plots show the test accuracy. The function never raises: a plot that
     cannot be drawn causes a warning in the log.
@@ -85,7 +85,7 @@ def _plots(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str, P
 
 
 def _drawable(comparison: Comparison) -> Comparison:
-    """Return the comparison without settings whose values no axis can show; log a warning."""
+    """Return the comparison without settings whose values no axis can show, and warn about them."""
     metric = comparison.metrics[0]
 
     def fits(row: Row) -> bool:

@@ -60,7 +60,7 @@ class Facet:
 def heat_map_keys(comparison: Comparison) -> Keys | None:
     """Return the keys of the horizontal and the vertical axis; None if no pair is suitable.
 
-    Of the pairs of numeric keys that fill enough cells, the pair with the most cells is chosen.
+    Of the pairs of numeric keys with enough filled cells, the pair with the most cells is chosen.
     Pairs with the learning rate take precedence.
     """
     ranked = []
@@ -127,7 +127,7 @@ def _rows_with(comparison: Comparison, keys: Keys) -> list[Row]:
 
 
 def _numeric_values(rows: Sequence[Row], key: str) -> list[Value]:
-    """Return the sorted values of a key if they are two or more numbers, and perhaps null, else [].
+    """Return the sorted values of a key if two or more are numbers and any other is null, else [].
 
     All ``rows`` have the key.
     """
@@ -208,7 +208,7 @@ def _draw(axes: Axes, facet: Facet, norm: Normalize, metric: Metric, show_number
 
 
 def _three_digits(value: float) -> str:
-    """Format a number with three digits or more, as ``0.190``, ``12.3`` or ``45678``."""
+    """Format a number so that it has at least three digits, as ``0.190``, ``12.3`` or ``45678``."""
     return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:#.3g}"
 
 

@@ -11,7 +11,7 @@ from nnopt.plots import style
 from nnopt.plots.sweep.metric import Metric
 
 MAX_ALL_NAMED, MAX_NAMED = 10, 7
-"""The legend names all of up to 10 settings. If there are more, it names the best 7."""
+"""A legend lists up to 10 settings. If there are more, it lists only the best 7."""
 
 MAX_VALUE_CHARACTERS = 24
 COLOURS = tuple(colour for colour in style.PALETTE if colour != style.YELLOW)  # yellow is faint

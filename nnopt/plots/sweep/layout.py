@@ -49,7 +49,7 @@ class SettingTable:
         return sum(self.widths()) - COLUMN_GAP if self.header else 0.0
 
     def draw(self, figure: Figure, left: float, top: float, row_height: float = ROW_HEIGHT) -> None:
-        """Draw the table. ``top`` is the height of the header's middle; all sizes are in inches."""
+        """Draw the table. ``top`` is the y coordinate of the header's middle, in inches."""
         for k, (header, width) in enumerate(zip(self.header, self.widths(), strict=True)):
             _draw_text(figure, left, top, header, color=style.FAINT)
             for number, (cells, is_bold) in enumerate(zip(self.rows, self.bold, strict=True), 1):
@@ -79,7 +79,7 @@ class Legend:
         return ROW_HEIGHT * (len(self.table.rows) + bool(self.unnamed) + 0.7)
 
     def draw(self, figure: Figure, left: float, top: float) -> None:
-        """Draw the legend. ``top`` is the height of the header's middle; sizes are in inches."""
+        """Draw the legend. ``top`` is the y coordinate of the header's middle, in inches."""
         from matplotlib.lines import Line2D
 
         self.table.draw(figure, left + SAMPLE_WIDTH, top)

@@ -47,7 +47,7 @@ def rate_of(row: Row) -> float | None:
 
 
 def groups_by_rate(comparison: Comparison) -> list[Group]:
-    """Return the settings with a learning rate, grouped by the values of the other keys."""
+    """Return the settings with a positive learning rate, grouped by the other keys' values."""
     others = [key for key in comparison.keys if key != KEY]
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in comparison.rows:
@@ -163,7 +163,7 @@ def _draw_line(
     axes.plot(x, y, **form, markersize=6, markeredgecolor="white", markeredgewidth=0.6)
     for rate, result in points:
         if result.interval is not None:
-            # On a logarithmic axis, an interval whose lower end is below 0 is drawn to the frame.
+            # On a logarithmic axis, an interval whose lower end is below 0 starts at the frame.
             ends = np.maximum(result.interval, low)
             axes.plot([rate, rate], ends, color=form["color"], linewidth=1)
             axes.plot([rate, rate], result.interval, "_", color=form["color"])

@@ -132,7 +132,7 @@ def _draw_row(axes: Axes, y: int, row: Row, seeds: np.ndarray, metric: Metric) -
     if len(seeds) > 1:
         axes.plot(seeds, np.full(len(seeds), y), "o", color=style.SKY, markersize=4.5, alpha=0.6)
     if result.interval is not None:
-        # On a logarithmic axis, an interval whose lower end is below 0 is drawn to the frame.
+        # On a logarithmic axis, an interval whose lower end is below 0 starts at the frame.
         axes.plot(np.maximum(result.interval, low), [y, y], color=style.INK, linewidth=1.4)
         axes.plot(result.interval, [y, y], "|", color=style.INK, markersize=8, markeredgewidth=1.4)
     best = row.outcomes[0].is_best

@@ -181,7 +181,7 @@ def _draw_lines(
 
 
 def _draw_axis(axes: Axes, x: int, scale: Scale, shades: Floats | None = None) -> None:
-    """Draw a vertical axis at ``x``, with its ticks to the left, or to the right with ``shades``.
+    """Draw a vertical axis at ``x``, with ticks on the left, or on the right if it has ``shades``.
 
     ``shades`` (64, 4) are the colours of the axis of the metric. Other axes have none.
     """
