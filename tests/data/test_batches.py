@@ -44,7 +44,9 @@ def test_epoch_order_depends_on_epoch_and_seed() -> None:
 @given(
     count=st.integers(1, 60), batch_size=st.integers(1, 60), accumulation_steps=st.integers(1, 60)
 )
-def test_batch_parts_cover_the_batch(count: int, batch_size: int, accumulation_steps: int) -> None:
+def test_micro_batches_cover_the_batch(
+    count: int, batch_size: int, accumulation_steps: int
+) -> None:
     parts = batch_parts(count, batch_size, accumulation_steps)
     assert np.concatenate([np.arange(60)[part] for part in parts]).tolist() == list(range(count))
     sizes = [part.stop - part.start for part in parts]

@@ -348,7 +348,7 @@ def test_csv_sources_that_differ_only_in_chosen_rows_or_normalization_share_an_e
     assert len(list((tmp_path / "cache").glob("csv-*"))) == 1
 
 
-def test_csv_files_with_swapped_contents_are_decoded_again(tmp_path: Path) -> None:
+def test_train_and_test_csv_files_with_swapped_contents_are_decoded_again(tmp_path: Path) -> None:
     one, other = "label,b\n0,1\n1,2\n", "label,b\n0,3\n1,4\n"
     for first, second in ((one, other), (other, one)):
         (tmp_path / "train.csv").write_text(first)

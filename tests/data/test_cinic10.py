@@ -152,7 +152,7 @@ def test_truncations_and_flipped_bits_of_a_png_are_found() -> None:
     assert cinic10.png_problem(content) is None
 
 
-def test_images_with_gray_levels_palette_or_transparency_become_rgb() -> None:
+def test_gray_images_and_images_with_palette_or_transparency_become_rgb() -> None:
     gray = np.asarray(Image.fromarray(PIXELS).convert("L"))
     assert np.array_equal(cinic10.decode_png(png_bytes(gray), HERE), np.stack([gray] * 3, axis=2))
     opaque = np.concatenate([PIXELS, np.full((32, 32, 1), 7, np.uint8)], axis=2)

@@ -137,7 +137,7 @@ def test_ambiguous_table_is_reported(
     assert str(tmp_path) not in found
 
 
-def test_error_about_missing_label_column_suggests_names(tmp_path: Path) -> None:
+def test_error_about_missing_label_column_suggests_similar_names(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column 'label'.* include 'Label', "):
         decode(tmp_path, "Label,x,y,z,w\n0,1,2,3,4\n")
 
@@ -168,7 +168,9 @@ def test_file_with_byte_order_mark_and_crlf_is_read(tmp_path: Path) -> None:
     assert decoded.parts["train"][0].tolist() == [[1], [2]]
 
 
-def test_other_columns_or_classes_in_test_file_are_refused(tmp_path: Path) -> None:
+def test_test_file_with_other_columns_or_classes_than_training_file_is_refused(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "test.csv").write_text("label,x\n1,4\n2,5\n")
     with pytest.raises(DataError, match=r"test\.csv: label '2' in row 2 .*no class"):
         decode(tmp_path, "label,x\n0,1\n1,2\n", test="test.csv")
@@ -272,7 +274,7 @@ def test_two_long_numbers_that_equal_a_short_one_in_float64_are_reported(tmp_pat
     assert f"such as {texts[1]} and {texts[2]};" in note
 
 
-def test_rows_of_long_numbers_without_repeats_are_read_once(
+def test_file_whose_long_numbers_all_differ_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RowReader, "_records", lambda reader: pytest.fail("read again"))

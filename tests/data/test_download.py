@@ -113,7 +113,7 @@ def test_dataset_is_downloaded_only_if_allowed(
     assert len(dataset.train) == 32
 
 
-def test_next_address_is_tried_after_a_failed_address(
+def test_next_address_is_tried_after_a_failed_download(
     tmp_path: Path, served: tuple[Path, str]
 ) -> None:
     mnist = small_mnist(*served, tmp_path)

@@ -1,4 +1,4 @@
-"""The distribution of a policy's operations, and their independence of other settings."""
+"""The distribution of an augmentation policy's operations. Other augmentations do not change it."""
 
 from __future__ import annotations
 

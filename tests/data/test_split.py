@@ -47,7 +47,7 @@ def test_stratified_choice_keeps_class_proportions(
         assert abs(np.sum(every[chosen] == label) - exact) < 1
 
 
-def test_stratified_choice_depends_on_the_generator() -> None:
+def test_stratified_choice_depends_on_the_random_generator() -> None:
     labels, rows = np.zeros(1000, dtype=np.int64), np.arange(1000)
     first, second = (stratified(labels, rows, 500, np.random.default_rng(s)) for s in (0, 1))
     assert 200 < len(np.intersect1d(first, second)) < 300

@@ -47,7 +47,7 @@ def task(make_task: MakeTask) -> Task:
 
 
 @pytest.mark.parametrize("status", ["failed", "timeout", "diverged"])
-def test_task_ended_early_continues_unless_diverged(task: Task, status: str) -> None:
+def test_task_that_ended_early_continues_unless_it_diverged(task: Task, status: str) -> None:
     assert run_task(replace(task, after_epoch=(fail,))).status == "failed"
     write_summary(task.folder, {**read_summary(task.folder).values, "status": status})
     state = read_state(task.folder)
