@@ -6,7 +6,7 @@ Each command runs at the same time as three processes that compute without pause
 two cores that this process may use. The command is ``nnopt run experiment=mnist_mlp epochs=1``
 (784-256-128-10, batches of 128). Commands with default threads and with one thread take turns. For
 each backend, the median training time with default threads must be at most 1.6 times the median
-with one thread. Exits with 1 if it is longer.
+with one thread. Exits with 1 otherwise.
 
 Training times are read from ``summary.json`` and exclude the start of Python and PyTorch. The
 column "command" contains the ratio of the times of whole commands.

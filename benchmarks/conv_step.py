@@ -4,13 +4,13 @@
 
 Both sides train on images of 3 x 32 x 32 pixels in batches of 64, in float32, by SGD with momentum
 and with 2 threads. The NumPy side is nnopt's network and optimizer (``NumpyNetwork.train_step``).
-The PyTorch side has the same layers as ``torch.nn`` modules, and ``torch.optim`` with default
-settings, in the faster of its two memory formats. Both take turns; the ratio is the median over
-turns.
+The PyTorch side is a net of ``torch.nn`` modules with the same layers, and ``torch.optim`` with
+default settings, in the faster of PyTorch's two memory formats. Both sides take turns; the ratio is
+the median over turns.
 
 Memory is the growth of a new process's peak memory from before the network is built to step 20.
 The row "growth to step 200" shows how much the peak memory of the NumPy side grows after step 20.
-Exits with 1 if a ratio of times exceeds 1.5, a ratio of memory exceeds 2, or this second growth
+Exits with 1 if a ratio of times exceeds 1.5, a ratio of memory exceeds 2, or the growth to step 200
 exceeds 2 MB. Two of the networks have no targets.
 """
 
@@ -132,7 +132,7 @@ STEPS: dict[str, Callable[[Case], Step]] = {
 
 
 def memory_of(side: str, number: int) -> tuple[float, float]:
-    """Return how many MB a new process's peak memory grows up to step 20, and how many after it.
+    """Return the growth of a new process's peak memory in MB, until step 20 and after step 20.
 
     ``side`` is a key of ``STEPS``, and ``number`` is an index of ``CASES``.
     """

@@ -5,8 +5,8 @@
 
 The script writes a tree of PNG files to a temporary folder. A first process decodes them into the
 cache. Five other processes load the data from the cache ("second start" in the table): their median
-wall time must be at most 1 s. One more process also reads every row of every part: its peak
-resident memory must be at most 1.3 times the size of the images. A small tree has no target for
+wall time must be at most 1 s. One more process also reads all images: its peak resident memory must
+be at most 1.3 times the size of the images. A small tree has no target for
 memory, because the interpreter needs more memory than the images. Exits with 1 if a target is
 missed.
 """
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def measure(root: Path, images: int) -> int:
-    """Print the table of one tree; return 1 if a target is missed."""
+    """Write a tree of images and print the table; return 1 if a target is missed."""
     started = time.perf_counter()
     count = write_tree(root / "CINIC-10", images)
     written = time.perf_counter() - started
@@ -113,7 +113,7 @@ def load(root: Path, read: bool) -> dict[str, float]:
 
 
 def write_tree(folder: Path, images: int) -> int:
-    """Write equally many part/class/*.png for each part and class; return the number of images."""
+    """Write the tree part/class/*.png with equally large classes; return the number of images."""
     from nnopt.data.published import CINIC10
 
     contents = [png(seed) for seed in range(DISTINCT_IMAGES)]
@@ -130,7 +130,7 @@ def write_tree(folder: Path, images: int) -> int:
 
 
 def png(seed: int) -> bytes:
-    """Return a 32x32 PNG of smooth colours and noise, about as large as a photograph."""
+    """Return a PNG file of 32x32 pixels with about as many bytes as that of a photograph."""
     from PIL import Image
 
     random = np.random.default_rng(seed)

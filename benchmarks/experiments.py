@@ -1,10 +1,10 @@
-"""Measure the results in the headers of conf/experiment/*.yaml and in the README's table.
+"""Measure the results that conf/experiment/*.yaml and the README's table state.
 
     NNOPT_DATA_DIR=... python benchmarks/experiments.py [EXPERIMENT ...] [KEY=VALUE ...] [--seeds 5]
 
 Each experiment is trained with seeds 0, 1, ... as one sweep, with the given overrides, such as
-backend=torch. If none is named, the script runs all experiments except those made for a GPU. It
-prints mean ± standard deviation (n - 1 in the denominator) of test accuracy and training time.
+backend=torch. Without names, the script runs all experiments except those made for a GPU. It prints
+mean ± standard deviation (n - 1 in the denominator) of test accuracy and training time.
 Exits with 1 if a run failed or if an experiment misses its target of accuracy or time.
 """
 

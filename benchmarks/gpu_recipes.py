@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def peak_of(device: str) -> float | None:
-    """Return the peak in TFLOP/s, or None for a device that is not in PEAKS."""
+    """Return the peak of a device in TFLOP/s, or None if the device is not in PEAKS."""
     return next((peak for name, peak in PEAKS.items() if re.search(rf"\b{name}\b", device)), None)
 
 
@@ -121,7 +121,8 @@ def measure(name: str, sweep: Path, peak: float | None) -> tuple[str, bool]:
 def model_flops(point: dict[str, Any]) -> int:
     """Return the FLOPs of all training steps and validations of a run.
 
-    Every recipe has drop_last=true, so that all batches have the same size.
+    ``point`` is the summary of the run. All steps have whole batches, because every recipe has
+    drop_last=true.
     """
     trained = point["steps"] * point["config"]["batch_size"]
     validated = point["epochs"] * point["data"]["samples"]["validation"]

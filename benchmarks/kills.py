@@ -99,7 +99,7 @@ MAX_KILLS, MAX_RESUMES = 4, 5
 """Maximum number of kills of one run, and of attempts to resume it after the last kill."""
 
 WRITE_SECONDS, HANGS_SECONDS = 0.003, 300.0
-"""Maximum time from the start of a write to the kill, and maximum time of a process."""
+"""Maximum seconds from the start of a write to the kill, and maximum seconds of a process."""
 
 COUNTS = "kills", "at write", "resumes", "runs", "differing", "lost"
 
@@ -111,7 +111,7 @@ class Case:
     Attributes:
         kind: ``run``, ``pool`` or ``search``.
         folder: Folder of the uninterrupted run and of the killed ones.
-        kills: Number of kills in all runs of the configuration.
+        kills: Planned number of kills, in all runs of the configuration together.
         ready: Seconds from the start of a run to its first ``summary.json``.
         seconds: Seconds from the start of a run to its end.
     """
@@ -219,7 +219,10 @@ def check(case: Case, rng: random.Random) -> Case:
 
 
 def kill_often(case: Case, folder: Path, rng: random.Random) -> list[str]:
-    """Start a run, kill and resume it a few times; return messages about changed finished runs."""
+    """Start a run, and kill and resume it a few times.
+
+    Return a message for each finished run whose summary was written again.
+    """
     left = min(case.kills - case.counts["kills"], MAX_KILLS)
     done, problems = 0.0, list[str]()
     while left:
@@ -295,7 +298,7 @@ def finished(folder: Path) -> dict[Path, int]:
 
 
 def differences(whole: Path, killed: Path) -> Iterator[str]:
-    """Yield the files that differ, with the keys or arrays that differ."""
+    """Yield a message for each file that differs and for each temporary file that remains."""
     names = {path.relative_to(x) for x in (whole, killed) for p in FILES for path in x.rglob(p)}
     for name in sorted(names):
         old, new = content(whole / name), content(killed / name)

@@ -9,8 +9,8 @@ hand-written ``nn.Sequential``, and ``torch.optim`` with default settings. Both 
 ratio is computed from the medians. Exits with 1 if a ratio of the first table exceeds its target.
 
 The column "by hand" of the first table is a control: the time of a short NumPy loop without nnopt,
-with preallocated arrays, relative to PyTorch. It depends only on the matrix libraries (OpenBLAS
-for NumPy, MKL for PyTorch) and differs between processors.
+with preallocated arrays, divided by PyTorch's time. It depends on the matrix libraries (OpenBLAS
+for NumPy, MKL for PyTorch) and on the processor, but not on nnopt.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from nnopt.schema import Config, MlpConfig
 THREADS = 2
 SECONDS_PER_CASE = 8.0
 TURN_SECONDS = 0.5
-"""After their last task, the worker threads of one side spin for some ten milliseconds and slow the
-other side. Turns are so long that this affects only their first steps."""
+"""After their last task, the worker threads of one side spin for several milliseconds and slow
+the other side. Turns are so long that this affects only their first steps."""
 
 LR = 1e-5  # all steps use the same batch: a larger rate would reach denormal gradients
 
 
 @dataclass(frozen=True)
 class Case:
-    """The sizes of a net, from its input to its classes, and the largest ratio allowed."""
+    """Layer sizes of a net from input to classes, batch size, and largest ratio allowed."""
 
     sizes: tuple[int, ...]
     batch: int
@@ -118,7 +118,7 @@ def loop_by_hand(
 ) -> Callable[[], None]:
     """Return a function that runs a step of the control, with ReLU layers and SGD with momentum.
 
-    Weights are (in, out).
+    Weights have the shape (inputs, outputs).
     """
     initial = initial_arrays(architecture, config.initializer, config.seed)
     parameters = [aligned(a.T) for a in initial.values()]  # w, b, w, b, ...

@@ -1,4 +1,4 @@
-"""Train a 784-128-64-10 net on MNIST in plain PyTorch, as a hand-written script.
+"""Train a 784-128-64-10 net on MNIST in plain PyTorch, without nnopt.
 
     python benchmarks/plain_mnist.py --lr 0.1 --l2 1e-4 --seed 0 --epochs 10 --data DIR --out DIR
 

@@ -45,7 +45,7 @@ COMMANDS = {
     "two workers": [["seed=0,1", *POOL]],
     "two by hand": [["seed=0"], ["seed=1"]],
 }
-"""Variant -> its commands, which run at the same time. A command is its overrides after SWEEP."""
+"""Variant -> its commands, which run at the same time: the overrides that follow SWEEP."""
 
 
 def main() -> int:

@@ -4,7 +4,7 @@
 
 The report has 200 runs (40 settings with 5 seeds each) and their plots. It must be at most 5 MB,
 and a new headless Chromium must paint its tables and chart within 2 s (median of five). The runs
-are copies of one run of 60 epochs, with other settings and curves. Exits with 1 if a target is
+are copies of one run of 60 epochs, with different settings and curves. Exits with 1 if a target is
 missed, and with 2 if Chromium is missing.
 """
 
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def write_sweep(run: Path, sweep: Path) -> None:
-    """Write 200 variants of the run, and the table of their sweep."""
+    """Write 200 variants of a run, and ``results.csv`` of their sweep."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["number", "id", "status", "error", "optimizer", "optimizer.lr", "seed"])
@@ -80,7 +80,7 @@ def write_sweep(run: Path, sweep: Path) -> None:
 
 
 def write_point(run: Path, folder: Path, optimizer: str, rate: float, seed: int) -> None:
-    """Copy the run with other settings and shifted curves. The copied plots are hard links."""
+    """Copy a run, and change settings and curves. Plots are hard links to those of the run."""
     draw = random.Random(f"{optimizer} {rate} {seed}")
     shutil.copytree(run, folder, copy_function=os.link)
     summary: dict[str, Any] = json.loads((run / "summary.json").read_text("utf-8"))

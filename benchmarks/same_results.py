@@ -4,8 +4,8 @@
 
 Each argument is an executable ``nnopt``. Twelve configurations are trained with both executables,
 in both backends. The script compares all weights, ``metrics.csv`` without the times, and
-``layers.csv``, and it exits with 1 if a result differs. Use it before and after a change that
-must not change any result. The data are a subset of MNIST.
+``layers.csv``, and it exits with 1 if a result differs. Use it to compare nnopt before and after a
+change of the code that must not change any result. The data are a subset of MNIST.
 """
 
 from __future__ import annotations

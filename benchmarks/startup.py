@@ -4,9 +4,9 @@
 
 ``nnopt run`` without arguments (training, test, plots) must take at most 3 s and reach a validation
 accuracy of at least 0.95 without importing PyTorch. ``nnopt version`` must take at most 60 ms, and
-a refused command at most 3 s. With CIFAR-10 below ``NNOPT_DATA_DIR``, PyTorch must complete the
-first training step on it within 6 s. Times are medians after a warm-up, which also decodes the
-dataset. Exits with 1 if a target is missed.
+a refused command at most 3 s. If ``NNOPT_DATA_DIR`` is set, it must contain CIFAR-10, and PyTorch
+must complete the first training step on CIFAR-10 within 6 s. Times are medians after a warm-up,
+which also decodes the dataset. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measure the overhead of a sweep, in addition to the training of its runs.
+"""Measure the time that a sweep takes in addition to the training of its runs.
 
     python benchmarks/sweep.py [--points 1000]
 

@@ -1,4 +1,4 @@
-"""Compare the time of a sweep on MNIST with a shell loop over a plain PyTorch script.
+"""Compare the time of a sweep on MNIST with that of a shell loop over a PyTorch script.
 
     NNOPT_DATA_DIR=... python benchmarks/sweep_over_scripts.py [--loop 16] [--epochs 10]
 
@@ -81,7 +81,7 @@ def decode() -> None:
 
 
 def loop_seconds(points: list[tuple[str, str, int]], epochs: int, data: str, root: Path) -> float:
-    """Return the seconds of a shell loop over points (learning rate, L2, seed)."""
+    """Return the seconds that a shell loop over points (learning rate, L2, seed) takes."""
     lines = []
     for lr, l2, seed in points:
         options = f"--lr {lr} --l2 {l2} --seed {seed} --epochs {epochs} --data {shlex.quote(data)}"

@@ -111,8 +111,8 @@ def compare_with_fastest(
 
     Returns:
         Median seconds of the fastest reference, median seconds of the function, and the median over
-        turns of the function's time divided by the reference's. The time of a turn is the median of
-        its calls.
+        turns of the function's time divided by that reference's. The time of a turn is the median
+        of its calls.
     """
     measured = take_turns(*references, function, turns=turns, turn_seconds=turn_seconds)
     *others, own = [[statistics.median(turn) for turn in each] for each in measured]

@@ -1,4 +1,4 @@
-"""Compare training of the PyTorch backend on images with hand-written PyTorch.
+"""Compare the training time of the PyTorch backend and of hand-written PyTorch on images.
 
     pip install -c constraints.txt torchvision
     python benchmarks/torch_epoch_conv.py [KEY=VALUE ...] [--rounds 5] [--images 6400]
@@ -14,7 +14,7 @@ rounds. Exits with 1 if the backend takes more than 1.03 times best's time or 0.
 The images are noise if NNOPT_DATA_DIR does not contain CIFAR-10.
 
 KEY=VALUE are overrides for the backend, such as backend.compile=default. With backend.device=cuda
-the other loops use the GPU too, but they are never compiled and always use float32.
+both loops use the GPU too, but they are never compiled and always use float32.
 """
 
 from __future__ import annotations

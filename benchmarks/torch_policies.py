@@ -1,9 +1,9 @@
-"""Compare nnopt's augmentation policies, which process batches, with torchvision's classes.
+"""Compare the time of nnopt's augmentation policies with that of torchvision's classes.
 
     NNOPT_DATA_DIR=... python benchmarks/torch_policies.py [--rounds 25] [--threads 2]
 
 nnopt's loader crops and flips batches of 128 images of CIFAR-10, without a policy and with each
-policy. torchvision's class of each policy processes 128 images one by one, without crop and flip.
+policy. torchvision's class for each policy processes 128 images one by one, without crop and flip.
 All cases take turns. The script prints the median and the minimum time of a batch.
 """
 

@@ -249,7 +249,7 @@ def test_runs_tested_on_different_files_are_refused() -> None:
     assert split_by_data_files(runs[:1]) == runs[:1]
 
 
-def test_runs_trained_on_different_files_are_compared_with_a_note() -> None:
+def test_comparison_of_runs_trained_on_different_files_has_a_note() -> None:
     def trained_on(train: str, accuracy: float) -> list[Run]:
         found = runs_of([accuracy], frozenset({train, "test"}), **{"dataset.train": train})
         return [replace(run, named_files={"dataset.test": "test"}) for run in found]

@@ -101,5 +101,5 @@ def test_formatted_duration_has_at_most_two_units(seconds: float, text: str) -> 
         (12000, "3 h 20 min"),
     ],
 )
-def test_formatted_rough_duration_has_few_digits(seconds: float, text: str) -> None:
+def test_rough_duration_is_rounded_to_seconds_or_minutes(seconds: float, text: str) -> None:
     assert format_rough_duration(seconds) == text

@@ -76,7 +76,7 @@ def test_latex_table_escapes_text_and_typesets_numbers() -> None:
         assert not re.search(r"(?<!\\)[%#]", line)
 
 
-def test_latex_table_shows_lists_as_text_and_keeps_spaces_of_formulas() -> None:
+def test_latex_table_shows_lists_as_text_and_keeps_spaces_in_math_mode() -> None:
     cells = (Cell("[64, 32]"), Cell("-0.2 [-0.3, -0.1]"))
     body = to_latex(Table("title", ("hidden", "difference"), "lr", (cells,), ()))
     assert r"{[}64, 32] & $-0.2\;[-0.3, -0.1]$" in body

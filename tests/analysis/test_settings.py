@@ -20,7 +20,7 @@ def run(seed: int = 0, status: str = "done", ended: float = 0.0, **settings: Val
     return Run(Path(f"{seed}"), seed, status, None, values, metrics, frozenset(), ended)
 
 
-def test_varying_keys_exclude_keys_that_depend_on_a_group() -> None:
+def test_varying_keys_exclude_keys_that_vary_only_with_their_group() -> None:
     sgd = {"optimizer": "sgd", "optimizer__lr": 0.1}
     adam = {"optimizer": "adam", "optimizer__lr": 0.001, "optimizer__beta1": 0.9}
     assert varying_keys([run(0, **sgd), run(1, **sgd)]) == []
@@ -32,7 +32,7 @@ def test_varying_keys_exclude_keys_that_depend_on_a_group() -> None:
     assert varying_keys([run(**adam), run(**lower)]) == ["optimizer.lr"]
 
 
-def test_varying_keys_are_in_the_order_of_groups() -> None:
+def test_varying_keys_of_a_group_are_adjacent() -> None:
     one = {"optimizer": "sgd", "optimizer__lr": 0.1, "epochs": 1}
     two = {"optimizer": "adam", "optimizer__lr": 0.1, "epochs": 2, "optimizer__beta1": 0.9}
     three = two | {"optimizer__beta1": 0.8}
@@ -161,5 +161,5 @@ def test_condition_for_a_baseline_accepts_only_equality() -> None:
         read_condition("optimizer!=sgd", KNOWN, operators=("=",))
 
 
-def test_unknown_name_without_a_similar_name_lists_all_names() -> None:
+def test_all_names_are_listed_if_none_is_similar_to_an_unknown_name() -> None:
     assert str(unknown_name("metric", "zzz", ["a", "b"])) == "unknown metric 'zzz'; allowed: a, b"

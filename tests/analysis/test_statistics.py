@@ -23,7 +23,7 @@ numbers = st.floats(-1e6, 1e6).map(lambda x: round(x, 3))
 
 
 def test_estimate_of_five_values_equals_hand_calculation() -> None:
-    """The mean is 3, s = √2.5, and t of 4 degrees of freedom is 2.776."""
+    """The mean is 3, s = √2.5, and the 97.5 % quantile of t with 4 degrees of freedom is 2.776."""
     found = estimate([1, 2, 3, 4, 5])
     assert (found.n, found.mean) == (5, 3)
     assert found.std == pytest.approx(math.sqrt(2.5), rel=1e-15)
@@ -126,7 +126,7 @@ def test_holm_correction_equals_hand_calculation() -> None:
 @settings(max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_correction_equals_the_stepwise_rule(p_values: list[float]) -> None:
-    """Reject in ascending order of the m p values while p(i) <= α / (m - i + 1) (Holm 1979)."""
+    """Of m sorted p-values, reject p₁, p₂, ... until one is above α / (m - i + 1) (Holm 1979)."""
     alpha = 0.05
     rejected: set[int] = set()
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -163,8 +163,8 @@ def test_simulation_limit_equals_scipy() -> None:
 def accuracies(rows: int, seeds: int, samples: int, draw: np.random.Generator) -> np.ndarray:
     """Return test accuracies (rows, seeds) of equally good settings.
 
-    Each seed shifts all settings. ``samples`` is the size of the test set; if it is small, some
-    accuracies are equal.
+    Each seed shifts the accuracies of all settings by the same amount. ``samples`` is the size of
+    the test set; if it is small, some accuracies are equal.
     """
     seed_effect = draw.normal(0, 0.02, seeds)
     skill = 0.9 + seed_effect + draw.normal(0, 0.01, (rows, seeds))
@@ -174,7 +174,7 @@ def accuracies(rows: int, seeds: int, samples: int, draw: np.random.Generator) -
 @pytest.mark.parametrize("samples", [120, 10_000])
 @pytest.mark.parametrize(("rows", "seeds"), [(2, 2), (2, 5), (5, 3), (6, 5)])
 def test_equal_settings_rarely_differ_with_correction(rows: int, seeds: int, samples: int) -> None:
-    """At most 5 % of the comparisons contain a significant difference."""
+    """At most 18 of 200 comparisons contain a significant difference; 5 % would be 10."""
     draw = np.random.default_rng(rows * 100 + seeds)
     errors = 0
     for _ in range(COMPARISONS):
@@ -186,7 +186,7 @@ def test_equal_settings_rarely_differ_with_correction(rows: int, seeds: int, sam
 
 
 def test_equal_settings_often_differ_without_correction() -> None:
-    """Without the correction, more than 5 % of the comparisons contain a significant difference."""
+    """Without the correction, more than 18 of 200 comparisons contain a significant difference."""
     draw = np.random.default_rng(605)
     errors = 0
     for _ in range(COMPARISONS):
@@ -197,7 +197,7 @@ def test_equal_settings_often_differ_without_correction() -> None:
 
 
 def test_real_difference_is_usually_found_with_correction() -> None:
-    """The difference is 4 percentage points; the standard deviation over seeds is 1 point."""
+    """The difference is 4 percentage points; the noise of each accuracy is about 1 point."""
     draw = np.random.default_rng(1)
     found = 0
     for _ in range(50):

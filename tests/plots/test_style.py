@@ -111,7 +111,7 @@ def test_log_scale_ticks_have_expected_texts(low: float, high: float, expected: 
 
 
 def test_styles_of_classes_differ_in_colour_or_marker() -> None:
-    """The first 88 classes have different styles. The first two colours also differ in grey."""
+    """The first 88 classes have different styles. The first two colours differ in brightness."""
     styles = {
         (style.PALETTE[k % len(style.PALETTE)], style.MARKERS[k % len(style.MARKERS)])
         for k in range(88)

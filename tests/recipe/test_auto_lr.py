@@ -144,7 +144,7 @@ def test_auto_lr_advice_is_printed(
         ("try it lower", "min_lr=1", "try it lower with nnopt lr-find, or set a number"),
     ],
 )
-def test_auto_lr_mentions_lr_find_only_if_advice_changes_range(
+def test_auto_lr_refers_to_lr_find_only_if_the_advice_proposes_another_range(
     nnopt: Run,
     capsys: Captured,
     workplace: Path,

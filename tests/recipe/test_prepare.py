@@ -55,7 +55,7 @@ MakeConfig = Callable[..., Config]
         ),
     ],
 )
-def test_error_about_sizes_names_the_conflicting_settings(
+def test_error_about_sizes_contains_the_conflicting_settings(
     make_config: MakeConfig, changes: dict[str, Any], expected: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -117,7 +117,7 @@ def test_augmentations_other_than_mixup_are_refused_for_features(
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_policy_needs_one_or_three_channels(
+def test_augmentation_policy_needs_one_or_three_channels(
     make_config: MakeConfig, tmp_path: Path, channels: int
 ) -> None:
     chosen = {"regularizer.augmentation.policy": "trivial_augment"}

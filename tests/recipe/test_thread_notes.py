@@ -38,7 +38,7 @@ def forced(count: int) -> list[ThreadChoice]:
         (by_rule(1), pool(workers=8), 8, 7.0),
     ],
 )
-def test_thread_note_on_free_cores_is_empty(
+def test_thread_note_is_omitted_if_threads_do_not_wait_for_cores(
     choices: list[ThreadChoice], launcher: object, cores: int, busy: float | None
 ) -> None:
     assert thread_note(choices, 10, launcher, cores, busy) is None
@@ -55,7 +55,7 @@ def test_thread_note_on_free_cores_is_empty(
         (forced(9), 1, pool(4), 4, ["backend.threads = 9", "backend.threads=4"]),
     ],
 )
-def test_thread_note_about_more_threads_than_cores_names_the_key(
+def test_thread_note_about_too_many_threads_contains_the_key(
     choices: list[ThreadChoice], points: int, launcher: object, cores: int, fragments: list[str]
 ) -> None:
     message = thread_note(choices, points, launcher, cores, None)

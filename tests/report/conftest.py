@@ -1,4 +1,4 @@
-"""A sweep with a point (a planned run) of every status, and a browser for the sweep's report."""
+"""A sweep with points (planned runs) of six statuses, and a browser for the sweep's report."""
 
 from __future__ import annotations
 
@@ -65,9 +65,10 @@ def write_plot() -> Callable[..., None]:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory, leave_run: LeaveRun) -> Iterator[Path]:
-    """Yield the folder of a sweep with points of every status.
+    """Yield the folder of a sweep with points of six statuses.
 
-    sgd and adam have three finished points each. There is one point of every other status.
+    sgd and adam have three finished points each. One point each is failed, running, damaged,
+    pending and timeout.
     """
     folder = tmp_path_factory.mktemp("reported") / "a <b> & sweep"
     table = [["number", "id", "status", "error", "optimizer", "seed", "test_accuracy"]]

@@ -123,7 +123,7 @@ def test_page_makes_no_requests(nnopt: Run, sweep: Path) -> None:
 def test_page_of_a_sweep_shows_command_and_pending_points(
     nnopt: Run, sweep: Path, workplace: Path
 ) -> None:
-    """The page also contains keys of a pending point that the command does not vary."""
+    """The page shows a key that differs only in a pending point, and is not in the command."""
     folder = shutil.copytree(sweep, workplace / "planned")
     config = json.loads((folder / "adam-0" / "summary.json").read_text())["config"]
     config["optimizer"]["name"], config["epochs"] = "lion", 99
@@ -142,7 +142,9 @@ def test_page_of_a_sweep_shows_command_and_pending_points(
     assert nnopt("report", "planned") == 3
 
 
-def test_page_names_runs_with_damaged_curves(nnopt: Run, sweep: Path, workplace: Path) -> None:
+def test_page_tells_which_runs_have_damaged_curves(
+    nnopt: Run, sweep: Path, workplace: Path
+) -> None:
     folder = shutil.copytree(sweep / "sgd-0", workplace / "run")
     (folder / "metrics.csv").write_text("epoch,loss\n1,2\n")
     assert nnopt("report", "run") == 0
@@ -171,7 +173,7 @@ def test_page_of_a_single_run_is_complete(nnopt: Run, sweep: Path) -> None:
     assert point["log"].endswith("last line\n")
 
 
-def test_page_of_run_with_edited_config_file_shows_configuration_in_summary(
+def test_page_shows_configuration_from_summary_instead_of_edited_config_file(
     nnopt: Run, sweep: Path, workplace: Path
 ) -> None:
     folder = shutil.copytree(sweep / "sgd-0", workplace / "run")

@@ -1,4 +1,4 @@
-"""Parts of a report: thinned curves, plots within the limit of size, JSON, and the machine."""
+"""Parts of a report: thinned curves, embedded or linked plots, JSON, and the machine."""
 
 from __future__ import annotations
 
@@ -112,4 +112,4 @@ def test_description_of_machine_includes_accelerator() -> None:
         summary = {"machine": machine | {"accelerator": accelerator}}
         assert _machine(cast(Point, SimpleNamespace(summary=summary))) == message
     before = cast(Point, SimpleNamespace(summary={"machine": machine}))
-    assert _machine(before) == plain  # an older version, which did not record the accelerator
+    assert _machine(before) == plain  # an older version wrote this summary without accelerator

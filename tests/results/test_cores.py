@@ -83,7 +83,7 @@ def test_cpu_quota_without_control_groups_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("quota", "expected"), [(None, 6), (8.0, 6), (2.9, 2), (1.0, 1), (0.3, 1)])
-def test_quota_of_usable_cores_is_rounded_down(
+def test_usable_cores_are_limited_by_the_quota_rounded_down(
     monkeypatch: pytest.MonkeyPatch, quota: float | None, expected: int
 ) -> None:
     monkeypatch.setattr(cores, "allowed_cores", lambda: frozenset(range(6)))

@@ -60,7 +60,7 @@ def test_event_file_equals_metrics_csv(nnopt: Run, workplace: Path) -> None:
     assert not actual
 
 
-def test_event_files_of_a_sweep_list_the_settings(nnopt: Run, workplace: Path) -> None:
+def test_event_files_of_a_sweep_contain_the_settings(nnopt: Run, workplace: Path) -> None:
     swept = [
         "-m",
         "optimizer.lr=0.1,1e6",

@@ -1,4 +1,4 @@
-"""Losses and accuracies against PyTorch and hand calculations, and at the limits of float64."""
+"""Losses and accuracies equal those of PyTorch and hand calculations, also for huge numbers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_cross_entropy_equals_hand_calculation() -> None:
 
 
 def test_hinge_equals_hand_calculation() -> None:
-    """Each wrong class adds max(0, its score - the right score + 1).
+    """Each wrong class adds max(0, its score - the score of the right class + 1).
 
     The scores follow the CS231n notes, but the first row has 12.5 instead of 11.
     """
@@ -88,7 +88,7 @@ def test_softmax_sums_to_one_and_ignores_shifts(case: Case, shift: float) -> Non
     assert p.dtype == np.float64
 
 
-def test_cross_entropy_float32_is_summed_in_float64() -> None:
+def test_cross_entropy_of_float32_is_summed_in_float64() -> None:
     """A float32 sum of 100,000 equal losses would have an error in the fifth digit."""
     logits = np.zeros((100_000, 10), dtype=np.float32)
     labels = np.zeros(100_000, dtype=np.int64)

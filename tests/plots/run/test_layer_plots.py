@@ -72,7 +72,7 @@ def test_filters_are_scaled_about_grey_and_keep_their_colours(
     assert_allclose(nothing, 0.5)
 
 
-def test_filters_of_many_channels_show_the_mean_over_channels(
+def test_filters_of_two_channels_show_the_mean_over_channels(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
     weight = np.array([1.0, 3.0])[None, :, None, None] * [[1.0, -2.0], [0.0, np.nan]]
@@ -81,7 +81,7 @@ def test_filters_of_many_channels_show_the_mean_over_channels(
 
 
 def crossed_out(axes: Axes) -> list[tuple[float, float]]:
-    """Return the left and upper edges of the filters that are marked as dead."""
+    """Return (left, top) of each filter that is marked as dead."""
     corners = [line.get_xydata() for line in axes.lines if line.get_label() == "dead"]
     return [(points[0, 0], points[0, 1]) for points in np.asarray(corners)]
 
@@ -111,7 +111,7 @@ def test_live_filters_have_no_mark(tmp_path: Path, figures: list[Figure]) -> Non
     assert not any("dead" in labels for labels in texts_of(axes))
 
 
-def test_zero_filters_are_dead(tmp_path: Path, figures: list[Figure]) -> None:
+def test_filters_of_zeros_are_all_dead(tmp_path: Path, figures: list[Figure]) -> None:
     plot_filters(np.zeros((3, 1, 3, 3)), "conv2d1", tmp_path / "a.png")
     assert len(crossed_out(figures[0].axes[0])) == 3
 
@@ -160,7 +160,9 @@ BLOCK: list[Any] = [{"conv2d": 4}, "batch_norm", "relu", "max_pool2d", {"dropout
         ([{"conv2d": k} for k in range(4, 15)], tuple(f"conv2d{k}" for k in (1, 4, 7, 11))),
     ],
 )
-def test_stages_are_last_layers_of_each_shape(layers: list[Any], expected: tuple[str, ...]) -> None:
+def test_stages_are_last_layers_before_the_shape_changes(
+    layers: list[Any], expected: tuple[str, ...]
+) -> None:
     records = parse_layers([*layers, "flatten", {"dense": 9}, "relu", {"dense": "classes"}])
     assert stages_of(infer_shapes(records, (3, 16, 16), 10)) == expected
 
@@ -224,7 +226,7 @@ def test_selection_of_channels_contains_duplicates_once() -> None:
 
 
 def test_selection_of_channels_equals_pivoted_qr() -> None:
-    """SciPy's QR decomposition with pivoting of the centred maps chooses the same channels."""
+    """SciPy's pivoted QR decomposition of the centred maps chooses the same channels."""
     linalg = pytest.importorskip("scipy.linalg")
     rng = np.random.default_rng(1)
     mixed = np.einsum("dc,nchw->ndhw", rng.standard_normal((12, 12)), rng.random((5, 12, 6, 6)))
@@ -250,7 +252,7 @@ def test_feature_maps_that_are_dead_or_nan_are_drawn(tmp_path: Path, figures: li
 
 
 def statistics(epochs: int, layers: int, spread: float = 2.0) -> list[LayerRow]:
-    """Return rows of ``layers`` blocks of convolution, norm and ReLU, and of a dense layer.
+    """Return rows of a network of ``layers`` blocks (conv, batch norm, ReLU) and a dense layer.
 
     The standard deviations of the outputs grow from 1 in the first layer to ``spread`` in the last.
     """
@@ -325,7 +327,7 @@ def test_layer_statistics_spanning_a_decade_have_a_log_scale(
 def test_layer_statistics_with_zero_gradient_are_drawn(
     tmp_path: Path, figures: list[Figure], check_png: CheckPng, layers: int
 ) -> None:
-    """Zeros of few layers are lines in a row below the plot; zeros of many layers are circles."""
+    """With few layers, zeros are lines in a strip below the plot; with many, they are circles."""
     rows = statistics(4, layers)
     for k, row in enumerate(rows):
         if row.epoch >= 3 and row.layer in ("conv2d1", "conv2d2"):
@@ -392,7 +394,7 @@ def test_layer_statistics_of_many_layers_are_maps(
     assert len(ticks_of(dead)) == 20
 
 
-def test_layer_maps_of_very_many_layers_name_every_second_layer(
+def test_maps_of_very_many_layers_show_every_second_name(
     tmp_path: Path, figures: list[Figure]
 ) -> None:
     outputs, *_ = plot(statistics(1, 60), tmp_path, figures)

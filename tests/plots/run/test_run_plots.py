@@ -175,7 +175,7 @@ def test_schedule_plot_of_many_steps_is_thinned_and_keeps_both_ends(
 
 
 def numbers_shown(axes: Axes, size: int) -> list[list[str]]:
-    """Return the digits drawn in each cell, from left to right."""
+    """Return the number in each cell of the matrix. Each digit is drawn separately."""
     cells: dict[tuple[int, int], list[tuple[float, str]]] = {}
     for collection in axes.collections:
         if len(label := str(collection.get_label())) == 1:

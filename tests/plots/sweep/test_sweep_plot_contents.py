@@ -34,7 +34,7 @@ T_2 = 4.302652729911275  # 97.5 % quantile of Student's t with two degrees of fr
 
 
 def run_of(settings: Mapping[str, Value], seed: int = 0, **metrics: float | str) -> Run:
-    """Return a run with these settings and metrics. It is done unless ``status`` is given."""
+    """Return a run with these settings and metrics. Its default status is "done"."""
     status = str(metrics.pop("status", "done"))
     numbers = {key: float(value) for key, value in metrics.items()} if status == "done" else {}
     return Run(Path("x"), seed, status, None, {**settings}, numbers, frozenset(), float(seed))
@@ -157,7 +157,7 @@ def test_sweep_curves_contain_mean_and_band(
     assert "thin: the mean of the seeds that have not stopped; ✗ diverged" in note
 
 
-def test_sweep_curves_of_many_settings_name_the_best(tmp_path: Path, figures: Figures) -> None:
+def test_only_the_best_of_many_sweep_curves_have_labels(tmp_path: Path, figures: Figures) -> None:
     runs = [run_of({"batch_size": n}, test_loss=n / 100) for n in range(1, 13)]
     comparison = compared(runs, "test_loss")
     losses = [[[1.0, n / 1000]] for n in range(1, 13)]
@@ -255,7 +255,7 @@ def test_outlier_among_means_does_not_stretch_the_axis(tmp_path: Path, figures: 
     ("values", "direction", "expected"),
     [
         ([1, 2, 3, 4], "higher", (1, 4)),
-        ([-90, 2, 3, 4, 5], "higher", (-7, 5)),  # -7 = 2 - 3 (5 - 2), where 2 is the lower quartile
+        ([-90, 2, 3, 4, 5], "higher", (-7, 5)),  # -7 = 2 - 3 (5 - 2); 2: lower quartile, 5: maximum
         ([1, 2, 3, 4, 90], "lower", (1, 13)),
         ([1, 2, 3, 4, 90], None, (1, 90)),
         ([1, 90], "lower", (1, 90)),
@@ -340,7 +340,7 @@ def test_values_of_other_keys_are_facets_of_the_heat_map(tmp_path: Path, figures
     assert "mean over 8 settings of batch_size; 1 seed a setting" in note_of(figures[1])
 
 
-def test_heat_map_keys_are_the_best_filled_pair() -> None:
+def test_heat_map_keys_are_numeric_keys_that_fill_enough_cells() -> None:
     def keys(values: Sequence[tuple[Value, Value]]) -> tuple[str, str] | None:
         return heat_map_keys(
             compared([run_of({"a": a, "b": b}, test_accuracy=0.5) for a, b in values])
