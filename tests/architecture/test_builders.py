@@ -68,7 +68,9 @@ def test_mlp_with_every_activation_and_norm_is_built(make_config: MakeConfig) ->
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 2, 2)])
-def test_literal_layers_are_parsed(make_config: MakeConfig, shape: tuple[int, ...]) -> None:
+def test_listed_layers_are_parsed_and_flatten_of_flat_samples_is_omitted(
+    make_config: MakeConfig, shape: tuple[int, ...]
+) -> None:
     literal = schema.LayersConfig("layers", ("flatten", {"dense": 4}, "relu", {"dense": "classes"}))
     found = records(build(literal, make_config().regularizer, shape, 3))
     flattened = [Flatten()] if len(shape) > 1 else []

@@ -143,7 +143,8 @@ def test_resnet_has_the_published_number_of_parameters(
     """ResNets of depth 9, 18 and 20 have 6.57, 11.17 and 0.27 million parameters.
 
     For depth 20, see He et al. 2016, table 6. The depth is the number of convolutions and dense
-    layers outside of shortcuts. ``weights`` is the number of parameters without biases and norms.
+    layers outside of shortcuts. ``weights`` is the number of parameters that are neither biases nor
+    in norm layers.
     """
     network = built(make_config, schema.ResnetConfig("resnet", depth, None), norm="batch")
     arrays = network.parameter_shapes()
@@ -191,7 +192,7 @@ def test_vgg_with_too_many_pools_is_refused(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_conv_network_of_flat_samples_is_refused(make_config: MakeConfig, name: str) -> None:
+def test_conv_network_for_flat_samples_is_refused(make_config: MakeConfig, name: str) -> None:
     with pytest.raises(ConfigError, match="layer conv2d1: needs images"):
         built(make_config, VARIANTS[name], (2,))
 

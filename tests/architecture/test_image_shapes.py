@@ -22,7 +22,7 @@ def infer(layers: list[Any], shape: tuple[int, ...] = (6, 8, 9), classes: int = 
     return infer_shapes(parse_layers(layers), shape, classes)
 
 
-def test_inferred_shapes_of_conv_network_equal_hand_count() -> None:
+def test_inferred_shapes_and_flops_of_conv_network_equal_hand_calculation() -> None:
     network = infer(
         [
             {"conv2d": {"channels": 4, "groups": 2}},
@@ -134,7 +134,7 @@ SIDES = st.integers(1, 12)
 def test_inferred_shapes_of_convolution_and_pooling_equal_pytorch(
     height: int, width: int, window: int, stride: int, pad: int, pool: bool
 ) -> None:
-    """Inference gives PyTorch's shapes, and refuses the options that PyTorch refuses."""
+    """``infer_shapes`` gives PyTorch's shapes, and refuses the options that PyTorch refuses."""
     assume(not pool or 2 * pad <= window)
     record = MaxPool2d(window, stride, pad) if pool else Conv2d(3, window, stride, pad)
     module = (
@@ -258,7 +258,7 @@ IMAGES_ONLY = [
 
 
 @pytest.mark.parametrize(("layers", "shape", "message"), MISFITS, ids=lambda x: str(x)[:60])
-def test_shape_error_names_layer_that_does_not_fit(
+def test_error_about_shapes_tells_which_layer_does_not_fit(
     layers: list[Any], shape: Any, message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -267,6 +267,6 @@ def test_shape_error_names_layer_that_does_not_fit(
 
 
 @pytest.mark.parametrize("layer", IMAGES_ONLY, ids=str)
-def test_image_layer_of_flat_input_is_refused(layer: Any) -> None:
+def test_image_layer_with_flat_input_is_refused(layer: Any) -> None:
     with pytest.raises(ConfigError, match=r": needs images \(C, H, W\), .* flat \(16 numbers\)"):
         infer([layer], (16,))

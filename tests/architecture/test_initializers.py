@@ -74,7 +74,7 @@ def arrays(
     return initial_arrays(network, schema.InitializerConfig(hidden, output, None), seed)
 
 
-def test_initial_biases_norms_and_statistics_are_zeros_or_ones() -> None:
+def test_initial_biases_norm_parameters_and_statistics_are_zeros_or_ones() -> None:
     found = arrays([{"dense": 5}, "batch_norm", "layer_norm", {"dense": "classes"}])
     for name, array in found.items():
         assert array.dtype == np.float64

@@ -18,7 +18,7 @@ def infer(layers: list[Any], shape: tuple[int, ...] = (6,), classes: int = 4) ->
     return infer_shapes(parse_layers(layers), shape, classes)
 
 
-def test_inferred_shapes_of_dense_network_equal_hand_count() -> None:
+def test_inferred_shapes_and_flops_of_dense_network_equal_hand_calculation() -> None:
     network = infer(
         [
             "flatten",
@@ -137,7 +137,7 @@ MISFITS: list[tuple[list[Any], tuple[int, ...], str]] = [
 
 
 @pytest.mark.parametrize(("layers", "shape", "message"), MISFITS, ids=lambda x: str(x)[:40])
-def test_shape_error_names_layer_that_does_not_fit(
+def test_error_about_shapes_tells_which_layer_does_not_fit(
     layers: list[Any], shape: Any, message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -145,7 +145,7 @@ def test_shape_error_names_layer_that_does_not_fit(
     assert str(caught.value).startswith(message)
 
 
-def test_biases_and_norms_are_penalized_only_if_configured() -> None:
+def test_biases_and_norm_parameters_are_penalized_only_if_configured() -> None:
     layers = [
         {"conv2d": 4},
         "batch_norm",

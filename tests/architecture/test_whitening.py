@@ -63,7 +63,7 @@ def outputs(make_config: Callable[..., Config], conv: dict[str, Any]) -> np.ndar
 
 
 @pytest.mark.parametrize("kernel", [2, 3])
-def test_whitening_outputs_have_unit_covariance_and_mean_zero(
+def test_whitening_outputs_are_uncorrelated_with_mean_zero_and_damped_variances(
     make_config: Callable[..., Config], kernel: int
 ) -> None:
     entries = 3 * kernel**2
@@ -109,7 +109,10 @@ def test_whitening_without_bias_does_not_remove_mean(make_config: Callable[..., 
 def test_whitening_filters_of_two_pixels_equal_hand_calculation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """If a and b have the variances 3² and 2², pixels a + b and a - b become a / 3 and b / 2."""
+    """Two pixels are ``a + b`` and ``a - b``, and the outputs are ``a / 3`` and ``± b / 2``.
+
+    In the data, ``a`` has the variance 3², and ``b`` has the variance 2².
+    """
     monkeypatch.setattr(whitening, "EPSILON", 0)
     filters = whitening_filters(np.array([[13.0, 5.0], [5.0, 13.0]]), 2)
     a, b = 0.7, -1.9
@@ -195,7 +198,7 @@ def test_whitening_of_images_of_one_colour_is_refused(colour: int) -> None:
         initial_arrays(network({"channels": 4}), WHITENING, 0, dataset)
 
 
-def test_whitening_is_used_by_every_training_command(
+def test_gradcheck_lr_find_and_run_support_whitening(
     workplace: Path, nnopt: Callable[..., int]
 ) -> None:
     """With a learning rate of 0, the saved weights are the initial weights."""

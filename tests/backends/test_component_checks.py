@@ -1,6 +1,6 @@
-"""Checks that apply to every operation of the NumPy backend and to every optimizer.
+"""NumPy's operations and optimizers with unusual memory layouts, NaN, 1e4 or one sample.
 
-test_numpy_ops.py and test_numpy_image_ops.py check gradients, memory layouts and number types.
+test_numpy_ops.py and test_numpy_image_ops.py compare the gradients with other computations.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def test_component_keeps_dtype(component: Component, dtype: str) -> None:
 
 
 @ALL
-def test_component_of_batch_of_one_is_finite(component: Component) -> None:
+def test_component_is_finite_for_a_batch_of_one_sample(component: Component) -> None:
     options = dict(component.options)
     if "labels" in options:
         options["labels"] = options["labels"][:1]
@@ -144,7 +144,7 @@ def test_component_gives_same_bits_for_same_inputs(component: Component) -> None
 
 @ALL
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_component_output_of_nan_is_nan(component: Component, dtype: str) -> None:
+def test_component_output_for_nan_input_contains_nan(component: Component, dtype: str) -> None:
     inputs = component.inputs(dtype)
     inputs[0].flat[0] = np.nan
     with np.errstate(invalid="ignore"):

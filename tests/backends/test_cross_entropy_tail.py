@@ -1,8 +1,8 @@
 """Cross-entropy of confident predictions, compared with references of 60 digits.
 
-The loss and the gradient of the label's logit are small differences between numbers near 1. A
-subtraction of these numbers in float32 would lose all digits below 1e-7, and Adam would stop or
-follow noise.
+The loss and its derivative with respect to the label's logit are small differences between numbers
+near 1. A subtraction of these numbers in float32 would lose all digits below 1e-7, and Adam would
+stop or follow noise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = NDArray[np.floating]
 TOLERANCE = {"float32": 1e-6, "float64": 1e-14}
 
 LEADS = [0.0, 1.0, 3.0, 8.0, 15.0, 20.0, 40.0, 80.0]
-"""Differences between the label's logit and the second largest logit."""
+"""Differences between the third logit and the largest other logit."""
 
 
 def logits_of(lead: float, dtype: str) -> Array:

@@ -36,7 +36,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def train(network: Network, steps: range, shape: tuple[int, ...], average: bool) -> list[Any]:
-    """Train with the batches of ``steps``, and return everything that the network computes."""
+    """Train on one batch for each of ``steps``, and return all predictions and training metrics."""
     found: list[Any] = []
     for step in steps:
         rng = np.random.default_rng(step)
@@ -177,7 +177,7 @@ def test_state_of_another_network_is_refused_and_changes_nothing(
     assert_same(network.state(), before)
 
 
-def test_error_names_at_most_five_differences_of_the_state(make_network: MakeNetwork) -> None:
+def test_load_state_error_contains_at_most_five_differences(make_network: MakeNetwork) -> None:
     network = make_network("numpy", LAYERS, optimizer="sgd")
     count = len(network.state())
     with pytest.raises(ValueError, match=f"^([^;]+ is missing; ){{4}}[^;]+ and {count - 5} more$"):

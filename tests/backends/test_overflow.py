@@ -178,7 +178,7 @@ def test_clipping_of_norm_above_range_of_float32_keeps_direction(
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adagrad"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_overflowing_square_of_gradient_makes_state_not_finite(
+def test_overflowing_square_of_gradient_makes_optimizer_state_not_finite(
     make_network: MakeNetwork, backend: str, optimizer: str
 ) -> None:
     assert one_step(make_network, backend, 1.0, optimizer=optimizer).read_steps().state_is_finite
@@ -213,13 +213,13 @@ def test_max_norm_of_overflowing_weight_is_nan(make_network: MakeNetwork, backen
     assert (np.isnan(weight) | (np.linalg.norm(weight, axis=1, keepdims=True) > 0)).all()
 
 
-# norms --------------------------------------------------------------------------------------------
+# norm layers --------------------------------------------------------------------------------------
 
 
 def train_norm_layer(
     backend: str, make_network: MakeNetwork, layer: Any, x: Array, **options: Any
 ) -> Any:
-    """Return a network with a norm layer after one training step with a learning rate of 0.
+    """Return a network with a norm layer, trained for one step with a learning rate of 0.
 
     All entries of the network's arrays start as 1, except in the arrays given by ``options``.
     """
@@ -285,7 +285,7 @@ def test_batch_norm_with_infinite_running_variance_is_nan(
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, LAYER_NORM], ids=["batch norm", "layer norm"])
-def test_norm_of_flat_samples_is_nan_only_where_squares_overflow(op: Any) -> None:
+def test_norm_layer_of_flat_samples_is_nan_only_where_squares_overflow(op: Any) -> None:
     x = FLAT.astype(np.float32)
     scaled = x.copy()
     place = (slice(None), 1) if op is BATCH_NORM else (1, slice(None))
@@ -366,10 +366,10 @@ def test_hinge_of_extreme_logits_is_correct(
     np.testing.assert_array_equal(gradients, [slope])
 
 
-# the loop -----------------------------------------------------------------------------------------
+# training loop ------------------------------------------------------------------------------------
 
 
-def test_loop_with_overflowing_optimizer_state_reports_divergence(
+def test_training_with_overflowing_optimizer_state_reports_divergence(
     make_network: MakeNetwork, make_config: Callable[..., Any]
 ) -> None:
     from nnopt.data.dataset import Dataset, Normalization, Part

@@ -55,7 +55,7 @@ NETWORKS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
 
 @pytest.fixture
 def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Divide the work of small networks into many chunks, and use threads for all of them."""
+    """Divide the work of small networks into many chunks, and use threads for every chunk."""
     monkeypatch.setattr(tuning, "IMAGE_CHUNK_ELEMENTS", 200)
     monkeypatch.setattr(tuning, "IMAGE_CHUNK_LANES", 70)
     monkeypatch.setattr(tuning, "THREADING_MIN_ELEMENTS", 1)

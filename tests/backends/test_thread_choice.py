@@ -33,7 +33,7 @@ MNIST_MLP = 128 * 2 * 784 * 256  # FLOPs of the largest layer of experiment=mnis
         (5 * FLOPS_PER_THREAD, 1, 1, ThreadChoice(1, "cores")),
     ],
 )
-def test_chosen_threads_depend_on_work_and_cores(
+def test_chosen_number_of_threads_depends_on_work_cores_and_library(
     flops: int, cores: int, library: int, expected: ThreadChoice
 ) -> None:
     assert choose_threads(None, flops, cores, library) == expected
@@ -50,12 +50,12 @@ def test_requested_number_of_threads_is_chosen(requested: int, flops: int) -> No
     [
         ((), MNIST_MLP),
         (("accumulation_steps=4",), MNIST_MLP // 4),
-        (("accumulation_steps=3",), 43 * 2 * 784 * 256),  # the largest part has 43 of 128 samples
+        (("accumulation_steps=3",), 43 * 2 * 784 * 256),  # 43 of 128 samples in a micro-batch
         (("backend=torch",), MNIST_MLP),
         (("backend=torch", "backend.device=cuda"), 0),
     ],
 )
-def test_flops_on_processor_are_flops_of_largest_layer_for_largest_part_of_batch(
+def test_flops_on_processor_are_flops_of_largest_layer_for_largest_micro_batch(
     overrides: tuple[str, ...], flops: int
 ) -> None:
     config = compose_config(["experiment=mnist_mlp", *overrides])

@@ -20,7 +20,7 @@ LABELS = np.array([0, 2, 2])
 
 
 @pytest.mark.parametrize("cuts", [[3], [1, 1, 1], [2, 1]])
-def test_evaluation_equals_the_mean_for_any_batch_size(cuts: list[int]) -> None:
+def test_loss_and_accuracy_of_evaluation_do_not_depend_on_batch_size(cuts: list[int]) -> None:
     batches = np.split(LOGITS, np.cumsum(cuts)[:-1])
     found = evaluate(Echo(), batches, LABELS, "cross_entropy")  # type: ignore[arg-type]
     p = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Three short trainings with recorded losses: any change of the numbers is detected."""
+"""Three short trainings, whose losses and gradient norms are compared with recorded numbers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_final_losses_equal_recorded_losses(name: str) -> None:
+def test_final_losses_and_gradient_norm_equal_recorded_values(name: str) -> None:
     overrides, expected = GOLDEN[name]
     last = train(*overrides)[-1]
     actual = (last.train_loss, last.validation_loss, last.gradient_norm)

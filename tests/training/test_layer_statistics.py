@@ -61,7 +61,7 @@ def test_unit_that_is_always_zero_is_counted_as_dead() -> None:
     assert images.dead_fraction == 0.75
 
 
-def test_probe_is_a_fixed_part_of_the_validation_data() -> None:
+def test_probe_is_a_fixed_subset_of_the_validation_data() -> None:
     train, validation = part_of(10), part_of(1000)
     probe = select_probe(dataset_of(train, validation))
     assert len(probe) == MAX_PROBE_SAMPLES
@@ -73,7 +73,7 @@ def test_probe_is_a_fixed_part_of_the_validation_data() -> None:
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_layer_rows_of_a_network_equal_hand_calculation(
+def test_layer_rows_equal_statistics_of_outputs_and_gradients(
     make_config: MakeConfig, backend: str
 ) -> None:
     config = make_config(backend=backend, **{"backend.dtype": "float64"})

@@ -155,7 +155,7 @@ def test_epochs_contain_each_sample_once_in_a_new_order(make_config: MakeConfig)
     assert list(epochs[0]) != list(epochs[1])
 
 
-def test_drop_last_key_omits_the_incomplete_last_batch(make_config: MakeConfig) -> None:
+def test_drop_last_omits_an_incomplete_last_batch(make_config: MakeConfig) -> None:
     network = ScriptedNetwork([0.5])
     _, found = run(make_config(epochs=2, batch_size=BATCH, drop_last=True), network)
     assert [len(x) for x in network.batches] == [4, 4, 4, 4]
@@ -399,7 +399,9 @@ def test_end_of_epoch_is_validated_once(make_config: MakeConfig) -> None:
     assert network.evaluations == 6  # after each of the three steps of two epochs
 
 
-def test_patience_ending_with_training_is_not_early_stopping(make_config: MakeConfig) -> None:
+def test_patience_that_runs_out_in_the_last_epoch_is_not_early_stopping(
+    make_config: MakeConfig,
+) -> None:
     config = make_config(epochs=2, batch_size=BATCH, early_stopping=stopping(patience=1))
     loop, rows = run(config, ScriptedNetwork(accuracies=[0.5, 0.4]))
     assert len(rows) == 2

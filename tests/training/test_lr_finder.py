@@ -32,7 +32,7 @@ SMALL = ["dataset.samples_per_class=40", "architecture.hidden=[8]", "plots=false
 
 
 class Recorded:
-    """A network for range tests that records all steps. The losses are ``loss(step, lr)``."""
+    """A network that records the steps of a range test. Its losses are ``loss(step, lr)``."""
 
     def __init__(self, loss: Callable[[int, float], float]) -> None:
         self._loss = loss
@@ -104,7 +104,7 @@ def test_edge_step_with_noise_is_where_descent_diverges(curvature: float) -> Non
     assert 1.0 < found.curve.rates[found.edge_step] * curvature < 3.0
 
 
-def test_suggestion_scales_with_the_unit_of_the_loss() -> None:
+def test_suggestion_is_inversely_proportional_to_the_loss() -> None:
     """Curvatures times 100 and rates divided by 100 give the same trajectory."""
     one = swept(Quadratic([3.0, 1.0]), LrRangeTest(1e-3, 10, 200))
     other = swept(Quadratic([300.0, 100.0]), LrRangeTest(1e-5, 0.1, 200))
@@ -240,14 +240,14 @@ def test_suggestion_below_the_range_is_none() -> None:
     assert f"try {found.proposed_range}" in (found.advice or "")
 
 
-def test_suggestion_at_the_end_of_the_range_has_advice_to_widen_it() -> None:
+def test_suggestion_has_advice_if_loss_is_still_low_at_the_highest_rate() -> None:
     found = swept(Quadratic([1.0]), LrRangeTest(max_lr=0.1))
     assert found.lr == pytest.approx(0.01)
     assert "lr_find.max_lr=10 may suggest a larger rate" in (found.advice or "")
     assert found.proposed_range == "lr_find.min_lr=1e-05 lr_find.max_lr=10"
 
 
-# the configured run -----------------------------------------------------------------------------
+# range tests with configurations ----------------------------------------------------------------
 
 
 def find_rate(config: Config, sweep: LrRangeTest) -> LrSuggestion:

@@ -1,4 +1,4 @@
-"""A training that is saved at any position and restored ends with the same bits."""
+"""A training that is saved and restored ends with the same bits as an uninterrupted training."""
 
 from __future__ import annotations
 
@@ -244,10 +244,10 @@ def test_finished_training_continued_for_more_epochs_equals_longer_training(
     assert results(resumed) == results(whole)
 
 
-def test_patience_that_ends_with_training_stops_its_continuation(
+def test_continuation_stops_at_once_if_patience_ran_out_in_the_last_epoch(
     make: Callable[..., Config],
 ) -> None:
-    """If patience ends with the last epoch, a continuation with more epochs stops at once."""
+    """A training whose patience runs out in its last epoch is continued with more epochs."""
     stopping = {"early_stopping": {"patience": 2, "min_delta": 100.0}}
     short, long = (make("numpy", {"epochs": epochs, **stopping}) for epochs in (3, 5))
     first, whole, resumed = make_loop(short), make_loop(long), make_loop(long)

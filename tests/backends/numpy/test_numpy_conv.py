@@ -98,7 +98,7 @@ def compute(case: Case, algorithm: str, data, buffer=new) -> list[np.ndarray]:
 
 
 def largest_error(case: Case, algorithm: str, dtype: type = np.float64, **options) -> float:
-    """Return the largest difference from PyTorch, relative to the array's largest value."""
+    """Return the largest difference from PyTorch's arrays, relative to each array's maximum."""
     data = arrays(case, dtype)
     ours = compute(case, algorithm, data, **options)
     pairs = zip(ours, data[4:], strict=True)
@@ -303,7 +303,7 @@ def halved(*arguments):
         ("winograd_backward", halved),
     ],
 )
-def test_planted_winograd_error_is_detected(monkeypatch, name, fault):
+def test_comparison_with_torch_fails_if_winograd_is_faulty(monkeypatch, name, fault):
     case = CASES["whole tiles"]
     assert largest_error(case, "winograd") < 1e-10
     monkeypatch.setattr(conv, name, fault)
@@ -311,7 +311,7 @@ def test_planted_winograd_error_is_detected(monkeypatch, name, fault):
 
 
 @pytest.mark.parametrize("matrix", ["BT", "AT", "GG"])
-def test_wrong_entry_of_winograd_transform_is_detected(monkeypatch, matrix):
+def test_comparison_with_torch_fails_if_winograd_matrix_has_a_wrong_entry(monkeypatch, matrix):
     wrong = getattr(winograd, matrix).copy()
     wrong[1, 1] += 1
     monkeypatch.setattr(winograd, matrix, wrong)

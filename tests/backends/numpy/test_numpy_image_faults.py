@@ -59,23 +59,23 @@ def without(term: int) -> Callable[..., Array]:
     return wrong
 
 
-def test_average_pool_with_zero_padding_is_accepted() -> None:
+def test_average_pool_with_zero_padding_equals_torch() -> None:
     check_against_torch(CASES["average pool, padded tiles"], padded_with_zeros(AVG_POOL2D))
 
 
-def test_max_pool_with_zero_padding_is_detected() -> None:
+def test_max_pool_with_zero_padding_fails_comparison_with_torch() -> None:
     with pytest.raises(AssertionError):
         check_against_torch(CASES["max pool, padded tiles"], padded_with_zeros(MAX_POOL2D))
 
 
-def test_max_pool_with_ties_to_last_maximum_is_detected() -> None:
+def test_max_pool_gradient_of_tie_to_last_maximum_fails_comparison_with_torch() -> None:
     case = CASES["max pool, tiles"]
     check_against_torch(case, last_of_equals())  # without ties, the faulty version is correct
     with pytest.raises(AssertionError):
         check_against_torch(case, last_of_equals(), [np.zeros(case.shape)])
 
 
-def test_average_pool_without_padding_in_divisor_is_detected() -> None:
+def test_average_pool_that_excludes_padding_from_divisor_fails_comparison_with_torch() -> None:
     case = CASES["average pool, overlapping and padded"]
     ones = np.ones(case.shape)
 
@@ -89,7 +89,7 @@ def test_average_pool_without_padding_in_divisor_is_detected() -> None:
 
 @pytest.mark.parametrize("term", [1, 2], ids=["variance", "mean"])
 @pytest.mark.parametrize("name", ["batch norm", "group norm, 2 groups"])
-def test_norm_gradient_with_missing_term_is_detected(
+def test_norm_layer_gradient_with_missing_term_fails_gradient_checks(
     name: str, term: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lanes, "combine", without(term))
@@ -99,7 +99,9 @@ def test_norm_gradient_with_missing_term_is_detected(
 
 
 @pytest.mark.parametrize("name", ["batch norm and relu", "group norm and relu"])
-def test_norm_gradient_without_relu_is_detected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norm_layer_gradient_that_ignores_relu_fails_gradient_checks(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right = lanes.sums
     monkeypatch.setattr(lanes, "sums", lambda *arguments: right(*arguments[:3]))
     for check in (check_against_torch, check_against_differences):
@@ -107,7 +109,7 @@ def test_norm_gradient_without_relu_is_detected(name: str, monkeypatch: pytest.M
             check(CASES[name], CASES[name].op)
 
 
-def test_group_norm_with_wrong_channels_is_detected() -> None:
+def test_group_norm_of_interleaved_groups_fails_comparison_with_torch() -> None:
     order = np.arange(C).reshape(2, -1).T.reshape(-1)  # consecutive channels in different groups
 
     def forward(x: Array, *parameters: Array, **options: Any) -> tuple[Array, Any]:
@@ -120,7 +122,7 @@ def test_group_norm_with_wrong_channels_is_detected() -> None:
         )
 
 
-def test_flatten_in_channels_last_order_is_detected() -> None:
+def test_flatten_in_channels_last_order_fails_comparison_with_torch() -> None:
     def forward(x: Array) -> tuple[Array, Any]:
         return x.transpose(2, 0, 1, 3).reshape(N, -1), x.shape
 

@@ -1,4 +1,4 @@
-"""Operations on images except convolution, in chunks and on threads.
+"""All operations on images, except convolutions, in chunks and on threads.
 
 The results are compared with PyTorch, finite differences and the results on one thread.
 """
@@ -94,7 +94,9 @@ def test_image_op_float32_keeps_dtype_and_is_near_float64(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", THREADED)
-def test_image_op_in_two_threads_has_same_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_op_gives_same_bits_on_one_and_two_threads(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cut_finely(monkeypatch)
     case, two = CASES[name], ThreadPool(2)
     inputs = case.inputs(dtype=np.float32)
@@ -106,7 +108,7 @@ def test_image_op_in_two_threads_has_same_bits(name: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("op", [MAX_POOL2D, BATCH_NORM, GELU], ids=["pool", "norm", "gelu"])
-def test_image_op_of_large_batch_on_two_threads_gives_same_bits(op: Op) -> None:
+def test_image_op_of_large_batch_gives_same_bits_on_one_and_two_threads(op: Op) -> None:
     rng = np.random.default_rng(6)
     shape = (33, 32, 32, 32)  # 33 rows give chunks of unequal size
     assert np.prod(shape) >= tuning.THREADING_MIN_ELEMENTS
@@ -233,7 +235,7 @@ def test_float32_variance_of_many_positions_in_batch_norm_is_accurate() -> None:
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, GROUP_NORM], ids=["batch norm", "group norm"])
-def test_image_norm_with_overflowing_squares_is_not_finite(op: Op) -> None:
+def test_output_of_image_norm_layer_with_overflowing_squares_is_not_finite(op: Op) -> None:
     x = np.random.default_rng(16).standard_normal((4, 5, N, C)).astype(np.float32) * 1e25
     options = {"epsilon": 1e-5} | ({"groups": 2} if op is GROUP_NORM else {})
     with np.errstate(over="ignore", invalid="ignore"):
@@ -242,7 +244,7 @@ def test_image_norm_with_overflowing_squares_is_not_finite(op: Op) -> None:
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, GROUP_NORM], ids=["batch norm", "group norm"])
-def test_image_norm_of_constant_images_returns_bias(op: Op) -> None:
+def test_norm_layer_of_constant_images_returns_bias(op: Op) -> None:
     x, weight, bias = np.full((4, 5, N, C), 7.0), np.ones(C), np.arange(float(C))
     options = {"epsilon": 1e-5} | ({"groups": 2} if op is GROUP_NORM else {})
     with np.errstate(over="raise", divide="raise", invalid="raise"):
@@ -252,7 +254,7 @@ def test_image_norm_of_constant_images_returns_bias(op: Op) -> None:
 
 
 @pytest.mark.parametrize("op", [RELU, GELU, SILU], ids=["relu", "gelu", "silu"])
-def test_activation_of_flat_batch_on_threads_gives_same_bits(
+def test_activation_of_flat_batch_gives_same_bits_on_one_and_two_threads(
     op: Op, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = np.random.default_rng(14).standard_normal((40, 12))

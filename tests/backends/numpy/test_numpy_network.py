@@ -102,7 +102,7 @@ def is_weight(name: str) -> bool:
         ("weight_decay", lambda w: 0.1 * w),
     ],
 )
-def test_penalties_act_on_norms_and_biases_only_if_configured(
+def test_penalties_act_on_norm_layers_and_biases_only_if_configured(
     make_network: MakeNetwork,
     batches: Batches,
     key: str,
@@ -224,7 +224,7 @@ def test_read_steps_returns_every_step_once(make_network: MakeNetwork, batches: 
 
 
 @pytest.mark.parametrize("broken", ["dense1", "residual1.dense1", "dense2"])
-def test_first_layer_with_nan_outputs_is_named(
+def test_first_layer_with_nan_outputs_is_reported(
     make_network: MakeNetwork, batches: Batches, broken: str
 ) -> None:
     layers = [{"dense": 8}, {"residual": [{"dense": 8}, "batch_norm"]}, {"dense": "classes"}]
@@ -422,7 +422,8 @@ def test_fused_layers_give_the_same_bits_as_single_layers(
         LayerBuilder, "build_all", lambda self, layers: [self.build(x) for x in layers]
     )
     one_by_one, operations = step()
-    # A ReLU is fused with a dense layer, or with an image norm that no pooling layer follows.
+    # A ReLU is fused with the dense layer before it. It is also fused with the norm layer of
+    # images before it, unless a pooling layer follows.
     assert fewer == operations - 4
     for a, b in zip(together, one_by_one, strict=True):
         assert_array_equal(a, b)

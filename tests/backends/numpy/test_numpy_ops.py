@@ -1,4 +1,4 @@
-"""Every NumPy operation: gradients equal central differences, and inputs do not change."""
+"""Operations of dense networks: gradients equal central differences, and inputs do not change."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def test_dropout_scales_kept_units() -> None:
     assert_array_equal(DROPOUT.forward(x, keep_mask=keep, scale=1.25)[0], [[1.25, 0, 3.75]])
 
 
-def test_batch_norm_evaluates_with_running_statistics() -> None:
+def test_batch_norm_evaluated_with_batch_statistics_equals_training_output() -> None:
     x = np.random.default_rng(5).standard_normal((9, 3)) * [1, 5, 0.1] + [0, 3, -2]
     weight, bias = np.array([1.0, 2.0, -1.0]), np.array([0.0, 0.5, 1.0])
     y, saved = BATCH_NORM.forward(x, weight, bias, epsilon=1e-5)
@@ -362,7 +362,7 @@ def test_cross_entropy_of_extreme_logits_and_mixtures_is_finite() -> None:
 
 
 @pytest.mark.parametrize("op", [BATCH_NORM, LAYER_NORM], ids=["batch norm", "layer norm"])
-def test_norm_of_constant_values_returns_bias(op: Op) -> None:
+def test_norm_layer_of_constant_values_returns_bias(op: Op) -> None:
     x, weight, bias = np.full((4, 3), 7.0), np.ones(3), np.array([1.0, 2.0, 3.0])
     with np.errstate(**RAISE):  # type: ignore[arg-type]
         y, saved = op.forward(x, weight, bias, epsilon=1e-5)

@@ -1,4 +1,4 @@
-"""Every NumPy operation, forward and backward, compared with PyTorch."""
+"""NumPy's operations of dense networks, forward and backward, compared with PyTorch."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_optimizer_float32_keeps_dtype_and_is_near_float64(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_optimizer_in_chunks_on_threads_gives_same_bits(
+def test_optimizer_in_chunks_gives_same_bits_on_one_and_three_threads(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", 7)

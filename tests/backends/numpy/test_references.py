@@ -1,4 +1,4 @@
-"""Every fast operation and optimizer equals the reference version in the module that defines it."""
+"""Fast operations and optimizers equal their reference versions, whose names contain ``naive``."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_loss_of_edge_values_equals_its_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["BATCH_NORM", "LAYER_NORM", "GROUP_NORM"])
-def test_norm_of_constant_values_equals_its_reference(name: str) -> None:
+def test_norm_layer_of_constant_values_equals_its_reference(name: str) -> None:
     shape = (7, 5) if name == "LAYER_NORM" else (4, 3, 7, 5)
     options = {"groups": 1} if name == "GROUP_NORM" else {}
     check(name, [np.full(shape, 3.0), *np.ones((2, 5))], {"epsilon": 1e-5} | options)

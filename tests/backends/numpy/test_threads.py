@@ -180,7 +180,7 @@ def test_serial_pool_uses_the_calling_thread():
     assert set(names) == {threading.current_thread()}
 
 
-def test_default_threads_equal_threads_of_the_matrix_library(monkeypatch):
+def test_default_number_of_threads_is_that_of_the_matrix_library(monkeypatch):
     with threadpool_limits(1):
         assert default_threads() == 1
     monkeypatch.setattr(threads, "_blas_libraries", list)

@@ -1,4 +1,4 @@
-"""Layer outputs and gradients of the last step, compared between both backends."""
+"""Gradients of the last step, and outputs of all layers, compared between the backends."""
 
 from __future__ import annotations
 

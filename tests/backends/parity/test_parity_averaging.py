@@ -122,7 +122,9 @@ def test_ema_equals_recurrence_over_all_steps(backend: str, decay: float) -> Non
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_ema_with_another_decay_is_detected(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparison_fails_if_ema_has_another_decay(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decay_of = averaging.ema_decay
     monkeypatch.setattr(averaging, "ema_decay", lambda decay, t: decay_of(decay, t + 1))
     run = train.__wrapped__(f"backend={backend}", "regularizer.ema_decay=0.9")
@@ -177,8 +179,7 @@ def test_best_weights_found_within_an_epoch_are_an_average(backend: str) -> None
 def batch_statistics(weights: Arrays, config: Config, dataset: Dataset, epoch: int) -> Arrays:
     """Return the batch norm statistics of a network with two hidden layers.
 
-    The means and unbiased variances are averaged over the batches of an epoch. With
-    ``accumulation_steps``, the average is over the equal parts of all batches.
+    The means and unbiased variances are averaged over the micro-batches of an epoch.
     """
     order = epoch_order(config.seed, epoch, len(dataset.train))
     x = dataset.train.inputs[dataset.train.rows[order]]
@@ -210,13 +211,13 @@ def test_swa_equals_mean_of_weights_after_each_epoch(
     config = compose_config([*BASE, *overrides, "batch_size=15"])
     statistics = batch_statistics(mean, config, prepare(config).dataset, epoch=6)
     assert gap(run.training.last, mean | statistics) < 1e-12
-    assert gap(mean, mean | statistics) > 1e-3  # averaged running statistics differ
+    assert gap(mean, mean | statistics) > 1e-3  # averages of the running statistics differ
     if run.training.best_epoch < first:
         assert gap(run.training.best, run.weights[run.training.best_epoch * 5]) == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_recomputed_statistics_use_the_same_parts_of_batches_as_training(backend: str) -> None:
+def test_recomputed_statistics_use_the_micro_batches_of_training(backend: str) -> None:
     overrides = (
         f"backend={backend}",
         "regularizer.swa_start=0.5",
@@ -233,7 +234,7 @@ def test_recomputed_statistics_use_the_same_parts_of_batches_as_training(backend
     assert gap(mean | whole, mean | statistics) > 1e-3
 
 
-def test_recomputed_statistics_need_the_memory_of_one_part_of_a_batch(
+def test_recomputed_statistics_need_the_memory_of_one_micro_batch(
     make_network: Callable[..., Network],
 ) -> None:
     """The test uses the NumPy backend, because tracemalloc tracks NumPy's arrays."""
@@ -251,7 +252,7 @@ def test_recomputed_statistics_need_the_memory_of_one_part_of_a_batch(
     assert peaks[1] < peaks[0] / 4
 
 
-def test_recomputed_image_statistics_equal_statistics_of_pytorch(
+def test_recomputed_batch_norm_statistics_of_images_equal_pytorch(
     make_network: Callable[..., Network],
 ) -> None:
     import torch

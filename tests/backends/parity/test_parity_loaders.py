@@ -115,7 +115,7 @@ def drawn(make_config: MakeConfig, dataset: Dataset, **chosen: Any) -> Augmentat
     ],
     ids=["numpy", "torch", "numpy-augmented", "torch-augmented", "torch-policy"],
 )
-def test_epoch_that_starts_at_a_later_batch_has_the_same_batches(
+def test_epoch_started_at_a_later_batch_has_the_remaining_batches_of_the_epoch(
     make_config: MakeConfig,
     monkeypatch: pytest.MonkeyPatch,
     backend: str,

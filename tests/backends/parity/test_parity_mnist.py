@@ -1,4 +1,4 @@
-"""Train on MNIST in both backends, from the files to the test accuracy."""
+"""Training on MNIST in both backends, from the data files to the test accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Regularizers of weights and layers, and accumulation over parts of a batch, in both backends."""
+"""Regularizers of weights and layers, and gradient accumulation, in both backends."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_max_norm_agrees_between_backends(make_network: MakeNetwork) -> None:
     assert_equal_after(make_network, image_batches(), CONV, 20, 0.1, CLOSE, **options)
 
 
-def test_max_norm_of_whole_arrays_is_detected(
+def test_comparison_fails_if_max_norm_limits_whole_arrays(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def limit_norms(self: TorchNetwork, largest: float, overflowed: None) -> None:
@@ -164,7 +164,7 @@ def test_stochastic_depth_gradients_equal_central_differences(
         assert_allclose(computed[name], numeric, rtol=1e-6, atol=1e-8, err_msg=name)
 
 
-def test_nonzero_gradient_of_a_skipped_branch_is_detected(
+def test_gradient_check_fails_if_a_skipped_branch_has_a_gradient(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = modules.DROPOUT._replace(backward=lambda g, mask, buffer: (g.copy(),))
@@ -221,7 +221,7 @@ def assert_same_training(
     dtype: str,
     tolerance: dict[str, float],
 ) -> None:
-    """Compare 20 steps on whole batches with 20 steps on the same batches in parts."""
+    """Compare 20 steps on whole batches with 20 steps on the micro-batches of these batches."""
     batches = [(x.astype(dtype), y) for x, y in batches]
     networks = [
         make_network(
@@ -250,7 +250,7 @@ def assert_same_training(
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("accumulation_steps", [2, 4, 10], ids=["5 and 5", "2 to 3 each", "1 each"])
 @pytest.mark.parametrize("mixed", [False, True], ids=["labels", "mixed labels"])
-def test_accumulation_over_parts_equals_whole_batch(
+def test_accumulation_over_micro_batches_equals_whole_batch(
     make_network: MakeNetwork, batches: Any, backend: str, accumulation_steps: int, mixed: bool
 ) -> None:
     """Every seventh batch has only three samples."""
@@ -283,7 +283,7 @@ def test_comparison_fails_if_micro_batches_repeat_a_sample(
 def test_accumulated_loss_is_the_mean_over_the_batch(
     make_network: MakeNetwork, batches: Any, backend: str
 ) -> None:
-    """The mean of the means of all parts would give samples of small parts a larger weight."""
+    """A mean over micro-batches would give the samples of small micro-batches a larger weight."""
     x, y = batches[0]
     singly = [
         train(make_network(backend, PLAIN), backend, [(x[i : i + 1], y[i : i + 1])], 1, 0.0)[1]
@@ -302,9 +302,9 @@ def test_accumulated_loss_is_the_mean_over_the_batch(
 def test_accumulation_agrees_between_backends(
     make_network: MakeNetwork, batches: Any, accumulation_steps: int
 ) -> None:
-    """Each part of a batch has its own dropout masks and its own batch norm statistics."""
+    """Each micro-batch has its own dropout masks and its own batch norm statistics."""
     layers = [{"dense": 6}, "batch_norm", {"dropout": 0.3}, *RESIDUAL]
-    batches = batches[:6]  # the last batch has three samples, too few to be divided
+    batches = batches[:6]  # the seventh batch has only one micro-batch
     options = HALF | {
         "batch_size": 10,
         "accumulation_steps": accumulation_steps,
@@ -314,10 +314,12 @@ def test_accumulation_agrees_between_backends(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_accumulated_parts_have_different_masks(make_network: MakeNetwork, backend: str) -> None:
+def test_micro_batches_have_different_dropout_masks(
+    make_network: MakeNetwork, backend: str
+) -> None:
     """The batch repeats one sample, so equal masks of the halves would give equal gradients.
 
-    The mask of a part depends on the number step · accumulation_steps + part.
+    The mask of micro-batch k depends on the number step · accumulation_steps + k.
     """
     convert = torch.tensor if backend == "torch" else np.copy
     x, y = np.tile(np.linspace(1, 2, 6), (10, 1)), np.zeros(10, np.int64)
@@ -329,13 +331,13 @@ def test_accumulated_parts_have_different_masks(make_network: MakeNetwork, backe
         return network.gradient_arrays()["dense1.weight"]
 
     whole = gradient(3, 10, batch_size=10, accumulation_steps=2)
-    halves = [gradient(step, 5) for step in (6, 7)]  # 3 · 2 + part, where part is 0 or 1
+    halves = [gradient(step, 5) for step in (6, 7)]  # 3 · 2 + k, for k = 0 and 1
     assert_allclose(whole, (halves[0] + halves[1]) / 2, rtol=1e-12, atol=1e-14)
     assert not np.allclose(halves[0], halves[1])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_batch_norm_updates_statistics_after_each_part(
+def test_batch_norm_updates_statistics_after_each_micro_batch(
     make_network: MakeNetwork, batches: Any, backend: str
 ) -> None:
     layers = ["batch_norm", {"dense": "classes"}]
@@ -348,7 +350,7 @@ def test_batch_norm_updates_statistics_after_each_part(
     assert_allclose(arrays["batch_norm1.running_mean"], mean, rtol=1e-12)
 
 
-def test_accumulation_needs_the_memory_of_one_part(make_network: MakeNetwork) -> None:
+def test_accumulation_needs_the_memory_of_one_micro_batch(make_network: MakeNetwork) -> None:
     """The test uses the NumPy backend, because tracemalloc tracks NumPy's arrays.
 
     Weights and gradients of the network need little memory.

@@ -36,7 +36,7 @@ def logits(make_network: MakeNetwork, backend: str, name: str, x: np.ndarray, fl
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_flip_logits_are_the_mean_of_image_and_mirror_image(
+def test_flip_averages_logits_of_image_and_mirror_image(
     make_network: MakeNetwork, backend: str, name: str
 ) -> None:
     mirrored = IMAGES[..., ::-1].copy()

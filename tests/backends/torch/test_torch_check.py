@@ -1,4 +1,4 @@
-"""The PyTorch backend's check of the configuration and the machine, and imports of PyTorch."""
+"""The check of configuration and machine by the PyTorch backend, and the import of PyTorch."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_backend_check_refuses_absent_device(
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_error_of_backend_check_names_present_accelerators(
+def test_error_about_absent_device_contains_the_available_devices(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)

@@ -1,4 +1,4 @@
-"""Memory format, precision, compilation and out-of-memory errors."""
+"""The PyTorch backend's memory format, precision, compilation and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -347,7 +347,9 @@ class Greedy(nn.Module):
 
 
 @pytest.mark.parametrize("verb", ["train_step", "predict"])
-def test_out_of_memory_error_names_the_layer(make_network: MakeNetwork, verb: str) -> None:
+def test_out_of_memory_error_contains_the_name_of_the_layer(
+    make_network: MakeNetwork, verb: str
+) -> None:
     network = make_network("torch", MLP)
     greedy = network.module.get_submodule("relu1")
     greedy.forward = Greedy().forward  # type: ignore[method-assign]
@@ -391,7 +393,7 @@ def test_out_of_memory_message_of_any_kind_is_recognized(said: str, message: str
     assert str(caught.value) == message
 
 
-def test_error_about_missing_deterministic_kernel_names_the_key() -> None:
+def test_error_about_missing_deterministic_kernel_contains_the_key() -> None:
     said = (
         "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you "
         "set 'torch.use_deterministic_algorithms(True)'."
@@ -427,7 +429,7 @@ def test_error_unrelated_to_the_device_is_raised_unchanged(make_network: MakeNet
 
 
 @pytest.mark.parametrize("place", [(TorchNetwork, "_backward"), (TorchLoader, "_normalize")])
-def test_run_without_enough_memory_exits_with_5_and_saves_weights(
+def test_run_without_enough_memory_exits_with_code_5_and_saves_weights(
     place: tuple[type, str],
     nnopt: Callable[..., int],
     workplace: Path,
@@ -458,7 +460,7 @@ CURVED = [{"dense": 16}, "gelu", "layer_norm", {"dense": 16}, "sigmoid", {"dense
 
 
 @pytest.mark.parametrize("compile_", ["off", pytest.param("default", marks=pytest.mark.slow)])
-def test_smooth_activations_compiled_in_16_bits_are_near_float32(
+def test_training_with_smooth_activations_in_bf16_ends_near_float32(
     make_network: MakeNetwork, compile_: str
 ) -> None:
     layers = [*CURVED, {"dense": 4}]

@@ -191,7 +191,7 @@ def test_batch_norm_of_images_equals_formula(make_network: MakeNetwork, training
 @pytest.mark.parametrize(
     ("layer", "groups"), [("layer_norm", 1), ({"group_norm": 3}, 3), ("instance_norm", 6)], ids=str
 )
-def test_norms_of_single_images_equal_formula(
+def test_norm_layers_of_single_images_equal_formula(
     make_network: MakeNetwork, layer: Any, groups: int
 ) -> None:
     """The mean and variance are over the channels of a group and all positions."""

@@ -50,7 +50,7 @@ def test_orthogonalization_applies_polynomial_to_singular_values(shape: tuple[in
     assert_allclose(orthogonalize(torch.tensor(matrix), 5), expected, atol=1e-6)
 
 
-def test_orthogonalization_gives_singular_values_in_the_known_range() -> None:
+def test_orthogonalization_gives_singular_values_between_0_68_and_1_21() -> None:
     values = np.geomspace(0.002, 0.5, 12)
     u, v = (np.linalg.qr(random(12, 12, seed=seed))[0] for seed in (1, 2))
     norm = np.linalg.norm(values)
@@ -75,7 +75,7 @@ def test_orthogonalized_stack_equals_orthogonalized_matrices() -> None:
 
 
 SHAPES = [(6, 2, 3, 3), (6,), (4, 6, 1, 1), (12, 5), (12,), (5, 12), (12, 5), (3, 12), (3,)]
-"""Kernels, tall and wide matrices, and biases. The last matrix is the output layer's weight."""
+"""Convolution kernels, matrices and biases. The last matrix is the output layer's weight."""
 
 
 @pytest.mark.parametrize("input_layer", ["muon", "adam"])
@@ -123,7 +123,7 @@ def test_twenty_steps_of_muon_equal_formula(
             assert_allclose(parameter.detach(), w, rtol=1e-9, atol=1e-9)
 
 
-def test_weight_decay_uses_the_learning_rate_of_the_group(
+def test_weight_decay_uses_the_learning_rate_of_the_parameter_group(
     make_network: Callable[..., TorchNetwork],
 ) -> None:
     """The output layer's parameter group has Adam's learning rate. The weights' gradients are 0."""

@@ -27,7 +27,7 @@ def as_tensors(batch: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torc
 
 
 def gradients(network: Network, batch: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the gradient of every parameter, as the change by one step of SGD with lr 1."""
+    """Return the gradient of every parameter, which one step of SGD with lr 1 subtracts."""
     before = network.arrays()
     network.train_step(*as_tensors(batch), 1.0, 0)
     after = network.arrays()
@@ -221,7 +221,7 @@ def test_weight_decay_is_decoupled(
         assert_allclose(after[name], expected, **EXACT, err_msg=name)
 
 
-def test_adamw_decays_by_default_and_adam_does_not(
+def test_adamw_decays_weights_by_default_and_adam_does_not(
     make_network: MakeNetwork, batches: Batches
 ) -> None:
     changes = {"adam": {}, "adamw": {}, "adam with decay": {"regularizer.weight_decay": 0.01}}

@@ -67,7 +67,7 @@ def test_magnitudes_equal_magnitudes_of_torchvision(policy: str, size: tuple[int
 def test_every_operation_and_level_equals_torchvision(
     policy: str, shape: tuple[int, int, int]
 ) -> None:
-    """Each image has another operation or level. The images are noise, ramps or constant."""
+    """Each image gets a different operation or level. The images are noise, ramps or constant."""
     settings = [(k, level) for k, name in enumerate(OPERATIONS) for level in levels_of(name)]
     rng = np.random.default_rng(0)
     rng.shuffle(settings)

@@ -77,7 +77,7 @@ def batch(shape: tuple[int, ...] = (3, 32, 32), count: int = 8) -> tuple[Tensor,
 def test_counts_of_parameters_and_operations_agree_with_published_counts(
     vision: Callable[..., Config], model: str, parameters: int
 ) -> None:
-    """A published operation is a multiplication with an addition. Other operations are left out."""
+    """A published count has only pairs of a multiplication and an addition, no other operations."""
     architecture = described(vision(model), (3, 224, 224), 1000)
     assert architecture.parameter_count == parameters
     operations = models.get_model_weights(model).DEFAULT.meta["_ops"] * 2e9
@@ -150,7 +150,7 @@ def test_initial_weights_of_torchvision_model_depend_only_on_seed(
 ) -> None:
     """The weights depend only on the seed, and the global generator is unchanged.
 
-    The first convolution, which nnopt replaces for small images, is initialized as in the model.
+    The first convolution, which nnopt replaces for small images, is initialized as in torchvision.
     """
     config = vision("resnet18", True)
     architecture = described(config)
@@ -227,7 +227,7 @@ def test_dropout_in_models_is_dropout_of_nnopt(vision: Callable[..., Config]) ->
     network = built(config, described(config))
     module: nn.Module = network.module  # type: ignore[attr-defined]
     dropouts = [x for x in module.modules() if isinstance(x, DropoutModule)]
-    # EfficientNet-B0 has 16 stochastic depths, one of them with rate 0, and one dropout.
+    # EfficientNet-B0 has one dropout and 16 stochastic depth modules, one of them with rate 0.
     assert len(dropouts) == 16 - 1 + 1
     assert not [x for x in module.modules() if type(x).__name__ in ("StochasticDepth", "Dropout")
                 and not isinstance(x, DropoutModule)]  # fmt: skip
