@@ -29,7 +29,7 @@ CHUNK_ELEMENTS = 2**21
 def whitening_problems(architecture: Architecture, samples: int | None) -> list[str]:
     """Return the reasons why ``initializer.input = 'whitening'`` is impossible, one line each.
 
-    ``samples`` is the number of training samples, or None if it is unknown before loading data.
+    ``samples`` is the number of training samples, None if it is unknown until the data are loaded.
     """
     first = architecture.layers[0]
     if not isinstance(first.record, Conv2d) or first.record.groups > 1:

@@ -63,7 +63,7 @@ def _decode_into(source: Source[Any], index: Path, cache: Path) -> Decoded:
     fingerprint = source.fingerprint()  # before reading, so that a change during the read is found
     decoded = source.decode()
     parts = {name: (inputs.shape, str(inputs.dtype)) for name, (inputs, _) in decoded.parts.items()}
-    # The settings of a CSV source say which file is which part; ``sources`` does not.
+    # The settings of a CSV source say which file contains which part; ``sources`` does not.
     contents = source.settings, sorted(decoded.sources.items()), parts, decoded.classes
     entry = f"{source.name}-{_hash_of(source.name, *contents)}"
     temporary = cache / f".{index.stem}.tmp"  # used only under the caller's lock
@@ -93,7 +93,7 @@ def _publish(temporary: Path, folder: Path, contents: Mapping[str, Any]) -> None
         temporary.rename(folder)
         return
     except OSError:
-        if is_equal(folder, contents):  # written for another source with the same contents
+        if is_equal(folder, contents):  # written from files with the same contents
             return
     if os.path.lexists(folder):
         LOG.warning(f"the cache {shown(folder)} is damaged and is written again")

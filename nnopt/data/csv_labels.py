@@ -75,7 +75,7 @@ class Labels:
         return None
 
     def classes(self) -> tuple[tuple[str, ...], list[str]]:
-        """Return classes and notes. Raises DataError if all labels are numbers, not all whole."""
+        """Return the classes, and notes. Raises DataError for numbers that are not all whole."""
         whole = {text: self.whole(text) for text in self.first_rows}
         others = [text for text, number in whole.items() if number is None]
         if others and all(is_number(self._with_points(text)) for text in whole):

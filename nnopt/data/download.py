@@ -45,7 +45,7 @@ def presence(published: Published, root: Path) -> tuple[bool, str]:
 
 
 def verify(published: Published, root: Path, cache: Path) -> list[str]:
-    """Read all files of a dataset and its cache, and return the problems found.
+    """Read all files of a dataset and of its cache entries, and return the problems found.
 
     The images of CINIC-10 have no published SHA-256. Their number, and the CRC of each chunk of
     each file, are checked instead. Raises DataError for a file that is missing, damaged or part of

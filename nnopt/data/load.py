@@ -45,8 +45,8 @@ def load(dataset: DatasetVariant, data: DataConfig, seed: int, dtype: str = "flo
     """Load and split a dataset. The same arguments give the same rows.
 
     The arrays of the last few datasets stay in memory, because the runs of a sweep share them.
-    Later changes of their files are not detected. All arrays are read-only. ``dtype`` is the number
-    type of the backend: features whose values become equal in this type cause a warning.
+    Later changes of a dataset's files are not detected. All arrays are read-only. ``dtype`` is the
+    number type of the backend: features whose values become equal in this type cause a warning.
 
     Raises DataError for a missing or damaged file, and ConfigError for data that do not fit the
     configuration.
@@ -166,7 +166,7 @@ def _scaled_features(train: Part, rule: str) -> Normalization:
 
     low = reduce(np.minimum, (x.min(axis=0) for x in map(chunk, starts)))
     high = reduce(np.maximum, (x.max(axis=0) for x in map(chunk, starts)))
-    varies = high > low  # the mean of equal numbers can differ from them by rounding
+    varies = high > low  # the mean of a constant feature can differ from its value by rounding
     if rule == "unit":
         origin, length = low, high - low
     else:
@@ -180,6 +180,6 @@ def _scaled_features(train: Part, rule: str) -> Normalization:
 
 
 def _scaled(origin: np.ndarray, length: np.ndarray) -> Normalization:
-    """Return scale and shift with x * scale + shift = (x - origin) / length; tiny lengths are 1."""
+    """Return scale, shift of (x - origin) / length = x * scale + shift; a tiny length becomes 1."""
     scale = 1 / np.where(length > MIN_LENGTH, length, 1.0)
     return Normalization(scale=scale, shift=-origin * scale)

@@ -68,7 +68,7 @@ def _simplified(name: str) -> str:
 
 
 def _entries(root: Path) -> list[str]:
-    """Return the sorted names in a folder; none if it cannot be read."""
+    """Return the sorted names in a folder; an empty list if it cannot be read."""
     try:
         return sorted(os.listdir(root))
     except OSError:

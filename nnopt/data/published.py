@@ -51,7 +51,7 @@ def _sums(lines: str) -> Mapping[str, str]:
 def _idx_dataset(
     name: str, folder: str, classes: tuple[str, ...], addresses: tuple[str, ...], checksums: str
 ) -> Published:
-    """Return a dataset. ``checksums`` has the SHA-256 of its packed and its unpacked files."""
+    """Return a dataset. ``checksums``: output of ``sha256sum`` for packed and unpacked files."""
     sums = _sums(checksums)
     packed = [file for file in sums if file.endswith(".gz")]
     return Published(

@@ -96,7 +96,7 @@ def check_labels(labels: NDArray[np.uint8], classes: int, where: str) -> None:
 
 
 def check_official(published: Published, file: str, sha256: str, path: Path) -> list[str]:
-    """Return a warning if a file differs from the published one.
+    """Return a list with a warning if a file differs from the published one, else an empty list.
 
     Raises DataError for a file of another dataset, such as Fashion-MNIST in place of MNIST.
     """

@@ -15,7 +15,7 @@ from nnopt.io.safe_text import quoted
 
 LOG = logging.getLogger("nnopt")
 
-ONCE = {"once": True}  # ``extra`` of a warning that a command shows once, even if its values vary
+ONCE = {"once": True}  # ``extra`` of a warning that a command shows once, even with varying values
 
 MAX_LISTED_CLASSES = 5
 MAX_LISTED_FEATURES = 20

@@ -23,7 +23,7 @@ from nnopt.io.received_files import SAFE_FLAGS, kind_of
 SUMMARY = "summary.json"
 
 CHECKPOINTS = ("checkpoint_a.npz", "checkpoint_b.npz")
-"""The files of checkpoints, which a run writes in turn."""
+"""The two checkpoint files, which a run replaces alternately."""
 
 RUN_FILES = frozenset(
     (
@@ -130,7 +130,7 @@ def _exists(path: Path) -> bool:
 def remove_run(folder: Path) -> None:
     """Remove the files that nnopt wrote for a run, except its lock. Other files stay.
 
-    The summary is removed first, so that the folder is no finished run if the removal is
+    The summary is removed first: without it, the run counts as unfinished, even if the removal is
     interrupted. Raises OutputError.
     """
     plots = folder / PLOTS

@@ -82,7 +82,7 @@ class Averaging:
         interruption ends the recomputation, a second call repeats it, but not the update.
         """
 
-        def inputs() -> Iterator[DeviceArray]:  # lazy: draws no random number if not iterated
+        def inputs() -> Iterator[DeviceArray]:  # lazy: draws no random number unless iterated
             for x, _ in batches(epoch):
                 yield x
 

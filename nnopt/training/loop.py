@@ -48,8 +48,8 @@ class Loop:
         training: State, updated after every step.
         length: Length in steps and epochs.
         report_step: Called with the number of completed steps after every step.
-        between_steps: Called before every step. The state is then complete, so that it can be
-            saved, and an exception leaves it complete.
+        between_steps: Called before every step. The state is then complete: it can be saved,
+            and it remains complete if the function raises an exception.
         between_batches: Called before every batch of an evaluation. An exception leaves a state in
             which the evaluation is still to be done.
     """
@@ -141,7 +141,7 @@ class Loop:
         return training.stopping.should_stop(epoch - 1, training.step)
 
     def _finish_epoch(self, epoch: int, is_complete: bool) -> EpochRow | None:
-        """Evaluate an epoch and return its metrics; None if training has diverged."""
+        """Evaluate the network after an epoch, and return the metrics; None after divergence."""
         training = self.training
         if not training.check_steps():
             return None

@@ -222,7 +222,7 @@ def run_range_test(
 def suggest_from_curve(
     curve: LrCurve, range_test: LrRangeTest, obstacle: str | None = None
 ) -> LrSuggestion:
-    """Return the suggestion of a curve, or the range to try instead.
+    """Return a suggestion with a learning rate, or with advice if the curve gives no rate.
 
     obstacle: the reason why no rate can reduce the loss of this configuration, or None.
     """
