@@ -161,8 +161,8 @@ def is_memory_shortage(error: Exception) -> bool:
 class TimeLimitError(BaseException):
     """A run exceeded its time limit of ``seconds``, the value of the configuration key ``key``.
 
-    A timer raises this exception at any line of the program. The class is a ``BaseException``, so
-    that handlers for ``Exception`` do not catch it.
+    A timer can raise this exception at any line of the program. The class is a ``BaseException``,
+    so that handlers for ``Exception`` do not catch it.
     """
 
     exit_code = 5

@@ -70,7 +70,7 @@ class DropoutMasks:
         return self._philox.random_raw((count + 3) // 4).view(np.uint16)[:count]
 
     def draw(self, step: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Return a boolean array of shape ``shape``, which is True where a unit is kept."""
+        """Return a boolean array of shape ``shape``. It is True for the units that are kept."""
         keep: NDArray[np.bool_] = np.less(
             self.bits(step, int(np.prod(shape))).reshape(shape), self._threshold
         )

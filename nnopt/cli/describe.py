@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         name = "  " * depth + layer.name + skipped
         rows.append((name, shape, f"{count:,}", f"{layer.flops:,}"))
     inside = {f"{x.name}.{key}" for x in architecture.walk() for key in x.parameters}
-    rows += [  # torchvision's models have parameters, but no list of layers
+    rows += [  # parameters outside of layers, as in torchvision's models
         (name, "", f"{math.prod(shape):,}", "")
         for name, shape in architecture.parameter_shapes().items()
         if name not in inside

@@ -26,7 +26,7 @@ ENVIRONMENT_KEYS = ("data", "versions", "git", "machine", "threads")
 MAX_VALUE_CHARACTERS = 200
 MAX_FILE_NAME_CHARACTERS = 16
 MAX_NAMED_ARRAYS = 10
-"""Limits of the printed text. Arrays without a counterpart in the other run are named."""
+"""Limits of the printed text. The last one is for arrays without a counterpart in the other run."""
 
 NO_FURTHER_FILE = "no further file"
 """The table cell of a run whose data files have all been read by the other run too."""
@@ -100,7 +100,7 @@ def _by_path_end(*runs: Mapping[str, str]) -> list[dict[str, str]]:
     """Return, for each run, a map from the end of a file's path to the digest of the file.
 
     The ends of the paths are compared, because the runs may have read the files from different
-    folders. The ends are as short as possible, but the ends of one run are distinct.
+    folders. The ends are as short as possible, but long enough to be distinct within each run.
     """
     longest = max((len(PurePath(path).parts) for files in runs for path in files), default=1)
     by_end: list[dict[str, str]] = []
@@ -118,7 +118,7 @@ def _files_text(files: Mapping[str, str], others: Mapping[str, str]) -> str:
     """Return a text about the files of a run that differ from the files of the other run.
 
     The text has the name of one file, the first digits of its SHA-256, and the number of further
-    files. A file whose content the other run has not read under any name is named first.
+    files. If possible, it names a file whose content the other run has not read under any name.
     """
     own = [path for path, digest in files.items() if others.get(path) != digest]
     if not own:
@@ -156,7 +156,7 @@ def _metrics(one: Run, other: Run) -> Rows:
 
 
 def _print_weights(a: Arrays, b: Arrays, file: str) -> None:
-    """Print norms and angles of the arrays of both runs, and the names of unmatched arrays."""
+    """Print the norms and the cosine of each pair of arrays, and the names of unmatched arrays."""
     rows: Rows = [
         (
             row.name,

@@ -6,7 +6,7 @@ each array w (a parameter or the input) and two kinds of unit vectors v:
 - single entries: all entries of a small array, and random entries of a large array;
 - random directions, which involve all entries and detect a wrong entry with probability one.
 
-If stochastic depth, dropout or ReLU makes the loss independent of an array, both results are zero.
+If stochastic depth, dropout or ReLU makes the loss independent of an array, both numbers are zero.
 Two zeros are no evidence of a correct gradient, so the array is reported as not reached.
 """
 
@@ -44,7 +44,7 @@ BATCH_SAMPLES, BATCH_IMAGES = 16, 2
 MAX_ENTRIES_PER_ARRAY = 200
 DIRECTIONS_PER_ARRAY = 5
 MAX_COMPARISONS = 1400
-"""Maximum number of checked entries and directions. Each takes two or more forward passes."""
+"""Default maximum of checked entries plus directions. Each takes two or more forward passes."""
 
 MASK_STEPS = 1000
 """Number of steps whose masks are drawn, to find the step that skips the fewest branches."""

@@ -112,7 +112,7 @@ def command(point: Point, config_dir: str | None, rate: float) -> str:
 
 
 def _write(found: LrSuggestion, sweep: LrRangeTest, point: Point, folder: Path) -> None:
-    """Write the curve as a table and as a plot, and the suggestion. Raises OutputError."""
+    """Write the curve, the suggestion and, unless plots=false, a plot. Raises OutputError."""
     curve = found.curve
     write_lr_curve(folder / "lr_find.csv", curve.rates, curve.losses, curve.smoothed)
     outcome = {
@@ -131,7 +131,7 @@ def _write(found: LrSuggestion, sweep: LrRangeTest, point: Point, folder: Path) 
 
 
 def _report(found: LrSuggestion, folder: Path) -> None:
-    """Print the notable points of the curve, and the paths of the files."""
+    """Print notable learning rates with their smoothed losses, and the paths of the files."""
     curve = found.curve
     steps = {"first step": 0}
     if found.edge_step is not None:

@@ -85,8 +85,7 @@ def run_verb(arguments: list[str]) -> int:
 def _open_standard_descriptors() -> None:
     """Open the null device for each closed descriptor from 0 to 2.
 
-    Otherwise the next opened file would become the standard output of libraries and child
-    processes.
+    Otherwise the next opened file would be the standard output of libraries and child processes.
     """
     for descriptor in range(3):
         try:
@@ -140,7 +139,7 @@ def _run_guarded(verb: str, arguments: list[str], debug: bool) -> int:
             for line in str(error).splitlines():
                 _print_error(f"error: {line}")
             return error.exit_code
-        if is_memory_shortage(error):  # outside of training, which raises a TrainingError
+        if is_memory_shortage(error):  # not in training, where it becomes a TrainingError
             reason = f": {error}" if str(error) else ""
             _print_error(f"error: out of memory{reason}; try dataset.subset=N")
             return 5

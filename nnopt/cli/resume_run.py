@@ -60,7 +60,7 @@ def resume_run(folder: Path, options: Namespace) -> int:
 
     Raises:
         ConfigError: An override cannot be applied to a run.
-        ResumeError: The run is damaged or has changed, or another process runs it.
+        ResumeError: The run cannot be continued, or another process runs it.
     """
     if options.retry_failed or options.fail_fast:
         flag = "--retry-failed" if options.retry_failed else "--fail-fast"
@@ -106,7 +106,7 @@ def resume_run(folder: Path, options: Namespace) -> int:
 
 
 def _stored_summary(folder: Path) -> Mapping[str, Any]:
-    """Return the values of ``summary.json`` or, if this file is unusable, of the checkpoint."""
+    """Return the values of ``summary.json`` or, if it is unusable, of the checkpoint's summary."""
     try:
         return read_summary(folder).values
     except UnusableSummaryError as error:

@@ -139,7 +139,7 @@ def note_missing_plots(points: Iterable[Point], count: int) -> None:
 
 
 def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
-    """Load the data and build the network of every point. Return a choice of threads for each one.
+    """Load the data and build the network of every point. Return each point's choice of threads.
 
     Raises ConfigError with the problems of all points, or DataError.
     """
@@ -191,9 +191,9 @@ def _check_empty(directory: Path) -> None:
 def make_directory(plan: Plan, kind: str) -> Path:
     """Make the folder of the results, and return its absolute path.
 
-    The folder is the one that the plan names, or else a new folder in ``outputs/KIND``, whose name
-    contains the time and the value of the key ``name``. Raises OutputError if the folder cannot be
-    made, or is not empty.
+    The folder is the one that the plan names, or else a new one in ``outputs/KIND``. The name of a
+    new folder contains the time and the value of the key ``name``. Raises OutputError if the folder
+    cannot be made, or is not empty.
     """
     directory = _named_directory(plan)
     if directory is None:

@@ -216,9 +216,9 @@ def _check_single(
 def _with_choices(
     points: Sequence[tuple[str, ...]], varied: Sequence[str], composed: DictConfig
 ) -> list[tuple[str, ...]]:
-    """Return the points, each with an override for every varied group.
+    """Return the points, with the choice in ``composed`` for each varied group that a point lacks.
 
-    A point that does not set a varied group gets the choice of the group in ``composed``.
+    If an experiment, ablation or debug file varies, the points are returned unchanged.
     """
     groups = [key for key in varied if key in config_groups()]
     if not groups or set(groups) & set(EXPERIMENTS):

@@ -31,7 +31,7 @@ from nnopt.errors import ConfigError, Problem, suggest
 SCHEME = "nnopt-user"
 
 files_read: dict[Path, str] = {}
-"""User's file that Hydra has read -> package: the dotted key under which Hydra inserts the keys."""
+"""User's file that Hydra has read -> package: the dotted key under which Hydra inserts its keys."""
 
 
 class UserSource(ConfigSource):
@@ -78,7 +78,7 @@ class UserSource(ConfigSource):
         return self.file_of(config_path) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """Return the names of the groups or files in a folder, such as ``inner/name``."""
+        """Return names of groups or files in a folder, and of files in subfolders: ``sub/a``."""
         folder = Path(self.path, config_path)
         try:
             entries = sorted(folder.iterdir())

@@ -31,8 +31,9 @@ Overrides = tuple[str, ...]
 class Grid:
     """The points of one grid: combinations of the values of keys.
 
-    The mode is ``grid`` (all combinations), ``zip`` or ``one_at_a_time``. In every mode, each
-    combination of the keys other than the seed is run with all seeds.
+    The mode is ``grid`` (all combinations), ``zip`` (the k-th values of all keys, for each k) or
+    ``one_at_a_time`` (at most one key differs from its first value). In every mode, the seed is not
+    one of these keys: each combination is run with all seeds.
     """
 
     mode: str
@@ -152,7 +153,7 @@ def parse_params(params: Any, where: str) -> list[Override]:
 
 
 def _without_override(problem: str, text: str) -> str:
-    """Remove the override ``text`` from a problem. The new message names the setting instead."""
+    """Return a problem without the override ``text``. The caller names the setting instead."""
     for named in (repr(text), shown(text)):
         problem = problem.removeprefix(f"{named}: ").replace(f"read {named}: ", "read it: ", 1)
     return problem

@@ -76,7 +76,7 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
 
 
 def _add_folder(name: str, search_path: ConfigSearchPath) -> None:
-    """Add a folder to the search path, between nnopt's folder and Hydra's folder."""
+    """Add a folder to the search path, after all other folders."""
     folder = Path(absolute_folder(name, "--config-dir"))
     if not folder.is_dir():
         raise ConfigError(f"--config-dir = {name!r}: needs a folder that exists")

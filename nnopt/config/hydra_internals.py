@@ -1,4 +1,4 @@
-"""Private parts of Hydra and OmegaConf. Other modules of nnopt import them only from here."""
+"""Private names of Hydra and OmegaConf. Other modules of nnopt import them only from here."""
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl as ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository as IConfigRepository

@@ -33,8 +33,7 @@ Rule = Callable[[Config], Iterator[str]]
 def cross_field_problems(config: Config, incomplete: bool = False) -> list[str]:
     """Return the problems that ``VALUE_RULES`` and ``RULES`` find, one line each.
 
-    In an ``incomplete`` configuration, refused values are None. Rules that need a refused value are
-    skipped.
+    In an ``incomplete`` configuration, refused values are None. Rules that need them are skipped.
     """
     problems: list[str] = []
     for rule in (*VALUE_RULES, *RULES):
@@ -284,7 +283,7 @@ def _backend(config: Config) -> Iterator[str]:
 
 
 VALUE_RULES: tuple[Rule, ...] = (_name, _data_folders, _layers, _convolutions)
-"""Rules for one key that ``Range`` cannot express. Their messages contain the values."""
+"""Rules that ``Range`` cannot express, each for a single key. Their messages contain the values."""
 
 RULES: tuple[Rule, ...] = (
     _architecture,
@@ -298,4 +297,4 @@ RULES: tuple[Rule, ...] = (
     _averages,
     _backend,
 )
-"""Rules for several keys. In a message, ``{KEY}`` is replaced by ``KEY = VALUE``."""
+"""Rules for combinations of keys. In a message, ``{KEY}`` is replaced by ``KEY = VALUE``."""

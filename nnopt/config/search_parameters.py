@@ -21,7 +21,7 @@ Drawn = str | int | float
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several unordered values, such as ``a,b`` or ``choice([64],[128,64])``."""
+    """A key with several unordered values, such as ``a,b`` or ``choice([64],[128,64])``."""
 
     key: str
     texts: tuple[str, ...]
@@ -39,7 +39,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A number from ``low`` to ``high``, both included, such as ``interval(low, high)``."""
+    """A key with numbers from ``low`` to ``high``, both included: ``interval(low, high)``."""
 
     key: str
     low: float  # an int if all values are whole numbers

@@ -49,7 +49,7 @@ class DataShape:
 def prepare(config: Config, trains: bool = True) -> Prepared:
     """Load the data and infer the shapes of the layers.
 
-    The length of training and optional packages are checked only if ``trains`` is True. Raises
+    Optional packages and the training length are checked only if ``trains`` is True. Raises
     ConfigError if the device is not available, the layers do not fit the data, or the batch sizes
     are invalid, and DataError if a file with data or published weights is missing or damaged.
     """

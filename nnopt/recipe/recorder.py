@@ -47,7 +47,7 @@ it raises an exception, the training ends: the files remain, and the summary con
 
 
 class RunRecorder:
-    """Writer of the files of one run, which also prints the progress of the run.
+    """Writer of the files of one run. It also prints the run's progress.
 
     Args:
         point: The configuration.

@@ -49,9 +49,9 @@ def run(
 ) -> dict[str, Any]:
     """Train one point and write its results into a folder.
 
-    Without a checkpoint, the folder must be empty. With the checkpoint ``resumed`` of this folder,
-    which ``check_checkpoint`` has accepted, the training continues from there, and the results are
-    those of an uninterrupted run.
+    Without a checkpoint, the folder must be empty. ``resumed`` is a checkpoint in this folder that
+    ``check_checkpoint`` has accepted. The training continues from it, and the results are those of
+    an uninterrupted run.
 
     If an exception ends the run, the status and the error are written to ``summary.json``, and the
     exception is raised again. This includes KeyboardInterrupt, SystemExit and unexpected errors.
@@ -104,7 +104,7 @@ class Model:
         return np.concatenate([self.network.predict(x) for x in self._batches(inputs)])
 
     def layer_outputs(self, inputs: np.ndarray) -> dict[str, NDArray[np.floating]]:
-        """Return the outputs of every layer for raw inputs (N, ...), at most one batch."""
+        """Return the outputs of every layer for the first batch of the raw inputs (N, ...)."""
         return self.network.layer_outputs(next(self._batches(inputs)))
 
     def _batches(self, inputs: np.ndarray) -> Iterator[DeviceArray]:
@@ -113,7 +113,7 @@ class Model:
 
 
 def build(config: Config, prepared: Prepared, recorder: RunRecorder) -> Model:
-    """Build the network with its initial weights, and add a description to the summary."""
+    """Build the network with its initial weights. Add data, network and machine to the summary."""
     dataset, architecture = prepared.dataset, prepared.architecture
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     samples = {name: 0 if part is None else len(part) for name, part in parts.items()}
@@ -135,7 +135,7 @@ def train(
 ) -> TrainingState:
     """Train the network, and write the weights of the last and of the best epoch.
 
-    After an interruption, the weights are those of the last complete epoch.
+    An interrupted epoch does not count.
     """
     config, dataset = model.config, model.prepared.dataset
     validation = None if dataset.validation is None else model.loader(dataset.validation)

@@ -30,7 +30,7 @@ class ThreeLayerConvConfig:
 
 @dataclass(frozen=True)
 class VggConfig:
-    """Blocks of ``convs`` 3x3 convolutions, then a hidden dense layer unless ``hidden`` is 0."""
+    """Blocks of ``convs`` convolutions (3x3), then a hidden dense layer unless ``hidden`` is 0."""
 
     name: Literal["vgg"]
     widths: Annotated[tuple[int, ...], Range(minimum=1, maximum=100_000)]

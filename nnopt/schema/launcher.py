@@ -47,7 +47,7 @@ class SequentialConfig:
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """Processes on this machine, which use ``devices`` in turn."""
+    """Processes on this machine. Each uses one of ``devices``, if there are any."""
 
     name: Literal["pool"]
     workers: Annotated[int | None, Range(minimum=1, maximum=1024)]

@@ -84,7 +84,7 @@ class Reader:
         self.problems: list[str] = []
 
     def read_record(self, record: type, container: Any, where: str) -> Any:
-        """Convert a map to the dataclass ``record``, or None. ``where`` is the map's dotted key."""
+        """Convert the map at the dotted key ``where`` to ``record``. Return None if this fails."""
         prefix = f"{where}." if where else ""
         if not isinstance(container, Mapping):
             return self.refuse(
@@ -109,7 +109,7 @@ class Reader:
         return record(**values) if set(values) == set(known) else None
 
     def read_variant(self, group: str, container: Any) -> Any:
-        """Convert the keys of a group to the dataclass that the key ``name`` selects, or None."""
+        """Convert a group to the dataclass that its ``name`` selects. Return None if this fails."""
         variants = variants_of(group)
         name = container.get("name") if isinstance(container, Mapping) else container
         if not isinstance(name, str) or name not in variants:
@@ -123,7 +123,7 @@ class Reader:
         key: str,
         bounds: Mapping[str, Any] = NO_BOUNDS,
     ) -> Any:
-        """Convert a value to the type ``kind``, or None if it has another type or is out of range.
+        """Convert a value to ``kind``. Return None if it has another type or is out of range.
 
         ``bounds`` maps attributes of ``Range`` to the bounds of a number.
         """

@@ -1,8 +1,8 @@
 """Old and new names of keys, values and flags.
 
-A configuration or a command line with an old name is refused with the new name. Stored runs and
-sweeps with old names are converted when they are read. The ids of points and the studies of
-searches use the old names, so that older sweeps can be resumed.
+nnopt refuses an old name in a configuration or on a command line, and reports the new name. Stored
+runs and sweeps with old names are converted when they are read. The ids of points and the studies
+of searches use the old names, so that older sweeps can be resumed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "max_time": None,
     "checkpoint": {"interval": 30.0, "keep": False},
 }
-"""Key that configurations stored by an earlier version lack -> default value of the key."""
+"""Key that is missing in configurations of earlier versions -> default value of the key."""
 
 RENAMED_FLAGS: Mapping[str, str] = {"--mixed-data": "--allow-mixed-data"}
 """Old flag of a command line -> new flag."""

@@ -26,7 +26,7 @@ def run_sweep(
 
     With ``retry_failed``, failed points run again. With ``fail_fast``, no point starts after a
     failure. Return the exit code: 5 if a point failed or was interrupted, 130 after Ctrl-C, 143
-    after SIGTERM, else 0.
+    after another signal, else 0.
     """
     started = time.monotonic()
     table = ResultsTable(sweep)

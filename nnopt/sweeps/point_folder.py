@@ -56,7 +56,7 @@ def read_state(folder: Path, held: bool | None = None) -> PointState:
 
 
 def _end(folder: Path) -> PointState | None:
-    """Return the state stored in the point's summary, or None if there is no valid summary."""
+    """Return the state in a point's summary, or None if no valid summary of an ended run exists."""
     try:
         found = read_summary(folder)
     except UnusableSummaryError:

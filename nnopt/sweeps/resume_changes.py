@@ -108,7 +108,7 @@ def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
 
 
 def _check_base(before: Plan, after: Plan, keys: set[str]) -> None:
-    """Raise ConfigError if a key's first value, used in points that vary other keys, changes."""
+    """Raise ConfigError if a key's first value changes. The points that vary other keys use it."""
     first, base = after.points[0].overrides, before.points[0].overrides
     for key in sorted(keys):
         (old,) = (text for text in base if text.lstrip("+").startswith(f"{key}="))

@@ -98,7 +98,7 @@ def postpone_interruptions() -> Iterator[Postponed]:
 
 
 def interrupt(error: BaseException) -> None:
-    """Raise an interruption now, or at the next consistent point if interruptions are postponed."""
+    """Raise an interruption now or, if interruptions are postponed, in ``raise_pending``."""
     if not _active:
         raise error
     _active[-1].request(error)

@@ -85,7 +85,7 @@ class Stream:
         return self._stream.fileno()
 
     def rich(self) -> Console:
-        """Return a console of rich for this stream, which respects NO_COLOR and the encoding."""
+        """Return a console of rich for this stream. It respects NO_COLOR and the encoding."""
         from rich.console import Console
 
         file = SimpleNamespace(

@@ -32,7 +32,7 @@ from nnopt.sweeps.task import Task, TaskResult
 from nnopt.terminal.interruption import SIGTERM_CODE
 
 START_SECONDS = 120.0
-"""Maximum time for the start of a worker, which is slow on a busy machine or a slow disk."""
+"""Additional time for the first task of a worker, because the worker has to start."""
 
 MAX_STDERR_BYTES = 64 * 1024
 """If a point writes more bytes than this to stderr, only the last ones are copied to its log."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
 POLL_SECONDS = {"local": 0.1, "slurm": 2.0}
-"""Pause between two checks for ended jobs. submitit queries SLURM itself at growing intervals."""
+"""Pause between two checks for ended jobs. submitit itself queries SLURM at growing intervals."""
 
 SIGNAL_SECONDS = 30
 """Time between submitit's signal and the limit of a job. SLURM may send the signal 60 s earlier."""
@@ -131,7 +131,7 @@ def _executor(config: SubmititConfig, folder: Path, limits: Mapping[str, str]) -
 
 
 class _Work:
-    """The function of a job. submitit requeues jobs whose function has a method ``checkpoint``."""
+    """The function of a job. With a method ``checkpoint``, submitit requeues a preempted job."""
 
     def __call__(self, task: Task, seconds: float, directory: str) -> TaskResult:
         """Run a task in a job. After SIGTERM, the point writes its results and a checkpoint.

@@ -144,7 +144,7 @@ class SearchRun:
         self._started = time.monotonic()
 
     def tasks(self, after_epoch: tuple[AfterEpoch, ...] = ()) -> Iterator[Task]:
-        """Yield a task for each point to run. A trial is drawn when the caller requests its task.
+        """Yield a task for each point to run. Draw a trial when the caller requests its first task.
 
         Each task calls the callbacks ``after_epoch`` before the callback of the pruner.
         """

@@ -120,7 +120,7 @@ class RepeatableSampler(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Return the keys that ``sample_relative`` draws. Optuna calls it once per trial."""
+        """Return the keys for ``sample_relative``. Optuna calls this method once for each trial."""
         self._joint = self._new(trial.number, "")
         return self._joint.infer_relative_search_space(study, trial)
 
@@ -213,7 +213,7 @@ def _load_or_create(journal: Path, settings: OptunaConfig, epochs: int) -> Study
     parts: dict[str, Any] = {"study_name": STUDY, "storage": storage}
     parts |= {"sampler": RepeatableSampler(settings), "pruner": new_pruner(settings, epochs)}
     names = [study.study_name for study in storage.get_all_studies()]
-    if STUDY in names:  # Optuna would log a failed attempt to create the study
+    if STUDY in names:  # else Optuna would write a failed creation to the journal
         return optuna.load_study(**parts)
     if names or b"\n" in journal.read_bytes():  # it has a complete line
         raise ValueError("it contains no search of nnopt")
