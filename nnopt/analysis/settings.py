@@ -39,7 +39,7 @@ class Setting:
 
 
 def known_keys(runs: Iterable[_WithSettings]) -> list[str]:
-    """Return the keys of all runs, by config group; the group's name precedes its keys."""
+    """Return the keys of all runs, ordered by config group. A group's name precedes its keys."""
     names = dict.fromkeys(key for run in runs for key in run.settings)
     groups = {name: n for n, name in enumerate(dict.fromkeys(map(_group_of, names)))}
     return sorted(names, key=lambda key: (groups[_group_of(key)], key != _group_of(key)))

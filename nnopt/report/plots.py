@@ -20,7 +20,7 @@ MAX_PAGE_BYTES = 4_800_000  # limit of a page with its plots
 MAX_SVG_BYTES = 600_000  # a larger SVG is replaced by the PNG of the same name if there is one
 MAX_PLOT_BYTES, MAX_PLOT_PIXELS = 64_000_000, 40_000_000  # limits for reading and for decoding
 WEBP_QUALITY = 82  # from 0 to 100; plots look the same as in PNG at a quarter of the size
-DRAWN_BY_PAGE = ("schedule", "curves")  # names of plots that scripts in the page draw
+DRAWN_BY_PAGE = ("schedule", "curves")  # names of plots that the page also draws; listed last
 
 ACTIVE_CONTENT = re.compile(
     r"<\s*(\w+:)?(script|foreignobject|iframe|embed|object|handler|listener)\b|<!entity"

@@ -79,7 +79,7 @@ def _order(point: Point) -> tuple[str, int, str]:
 
 
 def _row_of(folder: Path, tables: Tables) -> tuple[Path | None, Row]:
-    """Return the sweep that contains a point's folder, and the row of the point in its table."""
+    """Return the sweep that contains a point's folder, and the point's row in the sweep's table."""
     sweep = next((parent for parent in folder.parents if parent in tables), None)
     return sweep, tables[sweep].get(folder.name, {}) if sweep else {}
 

@@ -41,7 +41,7 @@ def _version(package: str) -> str:
 
 
 def git_state() -> dict[str, str | bool] | None:
-    """Return the commit and whether tracked files differ from it; None outside a repository.
+    """Return the commit and whether tracked files differ from it; None if Git finds none.
 
     The repository is that of nnopt if nnopt runs from a checkout, else that of the current folder.
     """

@@ -188,7 +188,7 @@ def _cell(value: float | str | None) -> str:
 
 
 def _line(cells: Iterable[str]) -> bytes:
-    """Return a line of CSV; names and numbers contain neither commas nor quotes."""
+    """Return a line of CSV. No cell needs quotes: names and numbers contain no comma or quote."""
     return (",".join(cells) + "\n").encode("ascii")
 
 

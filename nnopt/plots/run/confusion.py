@@ -25,8 +25,8 @@ def plot_confusion(counts: Ints, classes: Sequence[str], path: Path, title: str)
     """Draw true classes as rows, predicted classes as columns, and the accuracy of each class.
 
     The colour of a cell shows its fraction of the row, on a square-root scale that makes rare
-    confusions visible. The number in a cell is the entry of ``counts`` (K, K) or, if any count
-    reaches 10,000, the percentage of the row; empty cells have no number.
+    confusions visible. With up to 20 classes, the number in a cell is the entry of ``counts``
+    (K, K) or, if any count reaches 10,000, the percentage of the row; empty cells have no number.
     """
     size = len(classes)
     every = -(-size // MAX_NAMES)

@@ -45,8 +45,8 @@ def plot_layer_statistics(
     """Draw the standard deviations of outputs and weight gradients, and the dead ReLU units.
 
     Up to 8 layers are lines, from dark to bright by depth. Strips below and above the panel show
-    zeros and infinite values. If there are more layers, they are rows of maps. The fraction of dead
-    units, which are 0 for every sample, is always a map.
+    zeros and non-finite values. More than 8 layers are rows of maps. The fraction of dead units,
+    which are 0 for every sample, is always a map.
 
     ``matrices`` are the layers whose weight is a matrix or kernels, not the scale of a
     normalization. ``name`` is the name of the run.
@@ -101,7 +101,7 @@ def _draw_lines(
 ) -> Axes:
     """Draw positive values, on a logarithmic scale if they span a decade or a value is 0.
 
-    Zeros are drawn on a strip below the panel, infinite values on a strip above it. On a strip,
+    Zeros are drawn on a strip below the panel, infinities and NaN on a strip above it. On a strip,
     each layer has its own height.
     """
     left, bottom, width, height = box

@@ -98,9 +98,9 @@ class Metric:
         return ListedColormap(shades if self.direction == "lower" else shades[::-1])
 
     def colour_scale(self, values: Sequence[float]) -> tuple[Normalize, str]:
-        """Return the colour scale of values, and the end of the scale beyond which values lie.
+        """Return the colour scale of values, and ``extend`` for matplotlib's ``colorbar``.
 
-        The end is "neither", "min" or "max": the argument ``extend`` of matplotlib's ``colorbar``.
+        ``extend`` is "min" or "max" if values lie below or above the scale, else "neither".
         """
         from matplotlib.colors import LogNorm, Normalize
 
