@@ -119,7 +119,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether a file, folder or link exists. Raises OSError if it cannot be checked."""
+    """Return whether ``path`` exists or is a dangling link. Raises OSError if this is unknown."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
