@@ -233,7 +233,7 @@ def _cell(point: Point, key: str) -> str:
 
 
 def _curve(curve: Curve | str | None, grids: list[Record]) -> Record:
-    """Return a curve as JSON data, and add its lists of epochs and steps to ``grids`` if new."""
+    """Return a curve as JSON data. Add its epochs and steps to ``grids`` if they are new."""
     if curve is None:
         return {}
     if isinstance(curve, str):

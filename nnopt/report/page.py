@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 SCRIPTS = ("dom.js", "series.js", "plot.js", "chart.js", "table.js", "details.js", "page.js")
-"""Files that are concatenated to one script, in this order."""
+"""Files that are concatenated into one script, in this order."""
 
 
 def fill_page(records: dict[str, Any]) -> str:
