@@ -4,7 +4,7 @@
 
 Each run trains for 75 s with the default ``checkpoint.interval``. The time of its checkpoints must
 be at most 1 % of its training time. Then the run is continued, and SIGTERM ends it in the middle of
-an epoch. Its checkpoint must be complete within 2 s, or within two steps if they take longer. Exits
+an epoch. Its checkpoint must be complete within 2 s or the time of two steps, if longer. Exits
 with 1 if a target is missed.
 """
 

@@ -112,7 +112,7 @@ def torch_layer(shape: Shape, memory_format: torch.memory_format) -> Callable[[]
 def numpy_layer(shape: Shape) -> Callable[[], None]:
     """Return a function that computes the forward pass and both gradients in NumPy.
 
-    It uses nnopt's operations and the same buffers in every call.
+    The function uses nnopt's operations, and the same buffers in every call.
     """
     random = np.random.default_rng(0)
 

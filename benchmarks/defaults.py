@@ -5,8 +5,8 @@
 The parts are ``datasets``, ``backends`` (the datasets with PyTorch), ``networks`` and
 ``optimizers``. If none is named, all parts run. Each command runs with seeds 0, 1, ... and has one
 row of the table: the mean, the standard deviation and the minimum of the test accuracy in percent,
-and the smallest accepted minimum. Rows with n = 1 train only seed 0, to check that the accuracy is
-above chance. Exits with 1 if a minimum misses its target or a run failed.
+and the smallest accepted minimum. Commands with n = 1 run only with seed 0, and have lower targets.
+Exits with 1 if a minimum misses its target or a run failed.
 """
 
 from __future__ import annotations

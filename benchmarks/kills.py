@@ -5,8 +5,8 @@
 Each configuration runs once without interruption. Then it runs repeatedly in new folders: each run
 is killed with ``kill -9`` at random times, resumed with ``nnopt resume`` until it is done, and
 compared with the uninterrupted run. The comparison includes all weights, ``metrics.csv``,
-``layers.csv``, ``summary.json``, ``results.csv`` and the trials of a search, but no times, memory
-or number of interruptions. A finished run must never change, and no temporary file may remain.
+``layers.csv``, ``summary.json``, ``results.csv`` and the trials of a search, but not times, memory
+and the number of interruptions. A finished run must never change, and no temporary file may remain.
 
 The times of the kills are uniform over the rest of the run, but some kills wait for the next write
 of a checkpoint, and some follow within a second after a run is resumed. In a pool, the main

@@ -5,7 +5,7 @@
 plain:    an efficient loop: batches selected by shuffled indices from float32 tensors in memory,
           torch.optim.SGD with default settings, the loss summed on the device.
 tutorial: the loop of most tutorials: a dataset that transforms sample by sample, a DataLoader, and
-          loss.item() at each step; without or with two worker processes, whichever is faster.
+          loss.item() at each step; with no or two worker processes, whichever is faster.
 
 The backend and plain take turns every 50 steps. The backend and tutorial take turns only after each
 epoch, because worker processes would continue during the backend's turn. The ratio is the median

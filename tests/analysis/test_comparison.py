@@ -96,8 +96,8 @@ def test_verdict_depends_on_the_direction_of_the_metric(metric: str, expected: s
     assert best == [metric != "best_epoch", False]
 
 
-def test_better_setting_is_not_distinguishable_among_more_comparisons() -> None:
-    """The Holm correction for eight comparisons hides a difference that is significant alone."""
+def test_holm_correction_for_more_comparisons_hides_a_weak_difference() -> None:
+    """The difference is significant as the only comparison, but not as one of eight."""
     strong = runs_of([0.9, 0.97, 0.98], lr=1) + runs_of(BASE, lr=0)
     alone = compared(strong, "lr=0")
     others = [run for k in range(2, 9) for run in runs_of([0.81, 0.83, 0.92], lr=k)]
@@ -107,7 +107,7 @@ def test_better_setting_is_not_distinguishable_among_more_comparisons() -> None:
     assert among.tests == 8
 
 
-def test_baseline_of_a_setting_has_equal_values_of_the_other_keys() -> None:
+def test_baseline_of_a_setting_differs_only_in_the_given_key() -> None:
     runs = []
     for lr in (0.1, 0.2):
         for l2 in (0.0, 1e-3):
@@ -320,7 +320,9 @@ def test_different_paths_of_a_file_get_the_same_name(
         ("dataset=/data/a.csv", ("/data/a.csv",)),
     ],
 )
-def test_condition_on_a_path_selects_the_runs_on_that_file(word: str, values: tuple[str]) -> None:
+def test_condition_on_a_path_also_matches_other_paths_of_the_file(
+    word: str, values: tuple[str]
+) -> None:
     files = [("a.csv", "x"), ("/data/a.csv", "x"), ("/tmp/a.csv", "x"), ("/tmp/a.csv", "y")]
     files += [("o/a.csv", "y"), ("/o/a.csv", "y")]
     runs = [run for path, digest in files for run in csv_runs(path, digest, [0.5])]

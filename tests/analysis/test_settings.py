@@ -46,7 +46,7 @@ def test_varying_keys_exclude_keys_that_older_runs_lack() -> None:
     assert len(group_runs([old, new], [])) == 1
 
 
-def test_varying_keys_include_a_group_only_if_all_runs_have_it() -> None:
+def test_varying_keys_include_a_group_only_if_all_runs_record_its_choice() -> None:
     none = {"regularizer": "none", "regularizer__l2": 0.0}
     l2 = {"regularizer": "l2", "regularizer__l2": 1e-3}
     assert varying_keys([run(**none), run(**l2)]) == ["regularizer"]

@@ -37,7 +37,7 @@ def test_drawing_does_not_import_pyplot(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.png")], check=True)
 
 
-def test_drawing_ignores_and_keeps_user_settings(tmp_path: Path) -> None:
+def test_drawing_neither_uses_nor_changes_user_settings(tmp_path: Path) -> None:
     plot_schedule(np.ones(9), 3, tmp_path / "a.png", "t")
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "text.usetex": True}):
         before = dict(matplotlib.rcParams)

@@ -118,7 +118,7 @@ def test_busy_cores_exclude_the_time_of_this_process(
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs Linux")
-def test_processor_times_count_this_process() -> None:
+def test_processor_times_include_this_process() -> None:
     before = processor_times()
     started = time.process_time()
     while time.process_time() < started + 0.05:

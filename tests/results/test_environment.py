@@ -1,4 +1,4 @@
-"""Versions, commit, machine and memory."""
+"""The recorded environment of a run: versions, commit, machine and memory."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_machine_is_described_but_not_named() -> None:
     assert len(user) < 5 or user not in text
 
 
-def test_peak_memory_contains_a_large_array() -> None:
+def test_peak_memory_includes_a_large_array() -> None:
     """The array is in a new process, because pytest's process may have had a higher peak before."""
     program = (
         "import numpy as np; from nnopt.results.environment import peak_memory_mb\n"

@@ -104,7 +104,9 @@ def test_accuracy_of_ties_uses_the_first_class() -> None:
     classes=st.integers(1, 5),
     data=st.data(),
 )
-def test_confusion_matrix_counts_pairs(classes: int, data: st.DataObject) -> None:
+def test_confusion_matrix_counts_pairs_of_label_and_prediction(
+    classes: int, data: st.DataObject
+) -> None:
     pairs = data.draw(
         st.lists(st.tuples(st.integers(0, classes - 1), st.integers(0, classes - 1)), max_size=20)
     )

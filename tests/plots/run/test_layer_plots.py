@@ -136,7 +136,7 @@ def test_filters_have_a_colour_bar_unless_they_are_rgb(
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["−1", "0", "1"]
 
 
-def test_colour_map_lightness_increases_with_the_weight() -> None:
+def test_lightness_of_colours_increases_with_the_weight() -> None:
     """Positive and negative weights also differ in a greyscale print. The colour of 0 is grey."""
     colours = signed_colours()(np.linspace(0, 1, 101))[:, :3]
     luminance = colours @ [0.2126, 0.7152, 0.0722]
@@ -205,7 +205,7 @@ def test_feature_maps_of_many_stages_have_fewer_channels_each(
     assert len(drawn(figures[0].axes[0])) == 2 * (1 + stages * each)
 
 
-def test_selection_of_channels_contains_duplicates_once() -> None:
+def test_selection_of_channels_includes_only_one_of_similar_channels() -> None:
     """Channels 3, 4 and 6 are scaled, shifted, negated or noisy copies of channel 1."""
     rng = np.random.default_rng(0)
     maps = rng.standard_normal((6, 8, 5, 5))
