@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-MAX_LISTED_NAMES = 20  # a longer list of allowed names is omitted from a hint with a nearest name
+MAX_LISTED_NAMES = 20  # a hint with the nearest name has no longer list of allowed names
 
 MAX_JOINED_PROBLEMS = 5
 
 
 def suggest(name: object, allowed: Iterable[str]) -> str:
-    """Return a hint for a name that is not allowed: the nearest allowed name, and a list of all."""
+    """Return a hint for a refused name: the nearest allowed name, all allowed names, or both."""
     names = list(allowed)
     close = nearest(str(name), names)
     listed = f"allowed: {', '.join(names) or 'none'}"

@@ -1,6 +1,6 @@
 """Old names of modules and packages.
 
-``nnopt/__init__.py`` reads this table when a module is not found.
+``nnopt/__init__.py`` reads ``MOVED_MODULES`` when a module is not found.
 """
 
 MOVED_PACKAGES = {

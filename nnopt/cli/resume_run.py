@@ -159,7 +159,7 @@ def _with_overrides(point: Point, overrides: Sequence[str]) -> Point:
 
 
 def _is_finished(stored: Mapping[str, Any], folder: Path, is_longer: bool) -> bool:
-    """Return whether nothing is left to run, and print a note if so. Raises ResumeError."""
+    """Return whether nothing is left to run; if so, print a note. A diverged run is an error."""
     status, name = stored["status"], console.short(folder)
     if status == "diverged":
         raise ResumeError(

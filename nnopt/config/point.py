@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig, with_first_keys
 
 MAX_POINTS_WITH_PLOTS = 25
-"""If a sweep has more points, plots=auto draws no plots of its points (0.5 s per point)."""
+"""If a sweep has more points, plots=auto draws no plots of points, which take 0.5 s per point."""
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class Space:
             yield
 
     def draw(self, suggest: Callable[[Parameter], Drawn]) -> list[str]:
-        """Draw the overrides of a trial with ``suggest``. Omit keys that the chosen files lack."""
+        """Use ``suggest`` to draw the overrides of a trial. Omit keys that the files lack."""
         return [to_override(parameter, value) for parameter, value in self._draw(suggest)]
 
     def points(self, overrides: Sequence[str]) -> list[Point]:

@@ -174,7 +174,7 @@ class Loader(ConfigLoaderImpl):
 
 
 def _conflict(before: Any, after: Any, key: str = "") -> tuple[str, str] | None:
-    """Return the first key that is a list in one container and a map in the other, and a hint."""
+    """Return a key that is a list in one container and a map in the other, with a hint, or None."""
     if isinstance(before, dict) and isinstance(after, list):
         return key, "is a list, but needs a map; write 'key: value' lines below it"
     if isinstance(before, list) and isinstance(after, dict):

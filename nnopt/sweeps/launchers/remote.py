@@ -38,8 +38,9 @@ def thread_limits(threads: int) -> dict[str, str]:
 def record_lost_task(task: Task, status: str, error: str) -> TaskResult:
     """Return the result of a task whose process ended without reporting one.
 
-    The status is "running" if another process runs the point. A result in ``summary.json`` is
-    returned. Without one, ``status`` and ``error`` are returned, and written there if possible.
+    The status is "running" if another process runs the point. If ``summary.json`` has a result that
+    the task does not replace, this result is returned. Otherwise, ``status`` and ``error`` are
+    returned, and written to ``summary.json`` if possible.
     """
     with suppress(NnoptError):
         make_folder(task.folder)
