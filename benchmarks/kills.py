@@ -9,8 +9,8 @@ compared with the uninterrupted run. The comparison includes all weights, ``metr
 and the number of interruptions. A finished run must never change, and no temporary file may remain.
 
 The times of the kills are uniform over the rest of the run, but some kills wait for the next write
-of a checkpoint, and some follow within a second after a run is resumed. In a pool, the main
-process is killed alone, after one worker, or after all workers. Two configurations run at the same
+of a checkpoint, and some follow within a second after a run is resumed. In a pool, one worker or
+all workers are sometimes killed just before the main process. Two configurations run at the same
 time.
 
 Prints a row for each configuration. Exits with 1 if a result differs or a run cannot be resumed;

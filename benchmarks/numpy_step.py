@@ -43,7 +43,7 @@ TURN_SECONDS = 0.5
 """After their last task, the worker threads of one side spin for several milliseconds and slow
 the other side. Turns are so long that this affects only their first steps."""
 
-LR = 1e-5  # all steps use the same batch: a larger rate would reach denormal gradients
+LR = 1e-5  # small, so that gradients of the only batch do not become denormal
 
 
 @dataclass(frozen=True)

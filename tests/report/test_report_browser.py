@@ -96,7 +96,7 @@ def column(browser: WebDriver, name: str) -> list[str]:
 
 
 def drag(browser: WebDriver, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Drag over the chart from ``start`` to ``end``, as fractions of its width and height."""
+    """Drag over the chart from ``start`` to ``end``, in fractions of its width and height."""
     from selenium.webdriver.common.action_chains import ActionChains
 
     chart = browser.find_element("css selector", "#curves .plot")

@@ -105,7 +105,7 @@ def test_ticks_of_all_processes_include_only_the_allowed_cores(
     [
         (ProcessorTimes(10, 100, 5), ProcessorTimes(12, 104, 6), 1.5),
         (ProcessorTimes(10, 100, 5), ProcessorTimes(12, 102, 7), 0.0),
-        (ProcessorTimes(10, 100, 5), ProcessorTimes(12, 101.99, 7), 0.0),  # rounding to ticks
+        (ProcessorTimes(10, 100, 5), ProcessorTimes(12, 101.99, 7), 0.0),  # rounding error
         (ProcessorTimes(10, 100, 5), ProcessorTimes(10.01, 100, 5), None),
         (None, ProcessorTimes(10, 100, 5), None),
         (ProcessorTimes(10, 100, 5), None, None),

@@ -34,7 +34,7 @@ T_2 = 4.302652729911275  # 97.5 % quantile of Student's t with two degrees of fr
 
 
 def run_of(settings: Mapping[str, Value], seed: int = 0, **metrics: float | str) -> Run:
-    """Return a run with these settings and metrics. Its default status is "done"."""
+    """Return a run with these settings and metrics. The default ``status`` is "done"."""
     status = str(metrics.pop("status", "done"))
     numbers = {key: float(value) for key, value in metrics.items()} if status == "done" else {}
     return Run(Path("x"), seed, status, None, {**settings}, numbers, frozenset(), float(seed))
