@@ -1,4 +1,4 @@
-"""Architectures and initial weights of all configurations, including torchvision's models."""
+"""The architecture and the initial arrays of a configuration, also for torchvision's models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build_architecture(
     """Return the architecture for samples of shape ``input_shape``, (C, H, W) or (D,).
 
     Raises:
-        ConfigError: A layer does not accept its input. The message contains the layer's name.
+        ConfigError: A layer or a torchvision model does not accept its input; the message names it.
     """
     if isinstance(config, TorchvisionConfig):
         from nnopt.backends.torch.vision import describe_model  # imports PyTorch

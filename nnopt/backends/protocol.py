@@ -2,7 +2,8 @@
 
 The training loop uses a backend only through the methods in this file. Arrays have PyTorch's
 layouts: weights (out, in), inputs (N, D) or (N, C, H, W), logits (N, K) and labels (N,). Mixed
-labels (N, K) contain the fraction of each class, in the backend's number type.
+labels (N, K) contain the fraction of each class, in the backend's number type. Full names are, for
+example, "dense1.weight". Running statistics include weights that are not trained.
 """
 
 from __future__ import annotations
@@ -76,17 +77,17 @@ class Network(Protocol):
     def state(self) -> dict[str, NDArray[Any]]:
         """Return copies of all arrays on which later steps depend.
 
-        The names are "weights/NAME" for trained parameters and running statistics, "gradients/NAME"
-        for the gradients of the last step, "optimizer/..." for the state of the optimizer, and, if
-        they are used, "average/NAME" for the average and "scaler/..." for the scale of the loss.
+        The names are "weights/NAME" for parameters and running statistics, "gradients/NAME" for the
+        gradients of the last step, and "optimizer/..." for the state of the optimizer. The entries
+        "average/NAME" and "scaler/..." exist only if an average or a scale of the loss is used.
         """
         ...
 
     def load_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore the result of the method ``state`` of a network with the same configuration.
 
-        Later steps then give the same bits. Raises ValueError, and changes nothing, if the names,
-        shapes or types do not match this network.
+        Later steps then give the same bits as those of the other network. Raises ValueError, and
+        changes nothing, if the names, shapes or types do not match this network.
         """
         ...
 
@@ -110,7 +111,7 @@ class Network(Protocol):
     def swap_average(self) -> None:
         """Exchange the parameters and running statistics with their average.
 
-        Every other method then uses the average. A second call restores all bits.
+        Every other method then uses the average. A second call undoes the exchange, bit for bit.
         """
 
     def recompute_statistics(self, batches: Iterable[DeviceArray]) -> None:

@@ -1,9 +1,9 @@
 """The number of threads of a training: one rule for both backends.
 
 The largest layer is the one with the most floating-point operations (FLOPs) in the forward pass of
-a batch. A training uses one thread for each FLOPS_PER_THREAD of these operations, but at most one
-thread for each core, and at most the default number of the matrix library. Threads that share a
-layer wait for each other: a small layer on a busy machine is 2 to 40 times slower with two threads.
+a micro-batch. A training uses one thread for each FLOPS_PER_THREAD of these operations, but no more
+threads than cores, and no more than the matrix library's default. Threads that share a layer wait
+for each other: a small layer on a busy machine is 2 to 40 times slower with two threads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ThreadChoice:
 def choose_threads(
     requested: int | None, flops: int, cores: int, library_threads: int
 ) -> ThreadChoice:
-    """Choose the number of threads for a network whose largest layer has ``flops`` FLOPs per batch.
+    """Choose the number of threads for a largest layer of ``flops`` FLOPs per micro-batch.
 
     ``requested`` is the value of ``backend.threads``, which has priority. ``library_threads`` is
     the default number of threads of the matrix library.

@@ -1,4 +1,4 @@
-"""Batches in NumPy, which are gathered from the array of inputs, augmented and normalized."""
+"""Batches in NumPy: gathered from the array of inputs, augmented and normalized."""
 
 from __future__ import annotations
 

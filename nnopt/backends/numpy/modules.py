@@ -83,7 +83,7 @@ class LayerBuilder:
         return modules
 
     def build(self, layer: InferredLayer, fuse_relu: bool = False) -> Module:
-        """Return the module of a layer. If ``fuse_relu``, it includes the ReLU after the layer."""
+        """Return the module of a layer; with ``fuse_relu``, of the layer and the ReLU after it."""
         module, outputs = self._build(layer, fuse_relu), self._outputs
         if outputs is None:
             return module
@@ -178,7 +178,7 @@ class LayerBuilder:
     def _dropout(self, layer: InferredLayer, rate: float, axes: int | None = None) -> Module:
         """Return dropout, which is the identity in evaluation mode.
 
-        The mask has the shape (N, D) or (N, C, H, W), or only its first ``axes`` axes if given.
+        The mask has the axes (N, D) or (N, C, H, W); if ``axes`` is given, only the first ``axes``.
         """
         if not rate:
             return lambda tape, x, step: x

@@ -194,7 +194,7 @@ class NumpyNetwork:
         return logits, self._tape.apply(self._loss_op, logits, labels=y, **self._loss_options)
 
     def layer_inputs(self, x: Array, step: int) -> list[Array]:
-        """Return the inputs of all layers in training mode: x, and copies of the other inputs."""
+        """Return the input of each of ``architecture.layers`` in training mode: x, and copies."""
         outputs = self._record_outputs(x, step)
         return [x, *(outputs[layer.name] for layer in self.architecture.layers[:-1])]
 
@@ -305,7 +305,7 @@ class NumpyNetwork:
         return outputs
 
     def _add_penalty_gradients(self) -> None:
-        """Add d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""
+        """Add d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w to the gradient of each penalized w."""
         l1, l2 = self._config.regularizer.l1, self._config.regularizer.l2
         if not (l1 or l2):
             return

@@ -240,7 +240,7 @@ def update_workers(size: int, workers: ThreadPool) -> ThreadPool:
 
 
 def update_chunks(size: int, workers: ThreadPool) -> list[slice]:
-    """Divide ``size`` elements into at least one chunk per thread. Chunks begin on a cache line."""
+    """Divide ``size`` elements at cache lines; a large array has at least one chunk per thread."""
     per_worker = -(-size // workers.count)
     length = min(tuning.UPDATE_CHUNK_ELEMENTS, per_worker + -per_worker % CACHE_LINE_BYTES)
     return [slice(start, min(start + length, size)) for start in range(0, size, length)]

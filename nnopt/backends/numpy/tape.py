@@ -71,8 +71,7 @@ class Buffers(Buffer):
     def bind(self, names: tuple[str, ...], inputs: tuple[Variable, ...]) -> None:
         """Use each parameter's ``grad_buffer`` as the array for its gradient, to save a copy.
 
-        If a parameter is used twice, the first gradient is written to ``grad_buffer``, and the
-        second gradient is added.
+        If a parameter is used twice, the second gradient is added to the first.
         """
         self.bound = True
         for position, (name, variable) in enumerate(zip(names, inputs, strict=False)):

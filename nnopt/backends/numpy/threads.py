@@ -1,8 +1,8 @@
 """A pool of threads for work that is divided into chunks.
 
-NumPy's element-wise operations use one thread, and each operation reads an array larger than the
-cache from memory and writes it back. Here, several threads process chunks that fit into the cache
-of a core. These threads run in parallel because NumPy releases Python's global lock during a
+NumPy's element-wise operations use one thread. If an array does not fit into the cache, every
+operation reads the array from memory and writes it back. Here, several threads process chunks that
+fit into the cache of a core. Threads run in parallel: NumPy releases Python's global lock in a
 computation. Meanwhile, BLAS is limited to one thread, because its threads would compete for cores.
 """
 

@@ -18,8 +18,8 @@ IMAGE_CHUNK_ROWS = 256
 """Maximum number of rows in a chunk of images. With more rows, the rounding error of sums grows."""
 
 THREADING_MIN_ELEMENTS = 2**20
-"""Number of elements from which threads share an operation. Starting the threads takes 50 to 300
-µs, depending on how fast a machine wakes up a core, and the cores must first load the data."""
+"""Number of elements from which threads share an operation. Waking the threads takes 50 to 300 µs,
+depending on the machine, and each core must first load its part of the array into its cache."""
 
 POOLING_CHUNK_ELEMENTS = 2**19
 """Number of input elements that one task of a pooling layer processes. With smaller chunks, threads
@@ -50,15 +50,15 @@ update would read data from the cache of another core, which takes two to three 
 cores of a virtual machine are distant."""
 
 EVALUATION_CHUNK_ELEMENTS = 2**21
-"""Maximum number of elements of the largest layer's output in a chunk of several samples."""
+"""Maximum number of elements of a layer's output in evaluation. One sample may have more."""
 
 # Convolution -----------------------------------------------------------------------------------
 
 IM2COL_CHUNK_ELEMENTS = 2**17
-"""Number of elements of the matrix of windows in a chunk, which has at least one row of windows."""
+"""Maximum number of elements of a chunk's matrix of windows. One row of windows may have more."""
 
 COL2IM_CHUNK_ELEMENTS = 2**18
-"""Number of terms of the input gradient in a chunk. A kernel position takes one call of NumPy."""
+"""Maximum number of terms of the input gradient in a chunk. One row of windows may have more."""
 
 IM2COL_CHUNK_IMAGES = 16
 """Number of images per task, in the padding of images and in the input gradient."""
@@ -67,7 +67,7 @@ WINOGRAD_MIN_CHANNELS = 16
 """Number of input and output channels from which Winograd's method is faster than im2col."""
 
 WINOGRAD_RUN_ELEMENTS = 1024
-"""Elements of a run (``ops/winograd.py``) from which the transforms of tiles are efficient."""
+"""Length of a run (``ops/winograd.py``) from which the transforms of tiles are efficient."""
 
 WINOGRAD_MIN_TILES, WINOGRAD_TILES = 128, 256
 """Tiles in a chunk for efficient products: the minimum, and the number for up to 64 channels."""

@@ -1,4 +1,4 @@
-"""The PyTorch backend: the same layers, losses and update rules, on any device.
+"""The PyTorch backend: the NumPy backend's layers and losses, and more optimizers, on any device.
 
 The functions of this file import PyTorch only when they are called, so that a missing PyTorch or a
 missing device is reported like any other error in the configuration.

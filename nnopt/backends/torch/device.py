@@ -40,7 +40,7 @@ def image_memory_format(
     """Return the fastest memory format of images, or None to keep the format of the input.
 
     Convolutions are fastest with the channels of a pixel next to each other, (N, H, W, C), because
-    the matrix products then need no copies. PyTorch has no such kernels for float64.
+    the matrix products then need no copies. In float64, PyTorch has no convolutions of this format.
     """
     has_conv = any(isinstance(layer.record, records.Conv2d) for layer in architecture.walk())
     return torch.channels_last if has_conv and backend.dtype == "float32" else None

@@ -10,15 +10,15 @@ from nnopt.schema import Config
 
 MAX_STEPS = 2**26
 """Difference between the seeds of two uses of a module in the same step. Few trainings have as many
-steps. It is no larger, because PyTorch's generator on a CPU uses only 32 bits of a seed."""
+steps. A larger value would allow fewer uses: on a CPU, PyTorch uses only 32 bits of a seed."""
 
 
 class DeviceMasks:
     """Dropout masks drawn on the device, as a pure function of (seed, layer, step).
 
     With the generator of the process, as in ``torch.nn.Dropout``, the masks would depend on other
-    networks, and a resumed run would need the generator's state. Here, a unit takes 16 random bits,
-    as in ``nnopt.random.DropoutMasks``. This is three times as fast as drawing a float.
+    networks, and a resumed run would need the generator's state. Drawing 16 random bits
+    for each unit, as in ``nnopt.random.DropoutMasks``, takes a third of the time of a float.
     """
 
     def __init__(self, seed: int, layer: str, rate: float, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Batches in PyTorch, which are gathered on the device that holds the data."""
+"""Batches in PyTorch: gathered on the device that holds the data."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TorchLoader:
     def _chunks(
         self, order: NDArray[np.int64], batch_size: int, augmentation: Augmentation, first: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all batches from the chunk with the index ``first`` on."""
+        """Yield all batches, starting with those of the chunk with the index ``first``."""
         policy, squares, mixing = augmentation.policy, augmentation.squares, augmentation.mixing
         # Each array is copied once per epoch: a copy from pageable memory waits for an idle device.
         chosen = self._to_device(order)
@@ -124,7 +124,7 @@ class TorchLoader:
         return torch.from_numpy(array).to(self._device)
 
     def _draws(self, drawn: Crops | Squares | Mixing | None, *names: str) -> tuple[Tensor, ...]:
-        """Return the arrays ``names`` of an epoch's random draws, on the device."""
+        """Return the fields ``names`` of an epoch's random draws, as tensors on the device."""
         return () if drawn is None else tuple(self._to_device(getattr(drawn, x)) for x in names)
 
     def _rows_of(self, part: Part) -> Tensor:

@@ -14,7 +14,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(label_smoothing: float) -> Loss:
-    """Return the function -Σₖ tₖ log softmax(z)ₖ of logits z and smoothed class fractions t."""
+    """Return a loss: the mean of -Σₖ tₖ log softmax(z)ₖ for logits z and smoothed fractions t."""
     return lambda logits, y: F.cross_entropy(logits, y, label_smoothing=label_smoothing)
 
 

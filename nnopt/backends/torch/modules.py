@@ -58,7 +58,7 @@ WITHOUT_OPTIONS: dict[type, type[nn.Module]] = {
 
 
 def build_module(architecture: Architecture, config: Config) -> nn.Module:
-    """Return the whole network on its device, without weights."""
+    """Return the whole network on its device. ``TorchNetwork.load`` sets the weights."""
     if isinstance(architecture, ModuleArchitecture):
         from nnopt.backends.torch.vision import build_model  # imports torchvision
 

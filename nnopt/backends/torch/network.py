@@ -57,7 +57,7 @@ def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
 def logits_and_loss(module: nn.Module, precision: Precision, loss: Loss) -> Forward:
     """Return the forward pass of a training step.
 
-    The result does not refer to the network: a reference cycle would keep memory allocated.
+    The function does not refer to the ``TorchNetwork``: a reference cycle would keep its memory.
     """
 
     def forward(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +168,7 @@ class TorchNetwork:
         """Perform one optimizer update."""
         self._set_mode(training=True)
         is_whole = self._accumulation_steps == 1
-        for parameter in self._parameters:  # micro-batches add to zeros; a CUDA graph reuses memory
+        for parameter in self._parameters:  # a CUDA graph would overwrite a micro-batch's gradient
             parameter.grad = None if is_whole else torch.zeros_like(parameter)
         with self._errors:
             loss, logits = (self._backward if is_whole else self._accumulate)(x, y, step)
@@ -316,7 +316,7 @@ class TorchNetwork:
             self._limit_norms(max_norm, overflowed)
 
     def _add_penalty_gradients(self) -> None:
-        """Add d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w."""
+        """Add d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w to the gradient of each penalized w."""
         l1, l2 = self._regularizer.l1, self._regularizer.l2
         if not (l1 or l2):
             return

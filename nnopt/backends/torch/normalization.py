@@ -1,7 +1,7 @@
-"""PyTorch's norms, with an output of NaN where a variance overflows.
+"""PyTorch's normalization layers, with an output of NaN where a variance overflows.
 
 PyTorch's 1 / √(σ² + ε) is then 0, so the output would be the bias, a plausible number. In training
-mode, the running variance of batch norm overflows too, which the training loop detects.
+mode, batch norm is unchanged: its running variance overflows too, which the training loop detects.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 def _as_autocast(x: Tensor, weight: Tensor) -> Tensor:
-    """Return x in the type that autocast uses for norms: on an accelerator, the weight's type."""
+    """Return x in the type that autocast selects: on an accelerator, the type of the weight."""
     return x if x.is_cpu else x.to(weight.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Augmentation policies in PyTorch: torchvision's operations, one for each image.
+"""Augmentation policies in PyTorch: torchvision's operations, chosen for each image.
 
 Torchvision's classes draw one operation for all images of a call, so that each image needs a call.
 Here, a batch needs few calls. If an operation only moves pixels, or maps each pixel value to
@@ -39,7 +39,7 @@ Setting = tuple[int, int]
 
 
 def magnitudes(policy: str, height: int, width: int) -> dict[str, list[float]]:
-    """Return the magnitudes (31,) of each operation, weakest first.
+    """Return the magnitudes (31,) of each operation that has a magnitude, weakest first.
 
     Units: tangent of the angle (shear), pixels (translate), degrees (rotate), difference of the
     factor from 1 (brightness, color, contrast, sharpness), number of remaining bits (posterize),

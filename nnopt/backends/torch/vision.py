@@ -134,7 +134,7 @@ def build_model(architecture: ModuleArchitecture, config: Config) -> nn.Module:
 
 
 def published_weights(name: str, download: bool = False) -> Mapping[str, Tensor]:
-    """Return torchvision's newest weights of the model ``name``, by the full name of each array.
+    """Return torchvision's default weights of the model ``name``, by the full name of each array.
 
     Raises:
         DataError: The file is missing and not downloaded, or its hash is not the one in its name.
@@ -180,7 +180,7 @@ def _initialized_model(architecture: ModuleArchitecture, seed: int) -> nn.Module
 def _create(config: TorchvisionConfig, input_shape: Shape, classes: int) -> nn.Module:
     """Return the model with a first convolution for images of ``input_shape``.
 
-    Its ``state_dict`` contains only parameters and running statistics.
+    The model's ``state_dict`` contains only parameters and running statistics.
     """
     options = dict(MODEL_OPTIONS.get(config.model, {}))
     if options:  # published weights of these models need differently normalized images

@@ -13,7 +13,7 @@ the same arrays in every step, so gradients are valid until the next step.
 
 Each fast version, such as ``relu_forward`` and ``relu_backward`` of the operation ``RELU``, has a
 short reference version at the top of its file, ``relu_naive_forward`` and ``relu_naive_backward``.
-The reference version takes only inputs and options, and allocates its results.
+Reference versions take all inputs, no ``saved`` and no ``buffer``, and allocate their results.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ new = Buffer()
 
 
 class Op(NamedTuple):
-    """A forward and a backward function, with the names of forward's array arguments.
+    """A forward and a backward function, with the names of forward's inputs.
 
     If ``takes_requires_grad``, backward takes a third argument ``requires_grad``, one bool per
     input, and returns None for an input that requires no gradient.

@@ -142,7 +142,7 @@ def _logistic_tail(x: Array, steepness: float, out: Array, scratch: Array) -> Ar
 
 
 def _logistic_slope(tail: Array, out: Array) -> Array:
-    """Compute σ' = s (1 - s) from the tail s = σ(-|x|). s ≤ 1/2, so 1 - s loses no digits."""
+    """Compute σ' = s (1 - s) from a tail s = σ(-k|x|). s ≤ 1/2, so 1 - s loses no digits."""
     np.subtract(1, tail, out=out)
     return np.multiply(out, tail, out=out)
 

@@ -31,10 +31,10 @@ class Saved(NamedTuple):
 def conv2d_naive_forward(
     x: Array, weight: Array, bias: Array | None, stride: int, padding: int
 ) -> Array:
-    """Compute y[h, w, n, o] = b[o] + Σ_{i,j,c} x[s h + i - p, s w + j - p, n, c] w[o, c, i, j].
+    """Compute y[u, v, n, o] = b[o] + Σ_{i,j,c} x[s u + i - p, s v + j - p, n, c] w[o, c, i, j].
 
-    x: (H, W, N, C), weight: (O, C, kh, kw), bias: (O,), stride s, padding p, y: (H', W', N, O),
-    with H' = ⌊(H + 2p - kh) / s⌋ + 1.
+    x: (H, W, N, C), weight w: (O, C, kh, kw), bias b: (O,), stride s, padding p,
+    y: (H', W', N, O), with H' = ⌊(H + 2p - kh) / s⌋ + 1.
     """
     kh, kw = weight.shape[2:]
     padded = np.pad(x, ((padding, padding), (padding, padding), (0, 0), (0, 0)))
@@ -52,9 +52,9 @@ def conv2d_naive_backward(
 ) -> tuple[Array, Array, Array]:
     """Compute dL/dx, dL/dw and dL/db from g = dL/dy of shape (H', W', N, O).
 
-    dL/dx[s h + i - p, s w + j - p, n, c] += Σ_o g[h, w, n, o] w[o, c, i, j]  for all h, w, i, j
-    dL/dw[o, c, i, j] = Σ_{h,w,n} g[h, w, n, o] x[s h + i - p, s w + j - p, n, c]
-    dL/db[o] = Σ_{h,w,n} g[h, w, n, o]
+    dL/dx[s u + i - p, s v + j - p, n, c] += Σ_o g[u, v, n, o] w[o, c, i, j]  for all u, v, i, j
+    dL/dw[o, c, i, j] = Σ_{u,v,n} g[u, v, n, o] x[s u + i - p, s v + j - p, n, c]
+    dL/db[o] = Σ_{u,v,n} g[u, v, n, o]
     """
     kh, kw = weight.shape[2:]
     padded = np.pad(x, ((padding, padding), (padding, padding), (0, 0), (0, 0)))
@@ -105,7 +105,7 @@ def conv2d_forward(
 def conv2d_backward(
     g: Array, parts: list[Saved], requires_grad: tuple[bool, ...], *, buffer: Buffer = new
 ) -> tuple[Array | None, ...]:
-    """Compute the gradients of ``conv2d_naive_backward`` that are required."""
+    """Compute those gradients in ``conv2d_naive_backward`` that are required."""
     g = _contiguous(g, "g", buffer)
     if len(parts) == 1:
         return _backward(parts[0], g, requires_grad, buffer)

@@ -3,7 +3,7 @@
 Each window of the input becomes a column of a matrix (image to column, Chellapilla et al. 2006).
 The matrix has C · kh · kw rows, for C channels and kernels of kh x kw pixels. A chunk contains the
 windows of a few rows of the output and stays in a core's cache. Images are padded and have the
-layout (H, W, C, N), where the values of all images at one position are contiguous.
+layout (H, W, C, N): the values of all images at one position in one channel are contiguous.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def padded_images(x: Array, padding: int, buffer: Buffer) -> Array:
 def im2col_forward(
     padded: Array, weight: Array, bias: Array | None, stride: int, buffer: Buffer
 ) -> Array:
-    """Compute y[h, w, n, o] = b[o] + Σ_{i,j,c} x[s h + i, s w + j, c, n] w[o, c, i, j].
+    """Compute y[u, v, n, o] = b[o] + Σ_{i,j,c} x[s u + i, s v + j, c, n] w[o, c, i, j].
 
-    x: padded images (H, W, C, N), weight: (O, C, kh, kw), bias: (O,), stride s, y: (H', W', N, O),
-    with H' = ⌊(H - kh) / s⌋ + 1.
+    x: padded images (H, W, C, N), weight w: (O, C, kh, kw), bias b: (O,), stride s,
+    y: (H', W', N, O), with H' = ⌊(H - kh) / s⌋ + 1.
     """
     outputs, kernel = len(weight), weight.shape[2:]
     size = [(length - k) // stride + 1 for length, k in zip(padded.shape, kernel, strict=False)]
@@ -107,10 +107,10 @@ def _input_gradient(
 ) -> Array:
     """Compute dL/dx, (H, W, N, C).
 
-    The product wᵀ gᵀ, (C · kh · kw, windows), contains one term for each position in each window.
-    The term is added to the gradient of the pixel at this position. Windows overlap, so one task
-    adds all terms of an image. It starts with the windows of the last rows, so that the terms of a
-    pixel are added in the order of the kernel's rows. The sum thus does not depend on the chunks.
+    The product wᵀ gᵀ, (C · kh · kw, windows), contains one term for each value of each window. The
+    term is added to the gradient of this value. Windows overlap, so one task adds all terms of an
+    image. The task starts with the windows of the last rows, so that the terms of a value are added
+    in the order of the kernel's rows. The sum thus does not depend on the chunks.
     """
     height, width, channels, images = padded_shape
     (down, across), outputs, kernel = g.shape[:2], len(weight), weight.shape[2:]

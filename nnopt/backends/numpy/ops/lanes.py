@@ -21,7 +21,7 @@ Chunk = tuple[int, tuple[slice, slice]]
 """A part of a matrix (P, L): its row in the grid of chunks, and its slice of each axis."""
 
 MAX_MEAN_IN_STDS = 4
-"""Channels with |μ| > 4 √(σ² + ε) are shifted by μ before σ² is computed again."""
+"""Channels or groups with |μ| > 4 √(σ² + ε) are shifted by μ, and σ² is computed again."""
 
 
 def by_position(x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Losses: functions of logits (N, K) and labels (N,) that return the mean loss as a 0-d array.
+"""Losses: the mean loss of a batch, a 0-d array, from logits (N, K) and labels.
 
 NumPy reduces a short last axis slowly, and the number of classes K is small. The fast versions
 therefore use transposed logits (K, N), where a reduction over the classes adds whole rows.
@@ -19,8 +19,8 @@ def cross_entropy_naive_forward(
 ) -> Array:
     """Compute L = -(1/N) Σₙ Σₖ tₙₖ log pₙₖ, with p = softmax(z) and t = (1 - ε) y + ε/K.
 
-    ε is the ``label_smoothing``. y contains the class fractions of each sample, which are one-hot
-    if ``labels`` are classes (N,).
+    z are the ``logits``, and ε is the ``label_smoothing``. y contains the class fractions of each
+    sample, which are one-hot if ``labels`` are classes (N,).
     """
     target = _naive_targets(labels, logits.shape[1], label_smoothing)
     return np.asarray(-np.sum(target * _naive_log_softmax(logits)) / len(logits))
@@ -58,7 +58,7 @@ def hinge_naive_backward(g: Array, logits: Array, *, labels: Array) -> tuple[Arr
 
 
 def _naive_margins(logits: Array, labels: Array) -> Array:
-    """Return s[n, k] - s[n, yₙ] + 1 for k ≠ yₙ and logits s, and 0 for k = yₙ."""
+    """Return the margins of logits s: s[n, k] - s[n, yₙ] + 1 for k ≠ yₙ, and 0 for k = yₙ."""
     rows = np.arange(len(labels))
     margins = logits - logits[rows, labels][:, None] + 1
     margins[rows, labels] = 0
@@ -139,7 +139,7 @@ def hinge_forward(
 ) -> tuple[Array, tuple[Array, tuple[Array, Array]]]:
     """Compute the loss of the multiclass support vector machine (Weston and Watkins 1999).
 
-    The loss is set to NaN if a logit is not finite, because a margin of -∞ would add 0 to it.
+    The loss is NaN if a logit is not finite, although a margin of -∞ would add 0 to the loss.
     """
     count, classes = logits.shape
     margins = buffer("margins", (classes, count), logits.dtype)

@@ -2,7 +2,7 @@
 
 For flat samples, the fast versions compute the formula step by step. For images, they compute one
 scale and one shift of x for each channel of each sample (a lane, see ``lanes``), so that the images
-are read and written fewer times. The same pass can include a ReLU.
+are read and written fewer times. A ReLU after the normalization can be included.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def batch_norm_forward(
 def batch_norm_backward(g: Array, saved: Saved, *, buffer: Buffer = new) -> Gradients:
     """Compute ``batch_norm_naive_backward``; with ``relu``, g is first set to 0 where y is 0.
 
-    The means of h = g γ and h x̂ over the M = N or N · H · W rows follow from dL/dβ and dL/dγ:
+    The means of h = g γ and h x̂ over M = N or N · H · W values follow from dL/dβ and dL/dγ:
 
         dL/dx = γ/√(σ² + ε) · (g - dL/dβ / M - x̂ · dL/dγ / M)
     """

@@ -107,7 +107,7 @@ class Windows(NamedTuple):
         """Yield the positions in a window, row by row, for some rows of the output.
 
         Each item is (number of the position, slices of outputs, slices of inputs). The inputs are
-        the pixels at this position in the windows. Windows whose pixel is outside are left out.
+        the pixels at this position in the windows. Windows whose pixel is padding are left out.
         """
         columns = slice(0, self.output_shape()[1])
         for number in range(self.size**2):
@@ -119,7 +119,7 @@ class Windows(NamedTuple):
                 yield number, outputs, inputs
 
     def first_positions(self, rows: slice) -> Array:
-        """Return the number of each window's first position in the image, (rows, W', 1, 1)."""
+        """Return each window's first position in the image, as a number, (rows, W', 1, 1)."""
         below, right = (
             np.maximum(self.padding - self.stride * np.arange(windows), 0)
             for windows in self.output_shape()[:2]

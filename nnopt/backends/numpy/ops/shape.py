@@ -16,7 +16,7 @@ from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, new
 
 
 def channels_last_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, None]:
-    """Return (N, C, H, W) as a view (H, W, N, C). The first layer makes a copy anyway."""
+    """Return (N, C, H, W) as a view (H, W, N, C). The next operation copies it if necessary."""
     return x.transpose(2, 3, 0, 1), None
 
 

@@ -9,9 +9,9 @@ matrix product (tiles, C) @ (C, O) at each of the 36 positions. B, G and A follo
 at 0, ±1, ±2 and infinity; docs/theory.md derives these matrices and the gradients.
 
 Images (H, W, N, C) have ``down`` rows of ``across`` tiles. A chunk consists of a few rows of tiles
-of a few images, so that intermediate results stay in the cache of a core. A run is the contiguous
-values of all images and channels of a chunk at one position. A transform multiplies a small matrix
-by the runs of a tile, first along one axis (half transformed), then along the other.
+of a few images, so that intermediate results stay in the cache of a core. The values of all images
+and channels of a chunk at one position, which are contiguous, form a run. A transform multiplies a
+small matrix by the runs of a tile, first along one axis (half transformed), then along the other.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ class Chunk(NamedTuple):
 def winograd_forward(
     x: Array, weight: Array, bias: Array | None, padding: int, buffer: Buffer
 ) -> Array:
-    """Compute y[h, w, n, o] = b[o] + Σ_{i,j,c} x[h + i - p, w + j - p, n, c] w[o, c, i, j].
+    """Compute y[u, v, n, o] = b[o] + Σ_{i,j,c} x[u + i - p, v + j - p, n, c] w[o, c, i, j].
 
-    x: (H, W, N, C); weight: (O, C, 3, 3); bias: (O,); padding p: 0, 1 or 2; y: (H', W', N, O), with
-    H' = H + 2p - 2 and W' = W + 2p - 2.
+    x: (H, W, N, C); weight w: (O, C, 3, 3); bias b: (O,); padding p: 0, 1 or 2; y: (H', W', N, O),
+    with H' = H + 2p - 2 and W' = W + 2p - 2.
     """
     (rows, columns, images, channels), outputs = x.shape, len(weight)
     height, width = rows + 2 * padding - 2, columns + 2 * padding - 2
@@ -165,8 +165,8 @@ def _chunks(images: int, down: int, across: int, channels: int) -> list[Chunk]:
     """Divide all tiles into chunks of enough tiles for efficient products.
 
     A chunk gets enough images for a long run, then rows of tiles until it has ``enough`` tiles, and
-    then more images. ``enough`` grows with the number of channels, because each matrix product has
-    a fixed cost. With many tiles, it is at most a quarter of them, so that threads share the work.
+    then more images. ``enough`` grows with the number of channels, because a matrix product has a
+    fixed cost. With many tiles, ``enough`` is at most a quarter of them, so threads share the work.
     """
     enough = min(max(tuning.WINOGRAD_TILES, 4 * channels), images * down * across // 4)
     enough = max(enough, tuning.WINOGRAD_MIN_TILES)
@@ -253,7 +253,7 @@ class TileScratch:
         # half_columns (row in tile, across, column of 6, run).
         self.half_rows = half.reshape(4, 6, -1).transpose(1, 0, 2)
         self.half_columns = half.transpose(0, 2, 1, 3)
-        # Two views of a row of tiles that extends beyond the image: border (4, 4 across, run),
+        # Two views of a row of tiles that extends beyond the image: border (4, 4 · across, run),
         # border_tiles (row in tile, across, column in tile, run).
         self.border = workers.scratch("border", (4, 4 * across, run), dtype)
         self.border_tiles = self.border.reshape(4, across, 4, run)
@@ -281,7 +281,7 @@ class TileTransform:
         return workers.cached(TileScratch, (rows, self.across, run, self.channels), self.at.dtype)
 
     def transform(self, chunk: Chunk, scratch: TileScratch) -> None:
-        """Write the product A t Aᵀ for each tile t of a chunk to the scratch memory."""
+        """Write the product A t Aᵀ to the scratch memory, for each tile t of a chunk."""
         lanes = chunk.lanes(self.channels)
         for row, transformed in enumerate(scratch.rows, chunk.rows.start):
             if row < self.whole:
@@ -294,7 +294,7 @@ class TileTransform:
             np.matmul(self.a, scratch.half_rows, out=transformed)
 
     def transform_back(self, chunk: Chunk, scratch: TileScratch) -> None:
-        """Write the product Aᵀ m A for each transformed tile m of a chunk to y."""
+        """Write the product Aᵀ m A to y, for each transformed tile m of a chunk."""
         lanes = chunk.lanes(self.channels)
         for row, transformed in enumerate(scratch.rows, chunk.rows.start):
             np.matmul(self.at, transformed, out=scratch.half_rows)
