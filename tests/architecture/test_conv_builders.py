@@ -64,7 +64,9 @@ def test_three_layer_conv_has_the_expected_layers(make_config: MakeConfig) -> No
     assert network.parameter_count == 32 * 76 + 128 * (32 * 16 * 16 + 1) + 10 * 129
 
 
-def test_three_layer_conv_has_norm_and_dropout_if_configured(make_config: MakeConfig) -> None:
+def test_three_layer_conv_has_norm_layers_and_dropout_if_configured(
+    make_config: MakeConfig,
+) -> None:
     variant = schema.ThreeLayerConvConfig("three_layer_conv", 8, 3, 16, "tanh")
     assert records(built(make_config, variant, norm="batch", dropout=0.2)) == [
         Conv2d(8, 3, bias=False),
@@ -162,7 +164,7 @@ def weighted(network: Architecture) -> list[Any]:
 @pytest.mark.parametrize("shape", [CIFAR, MNIST], ids=str)
 @pytest.mark.parametrize("norm", ["none", "batch", "layer", "group"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_norm_is_accepted_together_with_dropout(
+def test_every_norm_layer_is_accepted_together_with_dropout(
     make_config: MakeConfig, name: str, norm: str, shape: tuple[int, ...]
 ) -> None:
     network = built(make_config, VARIANTS[name], shape, norm=norm, dropout=0.25)

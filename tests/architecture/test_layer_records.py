@@ -211,7 +211,7 @@ MISTAKES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("item", "message"), MISTAKES, ids=lambda x: str(x)[:50])
-def test_error_about_a_layer_has_its_location(item: Any, message: str) -> None:
+def test_error_about_a_layer_contains_the_location_of_the_layer(item: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_layers([item])
     assert str(caught.value).startswith(message)

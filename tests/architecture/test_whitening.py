@@ -1,4 +1,4 @@
-"""Whitening: the outputs of the first layer have mean 0, variance 1 and no correlation."""
+"""Whitening: outputs of the first layer with mean 0, variance at most 1 and no correlation."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ WHITENING = schema.InitializerConfig("he_normal", "lecun_normal", "whitening")
 
 
 def photographs(count: int = 40) -> Dataset:
-    """Return a dataset of images that vary smoothly, like photographs.
+    """Return a dataset whose training images vary smoothly, like photographs.
 
-    The training set uses the images with even indices. The images with odd indices are noise.
+    They are the images with even indices. The images with odd indices are noise.
     """
     rng = np.random.default_rng(0)
     smooth = np.cumsum(np.cumsum(rng.standard_normal((2 * count, *SHAPE)), axis=2), axis=3)

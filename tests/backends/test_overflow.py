@@ -48,7 +48,7 @@ def batch(scale: float) -> Array:
 
 
 def one_step(make_network: MakeNetwork, backend: str, scale: float, **overrides: Any) -> Network:
-    """Return a float32 linear network after one step on ``batch(scale)``."""
+    """Return a float32 linear network, trained for one step on ``batch(scale)``."""
     overrides = {"backend.dtype": "float32", "optimizer": "sgd"} | overrides
     network = make_network(backend, LINEAR, **overrides)
     with np.errstate(all="ignore"):

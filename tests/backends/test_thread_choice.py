@@ -50,7 +50,7 @@ def test_requested_number_of_threads_is_chosen(requested: int, flops: int) -> No
     [
         ((), MNIST_MLP),
         (("accumulation_steps=4",), MNIST_MLP // 4),
-        (("accumulation_steps=3",), 43 * 2 * 784 * 256),  # 43 of 128 samples in a micro-batch
+        (("accumulation_steps=3",), 43 * 2 * 784 * 256),  # at most 43 samples in a micro-batch
         (("backend=torch",), MNIST_MLP),
         (("backend=torch", "backend.device=cuda"), 0),
     ],
@@ -72,7 +72,7 @@ def test_flops_on_processor_include_inner_layers_but_no_residual_layer() -> None
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_threads_for_a_network_are_the_same_in_both_backends(
+def test_number_of_threads_for_a_network_is_the_same_in_both_backends(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nnopt.backends.thread_choice.usable_cores", lambda: 16)

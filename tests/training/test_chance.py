@@ -11,7 +11,9 @@ from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config
 from nnopt.training.chance import chance_level_warning
 
-TEN = np.arange(10_000) % 10  # ten equal classes; the accuracy has a standard error of 0.003
+TEN = (
+    np.arange(10_000) % 10
+)  # ten classes of equal size; the accuracy has a standard error of 0.003
 SKEWED = np.array([0] * 9_500 + [1] * 500)
 
 

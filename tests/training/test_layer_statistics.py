@@ -1,4 +1,4 @@
-"""Layer statistics accumulated over batches equal those of all samples, computed at once."""
+"""Layer statistics accumulated over batches equal statistics computed from all samples at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MakeConfig = Callable[..., Config]
 SHAPE = (2, 5, 4)
 LAYERS: list[Any] = [{"conv2d": 4}, "relu", "batch_norm", "flatten", {"dense": "classes"}]
 DEAD = 1
-"""Index of the channel whose bias makes every output negative."""
+"""Index of a channel whose outputs are all negative, because of its bias."""
 
 
 def part_of(count: int) -> Part:

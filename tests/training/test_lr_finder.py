@@ -114,7 +114,7 @@ def test_suggestion_is_inversely_proportional_to_the_loss() -> None:
 
 
 def test_edge_step_is_the_end_of_a_plateau() -> None:
-    """On the plateau, noise determines the position of the minimum."""
+    """The minimum of the loss is in a dip, which is not always near the end of the plateau."""
     steps = np.arange(300)
     fall = 2.0 - 1.5 * np.clip((steps - 60) / 60, 0, 1)  # constant from step 120 on
     losses = np.where(steps > 240, fall + (steps - 240) * 0.5, fall)

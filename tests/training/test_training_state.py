@@ -108,7 +108,7 @@ def run_all(loop: Loop) -> list[bool]:
 
 
 def stop_at(loop: Loop, call: int, within_epoch_only: bool = False) -> bool:
-    """Run a loop until a call of its hooks; return whether the loop was interrupted there.
+    """Interrupt a loop at a call of its hooks; return False if the loop ends before this call.
 
     ``call`` is the number of the call, counted from 1. The hooks are ``between_steps`` and, unless
     ``within_epoch_only`` is true, ``between_batches``.
@@ -136,7 +136,7 @@ def saved(loop: Loop) -> Content:
 
 
 def results(loop: Loop) -> dict[str, Any]:
-    """Return everything that the rest of a run depends on, without times."""
+    """Return the saved state of a loop, except measured times."""
     content = saved(loop)
     values = content.values
     values["epoch"]["seconds"] = 0.0

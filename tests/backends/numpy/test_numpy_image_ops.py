@@ -58,7 +58,7 @@ def test_image_op_outputs_and_gradients_equal_torch(name: str) -> None:
     check_against_torch(CASES[name], CASES[name].op)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "byte" not in name])  # the fast cases
+@pytest.mark.parametrize("name", [name for name in CASES if "byte" not in name])  # the fast ones
 def test_image_op_gradients_equal_central_differences(name: str) -> None:
     check_against_differences(CASES[name], CASES[name].op)
 

@@ -1,4 +1,4 @@
-"""Twenty steps of every optimizer in float64, compared with torch.optim."""
+"""Twenty steps of every NumPy optimizer in float64, compared with torch.optim."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_optimizer_equals_its_reference(name: str, size: int) -> None:
     slow, state = fast.copy(), [np.zeros(size), np.zeros(size)]
     optimizer = Optimizer(config, fast, gradient, slice(size // 2), 0.3)
     for t in range(1, 8):
-        gradient[:] = rng.standard_normal(size) * (rng.random(size) < 0.8)  # a fifth is zero
+        gradient[:] = rng.standard_normal(size) * (rng.random(size) < 0.8)  # a fifth are zeros
         optimizer.step(0.1 * t)
         slow[: size // 2] *= 1 - 0.1 * t * 0.3
         named = vars(config) | {"lr": 0.1 * t, "t": t, "state": state}

@@ -16,7 +16,7 @@ from nnopt.training.loop import Loop
 
 
 def accuracy_of(backend: str, *overrides: str) -> float:
-    """Return the test accuracy of a run in percent."""
+    """Train a network, and return its test accuracy in percent."""
     common = ["dataset=mnist", f"backend={backend}", "architecture.hidden=[64]"]
     config = compose_config([*common, "batch_size=128", "optimizer.lr=0.05", *overrides])
     prepared = prepare(config)

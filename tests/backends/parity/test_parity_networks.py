@@ -162,7 +162,7 @@ WHOLE = {
 def test_hundred_steps_agree_between_backends(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
-    """Training uses momentum and L2. Every seventh batch is smaller."""
+    """Training uses momentum and an L2 penalty. Every seventh batch is smaller."""
     hidden = [{"dense": {"units": 16, "bias": False}}, *WHOLE[name]]
     layers = [*hidden, *hidden, {"dense": "classes"}]
     tolerance = {"rtol": 1e-9, "atol": 1e-12}

@@ -146,7 +146,7 @@ def numpy_state() -> str:
 
 
 @POLICIES
-def test_policy_is_repeatable_and_changes_no_data_and_no_generator(
+def test_policy_is_repeatable_and_changes_neither_data_nor_random_generators(
     make_config: MakeConfig, policy: str
 ) -> None:
     samples, config = dataset(), config_of(make_config, policy)

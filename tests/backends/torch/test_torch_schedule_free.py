@@ -46,7 +46,7 @@ def build(make_config: Callable[..., Config], name: str, p: nn.Parameter) -> Sch
 def test_twenty_steps_of_schedule_free_equal_formula(
     make_config: Callable[..., Config], name: str
 ) -> None:
-    """The formula has the paper's sequences x, y and z, and also weight decay and a warm-up."""
+    """The formula has the sequences x, y and z of Schedule-Free, weight decay and a warm-up."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 3))
     z, s, total = x.copy(), 0 * x, 0.0
@@ -154,7 +154,7 @@ def test_loading_sets_weights_and_resets_optimizer_state(
 def test_recomputed_statistics_belong_to_the_averaged_weights(
     make_network: MakeNetwork, batches: Batches, name: str
 ) -> None:
-    """The statistics belong to the averaged weights x. Training continues from the weights y."""
+    """``arrays`` returns the averaged weights x. Training continues from the weights y."""
     layers = [{"dense": 5}, "batch_norm", "relu", {"dense": "classes"}]
     straight, renewed = (make_network("torch", layers, optimizer=name) for _ in "ab")
     found = renewed.arrays()

@@ -148,7 +148,7 @@ def test_parameters_outside_of_layers_have_names(vision: Callable[..., Config]) 
 def test_initial_weights_of_torchvision_model_depend_only_on_seed(
     vision: Callable[..., Config],
 ) -> None:
-    """The weights depend only on the seed, and the global generator is unchanged.
+    """The state of PyTorch's global random generator is neither used nor changed.
 
     The first convolution, which nnopt replaces for small images, is initialized as in torchvision.
     """
