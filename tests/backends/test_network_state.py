@@ -118,7 +118,7 @@ def test_training_in_fp16_continues_with_equal_bits(make_network: MakeNetwork) -
 
 
 @pytest.mark.parametrize(("backend", "optimizer"), OPTIMIZERS)
-def test_state_from_before_the_first_step_is_loaded(
+def test_state_saved_before_the_first_step_can_be_loaded(
     make_network: MakeNetwork, backend: str, optimizer: str
 ) -> None:
     first, second = (make_network(backend, LAYERS, optimizer=optimizer) for _ in range(2))

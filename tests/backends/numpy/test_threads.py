@@ -129,7 +129,7 @@ def test_errstate_applies_in_every_thread():
     assert states == ["ignore", "ignore"]
 
 
-def test_scratch_is_separate_for_each_thread_and_reused():
+def test_scratch_memory_is_separate_for_each_thread_and_reused():
     workers, meet = ThreadPool(2), threading.Barrier(2, timeout=30)
     first: dict[int, np.ndarray] = {}
 

@@ -110,7 +110,7 @@ def test_backend_check_reports_missing_schedulefree(
     assert check_backend(make_config(backend="torch")) == []
 
 
-def test_backend_check_reports_all_missing_libraries_and_device(
+def test_backend_check_reports_absent_device_and_all_missing_libraries(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
