@@ -91,14 +91,17 @@ def train(executable: Path, folder: Path, overrides: list[str], backend: str) ->
         overrides = [with_first_key(override) for override in overrides]
     command = [str(executable.absolute()), "run", *(["-m"] if is_sweep else []), *overrides]
     command += [f"backend={backend}", "backend.threads=1", "plots=false", *target]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    # Not in the working directory, whose folder conf may be that of another version.
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder.parent)
 
 
 @cache
 def wants_first_keys(executable: Path) -> bool:
     """Return whether an executable is so old that it knows only the original names of keys."""
     command = [str(executable.absolute()), "run", "--cfg", "job"]
-    config = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        run = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder)
+    config = run.stdout
     return "accumulation_steps:" not in config
 
 
