@@ -2,8 +2,8 @@
 
 The training loop uses a backend only through the methods in this file. Arrays have PyTorch's
 layouts: weights (out, in), inputs (N, D) or (N, C, H, W), logits (N, K) and labels (N,). Mixed
-labels (N, K) contain the fraction of each class, in the backend's number type. Full names are, for
-example, "dense1.weight". Running statistics include weights that are not trained.
+labels (N, K) contain the fraction of each class, in the backend's number type. Full names look like
+"dense1.weight". Running statistics include weights that are not trained.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ class LayerBuilder:
     def _dropout(self, layer: InferredLayer, rate: float, axes: int | None = None) -> Module:
         """Return dropout, which is the identity in evaluation mode.
 
-        The mask has the axes (N, D) or (N, C, H, W); if ``axes`` is given, only the first ``axes``.
+        The mask has the axes (N, D) or (N, C, H, W), or only the first ``axes`` of these if given.
         """
         if not rate:
             return lambda tape, x, step: x

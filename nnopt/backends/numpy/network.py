@@ -194,7 +194,7 @@ class NumpyNetwork:
         return logits, self._tape.apply(self._loss_op, logits, labels=y, **self._loss_options)
 
     def layer_inputs(self, x: Array, step: int) -> list[Array]:
-        """Return the input of each of ``architecture.layers`` in training mode: x, and copies."""
+        """Return x and copies of the inputs of later ``architecture.layers``, in training mode."""
         outputs = self._record_outputs(x, step)
         return [x, *(outputs[layer.name] for layer in self.architecture.layers[:-1])]
 

@@ -63,7 +63,7 @@ class Buffers(Buffer):
         return array
 
     def part(self, number: int) -> Buffers:
-        """Return the buffers of a part of the operation, such as a group of channels."""
+        """Return the buffers of a part of the operation, such as one group of a convolution."""
         if number not in self._parts:
             self._parts[number] = Buffers(self.workers)
         return self._parts[number]

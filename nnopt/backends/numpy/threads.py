@@ -179,7 +179,7 @@ def partial_sum_count(chunks: int, elements: int) -> int:
 
 
 def sum_into_first(sums: Sequence[NDArray[Any]], workers: ThreadPool) -> None:
-    """Add all other arrays to the first array, in order. Threads share large arrays."""
+    """Add all other arrays to the first array, in order. Threads share the work on large arrays."""
     if len(sums) == 1:
         return
     first = sums[0]

@@ -39,9 +39,9 @@ UPDATE_THREADING_MIN_ELEMENTS = 2**20
 # Matrix products -------------------------------------------------------------------------------
 
 DENSE_TRANSPOSED_BELOW_ELEMENTS = 2**19
-"""Number of elements below which a dense weight is stored transposed, as (in, out). OpenBLAS then
-computes x Wᵀ and (gᵀ x)ᵀ 10 to 33 % faster, which outweighs the slower g W. A larger weight does
-not fit into the cache. It is stored as (out, in), so that W xᵀ reads it in memory order."""
+"""Number of elements below which a dense weight W is stored transposed, as (in, out). For inputs x
+and output gradients g, OpenBLAS then computes x Wᵀ and (gᵀ x)ᵀ 10 to 33 % faster, which outweighs
+the slower g W. A larger weight exceeds the cache: as (out, in), it is read in order by W xᵀ."""
 
 SINGLE_BLAS_THREAD_FLOPS = range(2**19, 2**24)
 """Range of the largest layer's FLOPs per batch in which one BLAS thread is used, although OpenBLAS
@@ -70,7 +70,7 @@ WINOGRAD_RUN_ELEMENTS = 1024
 """Length of a run (``ops/winograd.py``) from which the transforms of tiles are efficient."""
 
 WINOGRAD_MIN_TILES, WINOGRAD_TILES = 128, 256
-"""Tiles in a chunk for efficient products: the minimum, and the number for up to 64 channels."""
+"""Tiles in a chunk for efficient matrix products: the minimum, and the number up to 64 channels."""
 
 # Sums over chunks ------------------------------------------------------------------------------
 

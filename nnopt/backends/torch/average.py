@@ -11,7 +11,7 @@ from torch import Tensor
 class Average:
     """The running average of each of ``tensors``, zero at first. No method waits for the device.
 
-    In the methods, ``w`` is a tensor and ``a`` its average. A tensor must keep its memory.
+    In the methods, ``w`` is a tensor and ``a`` its average. Each tensor must stay in its memory.
 
     Attributes:
         averages: The average of each tensor, in the order of ``tensors``.

@@ -1,7 +1,7 @@
 """Layers as ``torch.nn`` modules, for samples (N, D) or images (N, C, H, W).
 
-Each child module has the name of the layer, so the keys of a module's ``state_dict`` are names in
-the architecture, such as "residual1.shortcut.conv2d1.weight".
+The name of a child module is the end of its layer's name, so the keys of the ``state_dict`` of a
+network are names in the architecture, such as "residual1.shortcut.conv2d1.weight".
 """
 
 from __future__ import annotations

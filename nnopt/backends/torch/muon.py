@@ -46,9 +46,9 @@ class Muon(optim.Optimizer):
 
     The rule applies to each hidden weight; a kernel (out, in, kh, kw) is the matrix (out,
     in·kh·kw). u is the authors' form of Nesterov momentum (Jordan et al. 2024;
-    github.com/KellerJordan/Muon). Adam updates all other parameters, such as biases and the output
-    layer's weight, with the learning rate lr · ``adam_lr_ratio``. They include the first layer's
-    weight if ``config.input_layer`` is "adam".
+    github.com/KellerJordan/Muon). Adam updates all other parameters, such as biases, the output
+    layer's weight and, if ``config.input_layer`` is "adam", the first layer's weight. The learning
+    rate of Adam is lr · ``adam_lr_ratio``.
 
     Matrices of the same shape are orthogonalized together. On an accelerator, float32 matrices are
     converted to bfloat16, as in the authors' code. On a CPU, bfloat16 would take twice as long.

@@ -41,7 +41,7 @@ class Buffer:
         return empty(shape, dtype)
 
     def part(self, number: int) -> Buffer:
-        """Return the buffer of a part of the operation, such as a group of channels."""
+        """Return the buffer of a part of the operation, such as one group of a convolution."""
         return self
 
 

@@ -1,4 +1,4 @@
-"""Losses: the mean loss of a batch, a 0-d array, from logits (N, K) and labels.
+"""Losses: the mean loss of a batch as a 0-d array, for logits (N, K) and labels.
 
 NumPy reduces a short last axis slowly, and the number of classes K is small. The fast versions
 therefore use transposed logits (K, N), where a reduction over the classes adds whole rows.
@@ -73,7 +73,7 @@ def cross_entropy_forward(
     ``logits`` are z, (N, K). ``labels`` are classes (N,) or class fractions y (N, K), whose rows
     sum to one. The saved value is p - t, (K, N): softmax minus smoothed class fractions.
 
-    Let Σ be the sum of exp(z - max z) over a sample's classes, and r this sum without the label.
+    Let Σ be the sum of exp(z - max z) over a sample's classes, and r the sum without the label.
     If the label's probability p is near 1, p - 1 and log Σ would lose all digits to cancellation.
     They are computed as p - 1 = -r / Σ and log Σ = log(1 + (r + eᵈ - 1)), where d is the label's
     z - max z. For class fractions, the label is the class with the largest fraction.
