@@ -116,7 +116,7 @@ def measure(case: Case, overrides: list[str], with_control: bool) -> list[float]
 def loop_by_hand(
     case: Case, config: Config, architecture: Architecture, x: np.ndarray, y: np.ndarray
 ) -> Callable[[], None]:
-    """Return a function that runs a step of the control, with ReLU layers and SGD with momentum.
+    """Return a function that runs a step of a NumPy loop without nnopt: ReLU, SGD with momentum.
 
     Weights have the shape (inputs, outputs).
     """

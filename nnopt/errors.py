@@ -112,7 +112,7 @@ class ResumeError(NnoptError):
 
 
 class LengthError(ResumeError):
-    """A training that was begun with another length cannot continue with the new length."""
+    """The length of a training was changed on resume, and this training does not allow it."""
 
 
 class TrainingError(NnoptError):

@@ -17,7 +17,7 @@ SCRIPTS = ("dom.js", "series.js", "plot.js", "chart.js", "table.js", "details.js
 def fill_page(records: dict[str, Any]) -> str:
     """Return the page as text.
 
-    It loads only linked plots. Its content security policy allows only its own script and style.
+    The page loads no files except the plots that it links to. It runs only its own script.
     """
     style, script = _asset("page.css"), "\n".join(map(_asset, SCRIPTS))
     script = f'"use strict";\n(() => {{\n{script}\n}})();\n'

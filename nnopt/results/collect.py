@@ -183,7 +183,7 @@ def read_run(folder: Path, with_summary: bool = False) -> Run:
 
 
 def _named_files(sources: Mapping[str, str], dataset: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 of the files of ``dataset.train`` and ``dataset.test``, by key, if known.
+    """Map ``dataset.train`` and ``dataset.test`` to the SHA-256 of their files, where known.
 
     The paths in ``sources`` are absolute or relative to the data folder. The paths in the
     configuration may also be relative to the working or home directory, or contain links.
@@ -209,7 +209,7 @@ def _named(sources: Mapping[str, str], name: Any) -> set[str]:
 def settings_of(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Value]:
     """Build ``Run.settings`` from a resolved configuration and the overrides that led to it.
 
-    Renamed keys get their current names. The choice of a config group precedes the group's keys.
+    Keys already have their current names. The entry of a config group precedes those of its keys.
     """
     pairs = (override.lstrip("+").partition("=") for override in overrides)
     choices = {key: value for key, _, value in pairs if "." not in key}

@@ -21,7 +21,8 @@ MIN_COLUMNS_SIDE_BY_SIDE = 60  # in narrower terminals the two panels are stacke
 MIN_PANEL_LINES = 9
 
 # Colour-blind readers can distinguish Okabe and Ito's blue and vermillion, which are visible on
-# black and on white. Without colours, dots differ from blocks. Name, marker, RGB, legend sample:
+# black and on white. Without colours, training is dots, and validation blocks.
+# Name, marker, RGB, legend sample:
 TRAINING = ("training", "braille", (40, 140, 210), "⠒⠒⠒")
 VALIDATION = ("validation", "hd", (213, 94, 0), "▀▀▀")
 

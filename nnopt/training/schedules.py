@@ -46,7 +46,7 @@ def build_schedule(
 
 
 def _factor(config: ScheduleVariant, step: int, steps: int, steps_per_epoch: int) -> float:
-    """Return the factor for ``optimizer.lr``. step, steps: counted from the end of the warm-up."""
+    """Return the factor for ``optimizer.lr`` at a ``step`` of the ``steps`` after the warm-up."""
     t = step / steps_per_epoch
     match config:
         case ConstantConfig() | PlateauConfig():

@@ -1,4 +1,4 @@
-"""Varying keys, groups of runs that differ only in the seed, and conditions."""
+"""Keys that vary, conditions on runs, and groups of runs that differ only in the seed."""
 
 from __future__ import annotations
 

@@ -699,7 +699,7 @@ def test_run_over_max_time_advances_by_one_step_per_resume_command(
     assert found == whole("numpy")
 
 
-def test_run_over_max_time_stops_while_another_context_postpones_interruptions(
+def test_max_time_stops_a_run_whose_interruptions_are_postponed(
     attempt: Command, trap: Trap
 ) -> None:
     """The other context is entered during the run and left after it, as if by a second thread."""

@@ -1,4 +1,4 @@
-"""Folders of results from a hostile sender: no command changes or prints private files outside.
+"""Folders of a hostile sender. No command may change or print files outside of the folder.
 
 The table of folders is in ``hostile_folders.py``.
 """

@@ -87,7 +87,7 @@ def test_auto_lr_is_found_for_each_point_of_a_sweep(
 def test_auto_lr_without_suggestion_trains_nothing(
     nnopt: Run, capsys: Captured, workplace: Path
 ) -> None:
-    """With zero weights, only the biases of the last layer change; they cannot reduce the loss."""
+    """In the range test, zero weights stay zero, and the last biases cannot reduce the loss."""
     overrides = ("initializer=zeros", "optimizer.lr=auto", "hydra.run.dir=a", "plots=true")
     assert nnopt("run", *SMALL, *overrides) == 5
     captured = capsys.readouterr()

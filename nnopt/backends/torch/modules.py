@@ -67,7 +67,7 @@ def build_module(architecture: Architecture, config: Config) -> nn.Module:
 
 
 def build_sequential(layers: Iterable[InferredLayer], config: Config) -> nn.Sequential:
-    """Return the layers one after another, with uninitialized parameters on the meta device."""
+    """Return a module that applies the layers in order. Its parameters are on the meta device."""
     return nn.Sequential(_children(layers, config))
 
 

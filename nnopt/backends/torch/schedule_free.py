@@ -17,7 +17,7 @@ class ScheduleFree(optim.Optimizer):
         z ← z - lr·g(y);  x ← (1-c)·x + c·z;  y = (1-β)·z + β·x;  c = lrₘ² / Σ lrₘ²
 
     g(y) is the gradient at y, and β is ``momentum`` or ``beta1``. lrₘ is the largest learning rate
-    so far, so the steps of a warm-up have less weight. AdamW divides g by √ŝ + ε. Weight decay is
+    so far, so the steps of a warm-up have less weight. AdamW scales g like Adam. Weight decay is
     z ← z - lr·λ·y with λ = ``weight_decay``. The network cannot apply weight decay, because the
     parameters hold y, and a change of y does not reach z. Source: Defazio et al. 2024, "The road
     less scheduled", equations 1 to 3 and algorithm 1.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-MAX_LINES = 8  # if there are more layers, they are rows of a map
+MAX_LINES = 8  # more layers are drawn as the rows of a heat map
 MAX_NAME_CHARACTERS = 28
 MAX_EPOCHS_WITH_MARKERS = 30
 MAX_BRIGHTNESS = 0.9  # part of viridis that is used; its yellow end is faint on white

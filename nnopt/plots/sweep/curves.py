@@ -166,7 +166,7 @@ def _panel(column: str, named: Sequence[LearningCurves], others: Sequence[Learni
 def _limits(
     named: Sequence[Line], others: Sequence[Line], logarithmic: bool
 ) -> tuple[float, float]:
-    """Return limits that contain the ``named`` lines and the central 80 % of the other means."""
+    """Return y limits for the ``named`` lines and the central 80 % of the ``others``' means."""
 
     def finite(*values: Floats) -> Floats:
         x: Floats = np.concatenate([np.empty(0), *values])

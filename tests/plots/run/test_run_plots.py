@@ -118,7 +118,7 @@ def test_curves_of_a_diverged_run_have_a_gap(
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_curves_without_finite_values_are_drawn(
+def test_panel_without_finite_values_says_so(
     tmp_path: Path, figures: list[Figure], rows: int
 ) -> None:
     nan = float("nan")

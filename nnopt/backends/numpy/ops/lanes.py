@@ -61,7 +61,7 @@ def sums(a: Array, b: Array, buffer: Buffer, where: Array | None = None) -> Arra
 def scale_and_shift(
     x: Array, scale: Array, shift: Array, out: Array, buffer: Buffer, relu: bool = False
 ) -> Array:
-    """Compute out = x · scale + shift, (P, L), with scale and shift (L,); then ReLU if ``relu``."""
+    """Compute out = x · scale + shift, then ReLU if ``relu``. x, out: (P, L); others: (L,)."""
     zeros = np.zeros_like(shift)
 
     def task(worker: int, chunk: Chunk) -> None:

@@ -62,7 +62,7 @@ def group_norm_naive_forward(
 def group_norm_naive_backward(
     g: Array, x: Array, weight: Array, *, groups: int, epsilon: float
 ) -> Gradients:
-    """Compute dL/dx (with means over each group of a sample), dL/dγ = Σ g x̂ and dL/dβ = Σ g."""
+    """Compute dL/dγ = Σ g x̂, dL/dβ = Σ g, and dL/dx with means over each group of a sample."""
     grouped = *x.shape[:3], groups, -1
     x_hat, std = _naive_normalize(x.reshape(grouped), (0, 1, 4), epsilon)
     d_x = _naive_input_gradient((g * weight).reshape(grouped), x_hat, std, (0, 1, 4))
