@@ -81,7 +81,7 @@ def test_write_on_full_disk_keeps_the_old_file(
     path = tmp_path / "a"
     write_bytes(path, b"old")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match=r"full for 12,345 bytes \([\d,]+ bytes are free\)"):
+    with pytest.raises(OutputError, match=r"no room for 12,345 bytes \([\d,]+ bytes are free\)"):
         write_bytes(path, b"x" * 12_345)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
@@ -119,7 +119,7 @@ def test_arrays_larger_than_the_file_size_limit_are_refused(tmp_path: Path) -> N
         check=True,
     )
     assert f"cannot write {tmp_path / 'w.npz'}" in answer.stdout
-    assert "full for 800,000 bytes" in answer.stdout
+    assert "no room for 800,000 bytes" in answer.stdout
     assert names(tmp_path) == []
 
 
