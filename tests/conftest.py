@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.core_plugins.importlib_resources_config_source import (
+    ImportlibResourcesConfigSource,
+)
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import HealthCheck, settings
 from omegaconf import OmegaConf
@@ -170,8 +173,17 @@ def compose_once() -> Iterator[None]:
             OmegaConf.update(composed.config, folder[1], folder[2])
         return composed
 
+    read, files = ImportlibResourcesConfigSource._read_config, {}
+
+    def reading(source: ImportlibResourcesConfigSource, resource: Any) -> Any:
+        """Parse each YAML file of nnopt and of Hydra only once."""
+        if str(resource) not in files:
+            files[str(resource)] = read(source, resource)
+        return copy.deepcopy(files[str(resource)])
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hydra_config, "compose", keeping)
+        patch.setattr(ImportlibResourcesConfigSource, "_read_config", reading)
         yield
 
 
