@@ -67,7 +67,7 @@ def _subset_size(count: int | None, available: int) -> int:
 
 
 def check_own_part(name: str, parts: Container[str]) -> None:
-    """Raise ConfigError if a dataset has no validation part of its own."""
+    """Raise ConfigError if the dataset is not published with a validation part."""
     if "valid" not in parts:
         raise ConfigError(
             f"dataset.validation.source=own: {name} has no validation part of its own "

@@ -1,1 +1,1 @@
-"""Sweeps: running many points, each of which is one configuration, and the table of results."""
+"""Sweeps: running many points, and the table of results. A point is one configuration."""

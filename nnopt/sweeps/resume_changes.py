@@ -87,7 +87,7 @@ def _launcher(sweep: Sweep, parsed: Sequence[Override]) -> LauncherConfig:
 
 
 def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
-    """Return the plan of ``added`` and of those overrides of the sweep that have other keys."""
+    """Return the plan of the sweep's overrides and ``added``, which replaces equal keys."""
     before = make_plan(sweep.overrides, multirun=True, config_dir=sweep.config_dir)
     known = {point.id for point in sweep.points}
     if changed := [point for point in before.points if point.id not in known]:

@@ -234,7 +234,7 @@ OTHERS = {
 def test_resume_command_reports_points_from_another_environment(
     attempt: Command, workplace: Path, group: str, key: str, value: Any, fragment: str
 ) -> None:
-    overrides = [*TINY, "batch_size=1000000"]  # so much work that nnopt uses all cores
+    overrides = [*TINY, "batch_size=1000000"]  # enough work for all cores
     attempt("run", "-m", *overrides, "seed=0,1", "hydra.sweep.dir=sweep").is_done()
     first, second = (next((workplace / "sweep").glob(f"*-s{n}-*/summary.json")) for n in (0, 1))
     second.unlink()

@@ -1,4 +1,4 @@
-"""results.csv has one row for every point, whatever its status."""
+"""A point of any status has one row in results.csv."""
 
 from __future__ import annotations
 
