@@ -104,6 +104,7 @@ def plain_config() -> Config:
                 cutmix=0.0,
             ),
         ),
+        pruning=schema.NoPruningConfig("none"),
         optimizer=OPTIMIZER_DEFAULTS["momentum"],
         schedule=schema.ConstantConfig("constant", warmup_epochs=0),
         initializer=schema.InitializerConfig("he_normal", "lecun_normal", None),

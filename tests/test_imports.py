@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = "errors random schema io data results architecture terminal backends config analysis"
-PACKAGES += " training report plots recipe sweeps cli"
+PACKAGES += " pruning training report plots recipe sweeps cli"
 LEVELS = {name: level for level, name in enumerate(PACKAGES.split())}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

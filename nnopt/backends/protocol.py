@@ -91,6 +91,28 @@ class Network(Protocol):
         """
         ...
 
+    def restart(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
+        """Set every parameter and running statistic, and forget the state of the optimizer."""
+
+    def set_masks(self, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Set weights to zero where their mask is False, and keep them at zero in later steps.
+
+        ``masks`` contains masks by the full name of the parameter, with its shape. The state of the
+        optimizer becomes zero at the same places. The average of the weights starts again. In later
+        steps, the gradient is multiplied by the masks before penalties and clipping, so its norm
+        counts only weights that are trained. A second call replaces the masks.
+        """
+
+    def mean_gradients(
+        self, batches: Iterable[tuple[DeviceArray, DeviceArray]], step: int
+    ) -> dict[str, NDArray[np.floating]]:
+        """Return the gradient of the mean loss of batches for every parameter, by full name.
+
+        The loss has no penalties. The forward passes are in training mode, with the dropout masks
+        of ``step``. Weights and running statistics do not change.
+        """
+        ...
+
     def train_step(self, x: DeviceArray, y: DeviceArray, lr: float, step: int) -> None:
         """Perform one optimizer update for inputs x (N, ...) and labels y (N,) or (N, K).
 

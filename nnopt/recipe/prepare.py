@@ -18,6 +18,7 @@ from nnopt.data.dataset import Dataset
 from nnopt.data.published import PUBLISHED
 from nnopt.data.split import chosen_classes, training_samples
 from nnopt.errors import ConfigError
+from nnopt.recipe.pruning import pruning_problems
 from nnopt.schema import Config, ImageConfig, MuonConfig
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.state import Length
@@ -111,6 +112,8 @@ def _fit(config: Config, shape: DataShape, trains: bool = True) -> Architecture:
         config.architecture, config.regularizer, shape.input_shape, shape.classes
     )
     problems = [*_image_problems(config, shape), *_muon_problems(config, architecture)]
+    length = None if shape.samples is None else Length.of(config, shape.samples)
+    problems += pruning_problems(config, architecture, length if trains else None)
     if config.initializer.input == "whitening":
         problems += whitening_problems(architecture, shape.samples)
     if shape.samples is not None:

@@ -24,6 +24,7 @@ from nnopt.plots.run.draw import plot_convolutions, plot_test, plot_training
 from nnopt.recipe.auto_lr import with_suggested_rate
 from nnopt.recipe.checkpoints import CheckpointWriter
 from nnopt.recipe.prepare import Prepared, prepare
+from nnopt.recipe.pruning import build_pruner, pruning_results, write_masks
 from nnopt.recipe.recorder import AfterEpoch, RunRecorder
 from nnopt.results import environment
 from nnopt.results.checkpoint_file import Checkpoint
@@ -139,7 +140,10 @@ def train(
     """
     config, dataset = model.config, model.prepared.dataset
     validation = None if dataset.validation is None else model.loader(dataset.validation)
-    loop = Loop(model.network, dataset, (model.loader(dataset.train), validation), config)
+    prepared = model.prepared
+    pruner = build_pruner(config, prepared.architecture, dataset, model.network, prepared.length)
+    loaders = model.loader(dataset.train), validation
+    loop = Loop(model.network, dataset, loaders, config, pruner)
     probe = model.loader(select_probe(dataset)) if config.layer_statistics else None
     if resumed is not None:
         _restore(loop, model, resumed)
@@ -155,6 +159,10 @@ def train(
     finally:
         write_arrays(recorder.directory / "model_last.npz", loop.training.last)
         write_arrays(recorder.directory / "model_best.npz", loop.training.best)
+        if pruner is not None:
+            write_masks(pruner, recorder.directory)
+            results = pruning_results(pruner, prepared.architecture)
+            recorder.summary["pruning"] = results
     return loop.training
 
 

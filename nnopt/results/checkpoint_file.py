@@ -29,6 +29,7 @@ FORMAT = 1
 TRAINING: Mapping[str, type] = {
     **dict.fromkeys(("numbers", "stopping", "plateau", "averaging", "epoch"), dict),
     "history": list,
+    "prunings": list,
 }
 """Key of a value in ``Checkpoint.training`` -> type of the value."""
 

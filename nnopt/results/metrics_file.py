@@ -37,6 +37,7 @@ class EpochRow:
     validation_accuracy: float | None
     penalty: float  # sum of the L1 and L2 penalties, which the losses do not include
     gradient_norm: float  # L2 norm over all parameters in the last step, before clipping
+    sparsity: float  # fraction of the prunable weights that are zero; 0 without pruning
     seconds: float  # wall time of the epoch
 
 
@@ -59,6 +60,9 @@ class LayerRow:
 
 
 METRICS_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(EpochRow))
+
+FIRST_COLUMNS = tuple(name for name in METRICS_COLUMNS if name != "sparsity")
+"""Columns of the files of an earlier version, which could not prune."""
 
 _INTEGERS = {"epoch", "step"}
 _OPTIONAL = {"validation_loss", "validation_accuracy"}
@@ -148,20 +152,22 @@ def read_metrics(path: Path, checksum: str | None = None) -> list[EpochRow]:
         )
     text = data.decode("utf-8", errors="replace")
     header, *lines = text[: text.rfind("\n") + 1].splitlines() or [""]
-    if header != ",".join(METRICS_COLUMNS):
+    columns = tuple(header.split(","))
+    if columns not in (METRICS_COLUMNS, FIRST_COLUMNS):
         raise DataError(
             f"{shown(path)} is no metrics file of nnopt: its columns are "
             f"{shortened(repr(header), 200)}, expected {','.join(METRICS_COLUMNS)!r}"
         )
-    return [_row(path, number, line.split(",")) for number, line in enumerate(lines, start=2)]
+    rows = enumerate(lines, start=2)
+    return [_row(path, number, columns, line.split(",")) for number, line in rows]
 
 
-def _row(path: Path, line: int, cells: list[str]) -> EpochRow:
+def _row(path: Path, line: int, columns: tuple[str, ...], cells: list[str]) -> EpochRow:
     place = f"{shown(path)}, line {line}"
-    if len(cells) != len(METRICS_COLUMNS):
-        raise DataError(f"{place}: {len(cells)} cells, expected {len(METRICS_COLUMNS)}")
-    values: dict[str, float | None] = {}
-    for column, cell in zip(METRICS_COLUMNS, cells, strict=True):
+    if len(cells) != len(columns):
+        raise DataError(f"{place}: {len(cells)} cells, expected {len(columns)}")
+    values: dict[str, float | None] = {"sparsity": 0.0}
+    for column, cell in zip(columns, cells, strict=True):
         if cell == "" and column in _OPTIONAL:
             values[column] = None
         elif (_INTEGER if column in _INTEGERS else _NUMBER).fullmatch(cell):

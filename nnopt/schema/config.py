@@ -10,6 +10,7 @@ from nnopt.schema.dataset import DataConfig, DatasetVariant
 from nnopt.schema.initializer import InitializerConfig
 from nnopt.schema.launcher import LauncherConfig
 from nnopt.schema.optimizer import OptimizerVariant
+from nnopt.schema.pruning import PruningVariant
 from nnopt.schema.range import LARGEST_SEED, Range
 from nnopt.schema.regularizer import RegularizerConfig
 from nnopt.schema.schedule import ScheduleVariant
@@ -61,6 +62,7 @@ class Config:
     backend: BackendVariant
     architecture: ArchitectureVariant
     regularizer: RegularizerConfig
+    pruning: PruningVariant
     optimizer: OptimizerVariant
     schedule: ScheduleVariant
     initializer: InitializerConfig
@@ -77,6 +79,7 @@ VARIANTS: Mapping[str, Mapping[str, type]] = {
     "dataset": _by_name(DatasetVariant),
     "backend": _by_name(BackendVariant),
     "architecture": _by_name(ArchitectureVariant),
+    "pruning": _by_name(PruningVariant),
     "optimizer": _by_name(OptimizerVariant),
     "schedule": _by_name(ScheduleVariant),
 }

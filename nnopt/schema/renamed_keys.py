@@ -53,6 +53,7 @@ RENAMED_VALUES: Mapping[str, Mapping[str, Any]] = {
 ADDED_KEYS: Mapping[str, Any] = {
     "max_time": None,
     "checkpoint": {"interval": 30.0, "keep": False},
+    "pruning": {"name": "none"},
 }
 """Key that is missing in configurations of earlier versions -> default value of the key."""
 

@@ -65,6 +65,12 @@ class Averaging:
         """Whether evaluation uses an average in place of the trained weights."""
         return bool(self._ema or self.epochs)
 
+    def restart(self) -> None:
+        """Start the average again at the weights of the network, whose average has been removed."""
+        self.epochs = self._averaged_epoch = 0
+        if self._ema:
+            self._network.average(1.0)
+
     def after_step(self, step: int) -> None:
         """Update the exponential average after ``step`` updates of the weights."""
         if self._ema:

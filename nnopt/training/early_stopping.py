@@ -25,6 +25,10 @@ class EarlyStopping:
         self.best_epoch = 0
         self.best_step = 0
 
+    def start(self, epoch: int, step: int) -> None:
+        """Count the epochs and steps without improvement from here."""
+        self.best_epoch, self.best_step = epoch, step
+
     def monitored_value(self, loss: float, accuracy: float) -> float:
         """Return the monitored value, where lower is better.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -13,10 +14,11 @@ from nnopt.architecture.network import is_penalized
 from nnopt.backends.protocol import DeviceArray, Loader, Network
 from nnopt.data.batches import draw_augmentation, epoch_order
 from nnopt.data.dataset import Dataset
+from nnopt.pruning.pruner import Pruner
 from nnopt.results.checkpoint_file import Content
 from nnopt.results.metrics import penalty
 from nnopt.results.metrics_file import EpochRow
-from nnopt.schema import Config
+from nnopt.schema import Config, WeightPruningConfig
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.state import Arrays, Length, TrainingState
 
@@ -60,9 +62,10 @@ class Loop:
         dataset: Dataset,
         loaders: tuple[Loader, Loader | None],
         config: Config,
+        pruner: Pruner | None = None,
     ) -> None:
         self.length = Length.of(config, len(dataset.train))
-        self.training = TrainingState(network, config, self.length)
+        self.training = TrainingState(network, config, self.length, pruner)
         self._network = network
         self._dataset = dataset
         self._train_loader, self._validation_loader = loaders
@@ -94,7 +97,7 @@ class Loop:
             row = self._finish_epoch(epoch, is_complete)
             if row is None:
                 return
-            if should_stop or training.stopping.should_stop(epoch, training.step):
+            if should_stop or training.should_stop(epoch):
                 training.stopped_early = training.step < self.length.steps
                 yield row, training.best_epoch == epoch
                 return
@@ -111,6 +114,8 @@ class Loop:
             if sizes and self._validates_within_epoch() and self._stops_within_epoch(epoch):
                 return True
             self.between_steps()
+            if training.pruner is not None:
+                self._prune(training.pruner, epoch)
             x, y = next(batches)
             lr = training.next_learning_rate()
             self._network.train_step(x, y, lr, training.step)
@@ -138,7 +143,30 @@ class Loop:
             with training.averaging.applied():
                 self._validate(epoch)
             training.validated_step = training.step
-        return training.stopping.should_stop(epoch - 1, training.step)
+        return training.should_stop(epoch - 1)
+
+    def _prune(self, pruner: Pruner, epoch: int) -> None:
+        """Prune the network if a pruning takes place before the next step of this epoch."""
+        training = self.training
+        pruner.remember(training.step)
+        if pruning := pruner.due(training.step):
+            before = self._validation_accuracy()
+            pruner.prune(pruning, before, lambda: self._gradients(epoch))
+            training.after_pruning()
+        if pruner.awaits_accuracy and (accuracy := self._validation_accuracy()) is not None:
+            pruner.add_accuracy(accuracy)
+
+    def _gradients(self, epoch: int) -> Arrays:
+        """Return the mean gradients over the next batches of an epoch."""
+        assert isinstance(self._config.pruning, WeightPruningConfig)
+        batches = self._batches(epoch, len(self.training.epoch.sizes))
+        count = self._config.pruning.gradient_batches
+        return self._network.mean_gradients(islice(batches, count), self.training.step)
+
+    def _validation_accuracy(self) -> float | None:
+        with self.training.averaging.applied():
+            result = self._evaluate()
+        return None if result is None else result.accuracy
 
     def _finish_epoch(self, epoch: int, is_complete: bool) -> EpochRow | None:
         """Evaluate the network after an epoch, and return the metrics; None after divergence."""
@@ -163,6 +191,7 @@ class Loop:
             validation_accuracy=None if validation is None else validation.accuracy,
             penalty=self._penalty(arrays),
             gradient_norm=steps.records[-1].gradient_norm,
+            sparsity=0.0 if training.pruner is None else training.pruner.sparsity,
             seconds=time.perf_counter() - self._started,
         )
         training.finish_epoch(row, arrays)
@@ -180,14 +209,19 @@ class Loop:
 
     def _validate(self, epoch: int) -> Evaluation | None:
         """Evaluate the validation part, and copy the weights if they are the best so far."""
+        result = self._evaluate()
+        if result is not None:
+            self.training.add_evaluation(result, epoch)
+        return result
+
+    def _evaluate(self) -> Evaluation | None:
+        """Evaluate the validation part. Return None if there is none."""
         part, loader = self._dataset.validation, self._validation_loader
         if part is None or loader is None:
             return None
         batches, labels = loader.evaluation_batches(), part.labels[part.rows]
         loss = self._config.loss
-        result = evaluate(self._network, self._interruptible(batches), labels, loss)
-        self.training.add_evaluation(result, epoch)
-        return result
+        return evaluate(self._network, self._interruptible(batches), labels, loss)
 
     def _penalty(self, arrays: Arrays) -> float:
         """Return the value of the L1 and L2 penalties at the end of the epoch."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nnopt.backends.protocol import Network, StepRecord
 from nnopt.backends.state import check_state
+from nnopt.pruning.pruner import Pruner, PruningRecord
 from nnopt.results.checkpoint_file import TRAINING, Content, read_records, typed
 from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config, learning_rate
@@ -121,8 +122,10 @@ class TrainingState:
         stopping, averaging, plateau: Rules that depend on earlier steps.
     """
 
-    def __init__(self, network: Network, config: Config, length: Length) -> None:
-        """Start at step 0 with the weights of the network."""
+    def __init__(
+        self, network: Network, config: Config, length: Length, pruner: Pruner | None = None
+    ) -> None:
+        """Start at step 0 with the weights of the network. pruner: None if nothing is pruned."""
         self.last: Arrays = network.arrays()
         self.best: Arrays = self.last
         self.last_averaged = self.best_averaged = self.best_epoch = self.validated_step = 0
@@ -138,9 +141,12 @@ class TrainingState:
         self.stopping = EarlyStopping(config.early_stopping)
         self.averaging = Averaging(network, config, length.epochs)
         self.plateau = Plateau(config.schedule)
+        self.pruner = pruner
+        steps = length.steps if pruner is None else pruner.steps_of_schedule(length.steps)
         self._schedule: Schedule = build_schedule(
-            config.schedule, learning_rate(config), length.steps_per_epoch, length.steps
+            config.schedule, learning_rate(config), length.steps_per_epoch, steps
         )
+        self._config = config
         self._network = network
 
     @property
@@ -157,11 +163,30 @@ class TrainingState:
     def has_ended_early(self) -> bool:
         """Return whether early stopping ends the training after the completed epochs."""
         epoch = len(self.history)
-        return epoch > 0 and not self.epoch.sizes and self.stopping.should_stop(epoch, self.step)
+        return epoch > 0 and not self.epoch.sizes and self.should_stop(epoch)
+
+    def should_stop(self, epoch: int) -> bool:
+        """Return whether early stopping ends the training. It waits until the sparsity is final."""
+        return self.is_final and self.stopping.should_stop(epoch, self.step)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no pruning is left. The best weights are those of an epoch after the last one."""
+        return self.pruner is None or self.pruner.is_final
 
     def next_learning_rate(self) -> float:
         """Return the learning rate of the next step."""
-        return self._schedule(self.step) * self.plateau.factor
+        step = self.step if self.pruner is None else self.pruner.step_of_schedule(self.step)
+        return self._schedule(step) * self.plateau.factor
+
+    def after_pruning(self) -> None:
+        """Start the average again, and the rules that compare with earlier epochs."""
+        assert self.pruner is not None
+        self.averaging.restart()
+        if self.pruner.restarts_schedule:
+            self.plateau = Plateau(self._config.schedule)
+        if self.pruner.is_final:
+            self.stopping.start(len(self.history), self.step)
 
     def add_step(self, lr: float, size: int) -> None:
         """Record a step with this learning rate and number of samples, and update the average."""
@@ -187,7 +212,12 @@ class TrainingState:
         return self.diverged_at is None
 
     def add_evaluation(self, result: Evaluation, epoch: int) -> None:
-        """Copy the weights if this result of the validation data is the best one so far."""
+        """Copy the weights if this result of the validation data is the best one so far.
+
+        Results before the last pruning do not count.
+        """
+        if not self.is_final:
+            return
         value = self.stopping.monitored_value(result.loss, result.accuracy)
         if self.stopping.update(value, epoch, self.step):
             self.best, self.best_averaged = self._network.arrays(), self.averaging.epochs
@@ -219,6 +249,7 @@ class TrainingState:
             "stopping": self.stopping.state(),
             "plateau": self.plateau.state(),
             "averaging": self.averaging.state(),
+            "prunings": [],
             "epoch": {
                 "seconds": seconds,
                 "correct": sum(record.correct for record in records),
@@ -236,6 +267,9 @@ class TrainingState:
             weights["best"] = self.best
         for kind, named in weights.items():
             arrays |= {f"{kind}/{name}": array for name, array in named.items()}
+        if self.pruner is not None:
+            values["prunings"] = [astuple(record) for record in self.pruner.records]
+            arrays |= self.pruner.arrays()
         return Content(values, arrays)
 
     def restore(self, content: Content) -> None:
@@ -243,8 +277,8 @@ class TrainingState:
 
         The network must have been built from the same configuration, with its initial weights.
         """
-        values, arrays = typed(content.values, TRAINING), content.arrays
-        known = (*VECTORS, "last/", "best/", "network/")
+        values, arrays = typed({"prunings": [], **content.values}, TRAINING), content.arrays
+        known = (*VECTORS, "last/", "best/", "network/", "mask/", "rewind/")
         if other := next((name for name in arrays if not name.startswith(known)), None):
             raise ValueError(f"the array {other[:100]} is unexpected")
         rates, sizes, losses = (_vector(arrays, *vector) for vector in VECTORS.items())
@@ -257,6 +291,7 @@ class TrainingState:
             raise ValueError("its numbers of steps and epochs contradict each other")
         for rule in ("stopping", "averaging", "plateau"):
             getattr(self, rule).load_state(values[rule])
+        self._restore_prunings(values["prunings"], arrays)
         network = _with_prefix(arrays, "network/")
         if any(x.startswith("average/") for x in network) is not self.averaging.is_used:
             raise ValueError("its average of the weights is missing or unexpected")
@@ -270,6 +305,15 @@ class TrainingState:
         self.epoch = UnfinishedEpoch(sizes.tolist(), [], epoch.pop("seconds"))
         if sizes.size:
             self.epoch.records.append(StepRecord(losses, count=int(sizes.sum()), **epoch))
+
+    def _restore_prunings(self, rows: object, arrays: Arrays) -> None:
+        """Restore the prunings, and set the masks of the network."""
+        records = read_records(PruningRecord, rows)
+        masks, rewound = _with_prefix(arrays, "mask/"), _with_prefix(arrays, "rewind/")
+        if self.pruner is not None:
+            self.pruner.load_state(records, masks, rewound)
+        elif records or masks or rewound:
+            raise ValueError("it has masks, but the run does not prune")
 
     def _is_position(
         self, history: list[EpochRow], step: int, sizes: NDArray[np.int64], losses: int

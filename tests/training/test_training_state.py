@@ -16,15 +16,28 @@ from nnopt.architecture.parse import parse_layers
 from nnopt.backends import load_backend
 from nnopt.backends.models import initial_arrays
 from nnopt.data.dataset import Dataset, Normalization, Part
+from nnopt.recipe.pruning import build_pruner
 from nnopt.results.checkpoint_file import Content
 from nnopt.schema import Config
 from nnopt.training.loop import Loop
+from nnopt.training.state import Length
 
 MakeConfig = Callable[..., Config]
 
 LAYERS = ({"dense": 5}, "batch_norm", "relu", {"dropout": 0.2}, {"dense": "classes"})
 
 STOPPING = {"patience": None, "unit": "epochs", "validate_every": None, "min_delta": 0.0}
+
+
+def pruning(**changes: Any) -> schema.WeightPruningConfig:
+    values = {
+        "name": "magnitude", "sparsity": 0.6, "scope": "global", "schedule": "one_shot",
+        "start": None, "end": None, "interval": None, "rounds": None, "rewind": "none",
+        "rewind_schedule": False, "control": "none", "first_layer": True, "last_layer": True,
+        "exclude": (), "gradient_batches": 1,
+    }
+    return schema.WeightPruningConfig(**(values | changes))
+
 
 CASES: dict[str, dict[str, Any]] = {
     "adam": {"optimizer": "adam"},
@@ -58,6 +71,24 @@ CASES: dict[str, dict[str, Any]] = {
         "backend.dtype": "float32",
         "regularizer.l2": 0.5,
         "epochs": 6,
+    },
+    "pruned gradually, EMA": {
+        "pruning": pruning(schedule="gradual", start=0.5, end=2, interval=0.4),
+        "regularizer.ema_decay": 0.9,
+    },
+    "pruned by gradients, SWA": {
+        "epochs": 4,
+        "pruning": pruning(name="gradient", start=1, gradient_batches=2),
+        "regularizer.swa_start": 0.4,
+        "early_stopping": {"validate_every": 2, "patience": 2},
+    },
+    "pruned and rewound": {
+        "epochs": 6,
+        "optimizer": "adam",
+        "schedule": schema.CosineConfig("cosine", 0.5, 0.0),
+        "pruning": pruning(
+            schedule="iterative", start=2, interval=1.5, rewind=1, rewind_schedule=True
+        ),
     },
     "clipping": {"regularizer.grad_clip": 0.5, "optimizer": "rmsprop"},
 }
@@ -98,7 +129,9 @@ def make_loop(config: Config) -> Loop:
         for part in (dataset.train, dataset.validation)
     )
     assert train is not None
-    return Loop(network, dataset, (train, held), config)
+    length = Length.of(config, len(dataset.train))
+    pruner = build_pruner(config, architecture, dataset, network, length)
+    return Loop(network, dataset, (train, held), config, pruner)
 
 
 def run_all(loop: Loop) -> list[bool]:

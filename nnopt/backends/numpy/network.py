@@ -22,6 +22,7 @@ from nnopt.backends.numpy.ops.dense import weight_view
 from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy.optimizers import Optimizer
+from nnopt.backends.numpy.penalties import add_penalty_gradients, limit_norms
 from nnopt.backends.numpy.tape import Tape, Variable
 from nnopt.backends.numpy.threads import ThreadPool, default_threads, single_blas_thread
 from nnopt.backends.protocol import StepRecord
@@ -83,6 +84,7 @@ class NumpyNetwork:
             weight_decay(config),
             self._workers,
         )
+        self._mask: Array | None = None  # 0 where a weight is pruned, else 1, as a flat vector
         self._steps: list[tuple[float, Array, Array]] = []  # loss, logits, labels
         self._norm_before_clipping = math.nan
         self._not_finite: str | None = None
@@ -139,6 +141,37 @@ class NumpyNetwork:
         }
         return views | statistics
 
+    def restart(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
+        """Set every parameter and running statistic, and forget the state of the optimizer."""
+        self.load(arrays)
+        self._optimizer.reset()
+
+    def set_masks(self, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Set weights to zero where their mask is False, and keep them at zero in later steps."""
+        self._mask = np.ones_like(self.flat)
+        for name, view in self._by_name(self._mask).items():
+            np.copyto(view, masks.get(name, True))
+        pruned = self._mask == 0
+        for vector in (self.flat, *self._optimizer.vectors.values()):
+            vector[pruned] = 0
+        vars(self).pop("_average", None)
+
+    def mean_gradients(
+        self, batches: Iterable[tuple[Array, Array]], step: int
+    ) -> dict[str, NDArray[np.floating]]:
+        """Return the gradient of the mean loss of batches, without penalties."""
+        last, total, count = self.flat_gradient.copy(), np.zeros_like(self.flat), 0
+        self._builder.momentum = 0.0  # running statistics do not change
+        try:
+            for x, y in batches:
+                self._backward(x, y, step)
+                total += len(y) * self.flat_gradient
+                count += len(y)
+        finally:
+            self._builder.momentum = None
+            np.copyto(self.flat_gradient, last)
+        return {name: view.copy() for name, view in self._by_name(total / count).items()}
+
     def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
         """Perform one optimizer update."""
         loss, logits = (
@@ -147,12 +180,18 @@ class NumpyNetwork:
             else self._accumulate(x, y, step)
         )
         self._steps.append((loss, logits, y))
-        self._add_penalty_gradients()
-        if max_norm := self._config.regularizer.grad_clip:
+        if self._mask is not None:
+            np.multiply(self.flat_gradient, self._mask, out=self.flat_gradient)
+        penalized = self._penalized
+        regularizer = self._config.regularizer
+        add_penalty_gradients(
+            self.flat[penalized], self.flat_gradient[penalized], regularizer.l1, regularizer.l2
+        )
+        if max_norm := regularizer.grad_clip:
             self._norm_before_clipping = clip(self.flat_gradient, max_norm)
         self._optimizer.step(lr)
-        if self._config.regularizer.max_norm:
-            self._limit_norms(self._config.regularizer.max_norm)
+        if max_norm := regularizer.max_norm:
+            limit_norms(self._weights, max_norm)
 
     def _backward(self, x: Array, y: Array, step: int) -> tuple[float, Array]:
         """Return the mean loss and the logits (N, K); write the gradient to ``flat_gradient``."""
@@ -303,28 +342,6 @@ class NumpyNetwork:
         modules = builder.build_all(self.architecture.layers)
         self._run(modules, Tape(self._workers), Variable(x), step)
         return outputs
-
-    def _add_penalty_gradients(self) -> None:
-        """Add d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w to the gradient of each penalized w."""
-        l1, l2 = self._config.regularizer.l1, self._config.regularizer.l2
-        if not (l1 or l2):
-            return
-        w, g = self.flat[self._penalized], self.flat_gradient[self._penalized]
-        if l2:
-            g += l2 * w
-        if l1:
-            g += l1 * np.sign(w)
-
-    def _limit_norms(self, max_norm: float) -> None:
-        """Compute w ← w / max(‖w‖ / max_norm, 1) for the incoming weights w of each unit.
-
-        A unit's weights are a row of a dense weight or the kernel of an output channel (Srivastava
-        et al. 2014, section 5.1).
-        """
-        for weight in self._weights:
-            norms = np.sqrt(np.einsum("ij,ij->i", weight, weight))
-            norms[np.isinf(norms)] = math.nan  # otherwise the weight would become 0
-            np.divide(weight, np.maximum(norms / max_norm, 1)[:, None], out=weight)
 
 
 def _slices_by_name(

@@ -213,6 +213,12 @@ class Optimizer:
             updates.append(Update(self.config, *views, change[:size], scratch[:size]))
         return updates
 
+    def reset(self) -> None:
+        """Return to the state before the first update."""
+        self.steps = 0
+        for vector in self.vectors.values():
+            vector.fill(0)
+
     def step(self, lr: float) -> None:
         """Update the parameters. Their bits do not depend on the number of threads."""
         self.steps += 1

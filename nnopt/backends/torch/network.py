@@ -27,13 +27,17 @@ from nnopt.backends.torch.device import (
 from nnopt.backends.torch.dropout import Dropout
 from nnopt.backends.torch.gradients import Norm, clip, total_norm
 from nnopt.backends.torch.losses import Loss, cross_entropy, hinge
+from nnopt.backends.torch.masks import Masks
 from nnopt.backends.torch.modules import build_module
+from nnopt.backends.torch.muon import Muon
+from nnopt.backends.torch.normalization import batch_norms, keeping_momenta
 from nnopt.backends.torch.optimizer_state import (
     expected_state,
     load_optimizer_state,
     optimizer_state,
 )
 from nnopt.backends.torch.optimizers import build_optimizer, set_learning_rate, state_is_finite
+from nnopt.backends.torch.penalties import add_penalty_gradients, decay, limit_norms
 from nnopt.backends.torch.precision import Precision
 from nnopt.backends.torch.schedule_free import ScheduleFree
 from nnopt.backends.torch.step_sums import StepSums
@@ -94,6 +98,23 @@ class TorchNetwork:
         self._weights = [x for name, x in named.items() if is_weight(name, tuple(x.shape))]
         self._batch_size, self._accumulation_steps = config.batch_size, config.accumulation_steps
         self._regularizer = regularizer
+        self._config = config
+        self._start_optimizer()
+        loss = hinge if config.loss == "hinge" else cross_entropy(regularizer.label_smoothing)
+        self._errors = DeviceErrors(
+            {id(self.module.get_submodule(name)): name for name in self._layers}
+        )
+        step = logits_and_loss(self.module, self._precision, loss)
+        self._forward = compiled(step, architecture, config)
+        if self._parameters[0].is_cuda:
+            torch.cuda.reset_peak_memory_stats(self._parameters[0].device)
+        self._masks = Masks(self._named, {})
+        self._steps = StepSums()
+        self._gradient_norm: Norm | None = None
+
+    def _start_optimizer(self) -> None:
+        """Build the optimizer in its initial state."""
+        config = self._config
         self._optimizer = build_optimizer(self._parameters, self._weights, config)
         self._schedule_free = self._optimizer if isinstance(self._optimizer, ScheduleFree) else None
         self._weight_decay = 0.0 if self._schedule_free else weight_decay(config)
@@ -103,16 +124,6 @@ class TorchNetwork:
             for group in self._optimizer.param_groups
         ]
         self._decayed = [(group, parameters) for group, parameters in groups if parameters]
-        loss = hinge if config.loss == "hinge" else cross_entropy(regularizer.label_smoothing)
-        self._errors = DeviceErrors(
-            {id(self.module.get_submodule(name)): name for name in self._layers}
-        )
-        step = logits_and_loss(self.module, self._precision, loss)
-        self._forward = compiled(step, architecture, config)
-        if self._parameters[0].is_cuda:
-            torch.cuda.reset_peak_memory_stats(self._parameters[0].device)
-        self._steps = StepSums()
-        self._gradient_norm: Norm | None = None
 
     def load(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
         """Set every parameter and running statistic."""
@@ -163,6 +174,41 @@ class TorchNetwork:
             self._named[name].grad = gradient
         load_optimizer_state(self._optimizer, self._named, state)
         self._precision.load_state(state)
+
+    def restart(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
+        """Set every parameter and running statistic, and forget the state of the optimizer."""
+        self._set_mode(training=True)  # else Schedule-Free would return to its saved weights
+        self.load(arrays)
+        self._start_optimizer()
+
+    def set_masks(self, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Set weights to zero where their mask is False, and keep them at zero in later steps."""
+        self._set_mode(training=True)
+        self._masks = Masks(self._named, masks)
+        self._masks.set_to_zero(self._named | optimizer_state(self._optimizer, self._named))
+        vars(self).pop("_average", None)
+
+    def mean_gradients(
+        self, batches: Iterable[tuple[Tensor, Tensor]], step: int
+    ) -> dict[str, NDArray[np.floating]]:
+        """Return the gradient of the mean loss of batches, without penalties."""
+        self._set_mode(training=True)
+        last, count = [p.grad for p in self._parameters], 0
+        norms = batch_norms(self.module)
+        with keeping_momenta(norms):
+            for norm in norms:
+                norm.momentum = 0.0  # running statistics do not change
+            for parameter in self._parameters:
+                parameter.grad = torch.zeros_like(parameter)
+            for x, y in batches:
+                self._backward(x, y, step, len(y))
+                count += len(y)
+        gradients: dict[str, NDArray[np.floating]] = {
+            name: array / count for name, array in self.gradient_arrays().items()
+        }
+        for parameter, gradient in zip(self._parameters, last, strict=True):
+            parameter.grad = gradient
+        return gradients
 
     def train_step(self, x: Tensor, y: Tensor, lr: float, step: int) -> None:
         """Perform one optimizer update."""
@@ -227,24 +273,22 @@ class TorchNetwork:
     @torch.no_grad()
     def recompute_statistics(self, batches: Iterable[Tensor]) -> None:
         """Set the running statistics of batch norm to averages over the batches."""
-        norms = [x for x in self.module.modules() if isinstance(x, nn.BatchNorm1d | nn.BatchNorm2d)]
+        norms = batch_norms(self.module)
         if not norms:
             return
-        momenta = [norm.momentum for norm in norms]
         self._set_mode(training=False)  # Schedule-Free then selects the weights for evaluation
         self.module.train()
         parts = parts_of(batches, self._batch_size, self._accumulation_steps)
         try:
-            for number, x in enumerate(parts):
-                for dropout in self._dropouts:
-                    dropout.set_step(number)
-                for norm in norms:
-                    norm.momentum = 1 / (number + 1)
-                self._logits(x)
+            with keeping_momenta(norms):
+                for number, x in enumerate(parts):
+                    for dropout in self._dropouts:
+                        dropout.set_step(number)
+                    for norm in norms:
+                        norm.momentum = 1 / (number + 1)
+                    self._logits(x)
         finally:
             self.module.eval()
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
 
     @torch.inference_mode()
     def predict(self, x: Tensor) -> NDArray[np.floating]:
@@ -304,44 +348,17 @@ class TorchNetwork:
         If a gradient overflowed, the device skips weight decay, the optimizer and max-norm.
         """
         self._precision.unscale(self._optimizer)
+        self._masks.mask_gradients()
         overflowed = self._precision.overflowed(self._optimizer)
-        self._add_penalty_gradients()
-        if max_norm := self._regularizer.grad_clip:
+        regularizer = self._regularizer
+        add_penalty_gradients(self._penalized, regularizer.l1, regularizer.l2)
+        if max_norm := regularizer.grad_clip:
             self._gradient_norm = clip(self._parameters, max_norm)
         set_learning_rate(self._optimizer, lr)
         if self._weight_decay:
-            self._decay(overflowed)
+            decay(self._decayed, self._weight_decay, overflowed)
         self._precision.step(self._optimizer)
-        if max_norm := self._regularizer.max_norm:
-            self._limit_norms(max_norm, overflowed)
-
-    def _add_penalty_gradients(self) -> None:
-        """Add d/dw (½ l2 w² + l1 |w|) = l2 w + l1 sign w to the gradient of each penalized w."""
-        l1, l2 = self._regularizer.l1, self._regularizer.l2
-        if not (l1 or l2):
-            return
-        gradients = [p.grad for p in self._penalized if p.grad is not None]
-        if l2:
-            torch._foreach_add_(gradients, self._penalized, alpha=l2)
-        if l1:
-            torch._foreach_add_(gradients, torch._foreach_sign(self._penalized), alpha=l1)
-
-    def _decay(self, overflowed: Tensor | None) -> None:
-        """Compute w ← (1 - η λ) w with each group's learning rate η and the weight decay λ."""
-        for group, parameters in self._decayed:
-            decay = 1 - group["lr"] * self._weight_decay
-            factor = decay if overflowed is None else torch.where(overflowed, 1.0, decay)
-            torch._foreach_mul_(parameters, factor)
-
-    def _limit_norms(self, max_norm: float, overflowed: Tensor | None) -> None:
-        """Compute w ← w / max(‖w‖ / max_norm, 1) for the incoming weights w of each unit.
-
-        A unit's weights are a row of a dense weight or the kernel of an output channel (Srivastava
-        et al. 2014, section 5.1). Nothing changes if the step was skipped.
-        """
-        for weight in self._weights:
-            inputs = tuple(range(1, weight.ndim))
-            norms = torch.linalg.vector_norm(weight, dim=inputs, keepdim=True)
-            norms.masked_fill_(norms.isinf(), math.nan)  # otherwise the weight would become 0
-            excess = norms.div_(max_norm).clamp_(min=1)
-            weight.div_(excess if overflowed is None else excess.masked_fill_(overflowed, 1))
+        if isinstance(self._optimizer, Muon):
+            self._masks.mask_parameters()
+        if max_norm := regularizer.max_norm:
+            limit_norms(self._weights, max_norm, overflowed)

@@ -7,6 +7,8 @@ mode, batch norm is unchanged: its running variance overflows too, which the tra
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -67,3 +69,20 @@ def _as_autocast(x: Tensor, weight: Tensor) -> Tensor:
 def _zero_or_nan(inverse_std: Tensor) -> Tensor:
     """Return NaN where 1 / σ is 0, and 0 elsewhere."""
     return torch.zeros_like(inverse_std).masked_fill_(inverse_std == 0, math.nan)
+
+
+def batch_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the batch norms of a module, whose running statistics change in training mode."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d)
+    return [layer for layer in module.modules() if isinstance(layer, kinds)]
+
+
+@contextmanager
+def keeping_momenta(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
+    """Restore the momenta of batch norms at the end of the context."""
+    momenta = [norm.momentum for norm in norms]
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -1,0 +1,45 @@
+"""Masks of pruned parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+class Masks:
+    """The masks of a network's parameters, as tensors of 0 and 1. Without masks, nothing changes.
+
+    Args:
+        named: The parameters by full name.
+        masks: The masks by full name, with the shapes of the parameters.
+    """
+
+    def __init__(
+        self, named: Mapping[str, nn.Parameter], masks: Mapping[str, NDArray[np.bool_]]
+    ) -> None:
+        self._parameters: list[Tensor] = [named[name] for name in masks]
+        self._masks = [torch.from_numpy(x).to(named[name]) for name, x in masks.items()]
+        self._by_name = dict(zip(masks, self._masks, strict=True))
+
+    @torch.no_grad()
+    def set_to_zero(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set pruned elements to zero. The name of a tensor ends with "/" and its parameter."""
+        for name, tensor in tensors.items():
+            mask = self._by_name.get(name.rpartition("/")[2])
+            if mask is not None and tensor.shape == mask.shape:
+                tensor.masked_fill_(mask == 0, 0)
+
+    def mask_gradients(self) -> None:
+        """Multiply the gradients by the masks."""
+        if self._masks:
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, self._masks)
+
+    def mask_parameters(self) -> None:
+        """Multiply the parameters by the masks, after an update that mixes the elements."""
+        if self._masks:
+            torch._foreach_mul_(self._parameters, self._masks)

@@ -1,0 +1,116 @@
+"""The steps at which weights are pruned, and the sparsity after each pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nnopt.schema import PruningVariant, WeightPruningConfig
+
+GRADUAL_INTERVAL = 0.1
+"""Default number of epochs between two prunings of the gradual schedule."""
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """One pruning. It takes place when ``step`` optimizer steps are complete."""
+
+    step: int
+    sparsity: float
+
+
+def gradual_sparsity(final: float, progress: float) -> float:
+    """Return s = s_f (1 - (1 - p)³) at the progress p from 0 to 1 (Zhu and Gupta 2017, eq. 1)."""
+    return final * (1 - (1 - progress) ** 3)
+
+
+def iterative_sparsity(final: float, pruned: int, rounds: int) -> float:
+    """Return the sparsity after ``pruned`` of ``rounds`` prunings.
+
+    Each pruning keeps the same fraction (1 - s)^(1 / rounds) of the remaining weights (Frankle and
+    Carbin 2019, section 2).
+    """
+    return final if pruned == rounds else 1 - (1 - final) ** (pruned / rounds)
+
+
+def prunings(config: PruningVariant, epochs: int, steps_per_epoch: int) -> tuple[Pruning, ...]:
+    """Return all prunings of a training, in the order of their steps.
+
+    ``schedule_problems`` must have accepted the configuration. Of several prunings at the same
+    step, only the last takes place.
+    """
+    if not isinstance(config, WeightPruningConfig):
+        return ()
+    times = _times(config, epochs)
+    by_step = {
+        round(time * steps_per_epoch): _sparsity(config, number, len(times))
+        for number, time in enumerate(times, start=1)
+    }
+    return tuple(Pruning(step, sparsity) for step, sparsity in sorted(by_step.items()))
+
+
+def first_time(config: WeightPruningConfig, epochs: int) -> float:
+    """Return the epochs before the first pruning."""
+    return epochs // 2 if config.start is None else config.start
+
+
+def _sparsity(config: WeightPruningConfig, number: int, count: int) -> float:
+    if config.schedule == "gradual":
+        return gradual_sparsity(config.sparsity, number / count)
+    return iterative_sparsity(config.sparsity, number, count)
+
+
+def _times(config: WeightPruningConfig, epochs: int) -> list[float]:
+    """Return the number of epochs before each pruning."""
+    start = first_time(config, epochs)
+    if config.schedule == "one_shot":
+        return [start]
+    if config.schedule == "iterative":
+        interval = config.interval or start or 1
+        fitting = int((epochs - start) / interval - 1e-9) + 1
+        return [start + k * interval for k in range(config.rounds or max(fitting, 1))]
+    interval = config.interval or GRADUAL_INTERVAL
+    end = 0.75 * epochs if config.end is None else config.end
+    count = int((end - start) / interval + 1e-9)
+    return [start + k * interval for k in range(1, count + 1)]
+
+
+def schedule_problems(config: WeightPruningConfig, epochs: int) -> Iterator[str]:
+    """Yield the reasons why a schedule is not possible in a training of ``epochs``."""
+    used = {
+        "one_shot": (),
+        "iterative": ("interval", "rounds"),
+        "gradual": ("end", "interval"),
+    }[config.schedule]
+    for key in ("end", "interval", "rounds"):
+        value = getattr(config, key)
+        if value is not None and key not in used:
+            yield (
+                f"pruning.{key} = {value:g} has no effect with pruning.schedule = "
+                f"{config.schedule!r}"
+            )
+    start = first_time(config, epochs)
+    times = _times(config, epochs)
+    if config.schedule == "gradual" and not times:
+        end = 0.75 * epochs if config.end is None else config.end
+        if end <= start:
+            yield f"pruning.end = {end:g} is not after pruning.start = {start:g}"
+        else:
+            yield (
+                f"pruning.interval = {config.interval or GRADUAL_INTERVAL:g} epochs is longer than "
+                f"the time from pruning.start = {start:g} to pruning.end = {end:g}, so nothing is "
+                f"pruned; set at most {end - start:g}"
+            )
+        return
+    if times[-1] >= epochs:
+        yield (
+            f"the last pruning, after {times[-1]:g} epochs, leaves no step of the {epochs} epochs "
+            "to train the remaining weights; set an earlier pruning.start, or more epochs"
+        )
+    if isinstance(config.rewind, int) and config.rewind > start:
+        yield (
+            f"pruning.rewind = {config.rewind} is after pruning.start = {start:g}; set an epoch "
+            f"up to {start:g}"
+        )
+    if config.rewind_schedule and config.rewind == "none":
+        yield "pruning.rewind_schedule = true has no effect with pruning.rewind = 'none'"
