@@ -78,7 +78,7 @@ def test_max_norm_agrees_between_backends(make_network: MakeNetwork) -> None:
 def test_comparison_fails_if_max_norm_limits_whole_arrays(
     make_network: MakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def limit_norms(weights: list[Tensor], largest: float, overflowed: None) -> None:
+    def limit_norms(weights: list[torch.Tensor], largest: float, overflowed: None) -> None:
         for weight in weights:
             weight.div_((weight.norm() / largest).clamp(min=1))
 
