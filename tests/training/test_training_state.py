@@ -31,10 +31,21 @@ STOPPING = {"patience": None, "unit": "epochs", "validate_every": None, "min_del
 
 def pruning(**changes: Any) -> schema.WeightPruningConfig:
     values = {
-        "name": "magnitude", "sparsity": 0.6, "scope": "global", "schedule": "one_shot",
-        "start": None, "end": None, "interval": None, "rounds": None, "rewind": "none",
-        "rewind_schedule": False, "control": "none", "first_layer": True, "last_layer": True,
-        "exclude": (), "gradient_batches": 1,
+        "name": "magnitude",
+        "sparsity": 0.6,
+        "scope": "global",
+        "schedule": "one_shot",
+        "start": None,
+        "end": None,
+        "interval": None,
+        "rounds": None,
+        "rewind": "none",
+        "rewind_schedule": False,
+        "control": "none",
+        "first_layer": True,
+        "last_layer": True,
+        "exclude": (),
+        "gradient_batches": 1,
     }
     return schema.WeightPruningConfig(**(values | changes))
 

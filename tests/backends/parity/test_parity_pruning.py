@@ -36,10 +36,21 @@ CONV: tuple[Any, ...] = (
 )
 
 PRUNING = {
-    "name": "magnitude", "sparsity": 0.7, "scope": "global", "schedule": "one_shot",
-    "start": None, "end": None, "interval": None, "rounds": None, "rewind": "none",
-    "rewind_schedule": False, "control": "none", "first_layer": True, "last_layer": True,
-    "exclude": (), "gradient_batches": 1,
+    "name": "magnitude",
+    "sparsity": 0.7,
+    "scope": "global",
+    "schedule": "one_shot",
+    "start": None,
+    "end": None,
+    "interval": None,
+    "rounds": None,
+    "rewind": "none",
+    "rewind_schedule": False,
+    "control": "none",
+    "first_layer": True,
+    "last_layer": True,
+    "exclude": (),
+    "gradient_batches": 1,
 }
 
 CASES: dict[str, dict[str, Any]] = {
@@ -149,8 +160,12 @@ def test_pruned_weights_are_zero_after_every_step(
     """The optimizers have state from the steps before the pruning."""
     averages = {"ema": {"regularizer.ema_decay": 0.9}, "swa": {"regularizer.swa_start": 0.1}}
     changes = {
-        "start": 1.5, "optimizer": optimizer, "epochs": 4,
-        "regularizer.weight_decay": 0.1, "regularizer.l2": 0.01, "regularizer.l1": 0.001,
+        "start": 1.5,
+        "optimizer": optimizer,
+        "epochs": 4,
+        "regularizer.weight_decay": 0.1,
+        "regularizer.l2": 0.01,
+        "regularizer.l1": 0.001,
         **averages.get(average, {}),
     }
     if optimizer.startswith("schedule_free") and average != "none":
