@@ -121,7 +121,7 @@ def unit_scores(
     """Return the scores (units,): the units with the lowest scores are removed.
 
     ``l1`` and ``l2`` are norms of the incoming weights (Li et al. 2017, section 3.1).
-    ``batch_norm`` is the absolute scale of the batch norm that follows (Liu et al. 2017, section 3).
+    ``batch_norm`` is the absolute scale of the next batch norm (Liu et al. 2017, section 3).
 
     Raises:
         ConfigError: The criterion is ``batch_norm``, and no batch norm follows.
