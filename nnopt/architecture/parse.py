@@ -6,7 +6,7 @@ In YAML, a layer is a name, a name with the main argument, or a name with severa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -31,6 +31,23 @@ def parse_layers(items: Sequence[Any], where: str = "architecture.layers") -> tu
     if problems:
         raise ConfigError(problems)
     return tuple(layers)
+
+
+def layer_items(layers: Iterable[Any]) -> list[Any]:
+    """Return the YAML list of layer records, from which ``parse_layers`` makes equal records."""
+    return [_layer_item(layer) for layer in layers]
+
+
+def _layer_item(layer: Layer) -> Any:
+    values = {
+        field.name: layer_items(value) if isinstance(value, tuple) else value
+        for field in fields(layer)
+        if (value := getattr(layer, field.name)) != field.default
+    }
+    if not values:
+        return layer.kind
+    first = fields(layer)[0].name
+    return {layer.kind: values[first] if [*values] == [first] else values}
 
 
 def _parse_layer(item: Any, where: str) -> Layer:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nnopt.schema import PruningVariant, WeightPruningConfig
+from nnopt.schema import NoPruningConfig, PruningVariant, UnitPruningConfig, WeightPruningConfig
+
+Active = WeightPruningConfig | UnitPruningConfig
 
 GRADUAL_INTERVAL = 0.1
 """Default number of epochs between two prunings of the gradual schedule."""
@@ -39,7 +41,7 @@ def prunings(config: PruningVariant, epochs: int, steps_per_epoch: int) -> tuple
     ``schedule_problems`` must have accepted the configuration. Of several prunings at the same
     step, only the last takes place.
     """
-    if not isinstance(config, WeightPruningConfig):
+    if isinstance(config, NoPruningConfig):
         return ()
     times = _times(config, epochs)
     by_step = {
@@ -49,21 +51,23 @@ def prunings(config: PruningVariant, epochs: int, steps_per_epoch: int) -> tuple
     return tuple(Pruning(step, sparsity) for step, sparsity in sorted(by_step.items()))
 
 
-def first_time(config: WeightPruningConfig, epochs: int) -> float:
+def first_time(config: Active, epochs: int) -> float:
     """Return the epochs before the first pruning."""
     return epochs // 2 if config.start is None else config.start
 
 
-def _sparsity(config: WeightPruningConfig, number: int, count: int) -> float:
+def _sparsity(config: Active, number: int, count: int) -> float:
+    if isinstance(config, UnitPruningConfig):
+        return config.sparsity
     if config.schedule == "gradual":
         return gradual_sparsity(config.sparsity, number / count)
     return iterative_sparsity(config.sparsity, number, count)
 
 
-def _times(config: WeightPruningConfig, epochs: int) -> list[float]:
+def _times(config: Active, epochs: int) -> list[float]:
     """Return the number of epochs before each pruning."""
     start = first_time(config, epochs)
-    if config.schedule == "one_shot":
+    if isinstance(config, UnitPruningConfig) or config.schedule == "one_shot":
         return [start]
     if config.schedule == "iterative":
         interval = config.interval or start or 1
@@ -75,32 +79,13 @@ def _times(config: WeightPruningConfig, epochs: int) -> list[float]:
     return [start + k * interval for k in range(1, count + 1)]
 
 
-def schedule_problems(config: WeightPruningConfig, epochs: int) -> Iterator[str]:
+def schedule_problems(config: Active, epochs: int) -> Iterator[str]:
     """Yield the reasons why a schedule is not possible in a training of ``epochs``."""
-    used = {
-        "one_shot": (),
-        "iterative": ("interval", "rounds"),
-        "gradual": ("end", "interval"),
-    }[config.schedule]
-    for key in ("end", "interval", "rounds"):
-        value = getattr(config, key)
-        if value is not None and key not in used:
-            yield (
-                f"pruning.{key} = {value:g} has no effect with pruning.schedule = "
-                f"{config.schedule!r}"
-            )
-    start = first_time(config, epochs)
-    times = _times(config, epochs)
-    if config.schedule == "gradual" and not times:
-        end = 0.75 * epochs if config.end is None else config.end
-        if end <= start:
-            yield f"pruning.end = {end:g} is not after pruning.start = {start:g}"
-        else:
-            yield (
-                f"pruning.interval = {config.interval or GRADUAL_INTERVAL:g} epochs is longer than "
-                f"the time from pruning.start = {start:g} to pruning.end = {end:g}, so nothing is "
-                f"pruned; set at most {end - start:g}"
-            )
+    if isinstance(config, WeightPruningConfig):
+        yield from _key_problems(config)
+    start, times = first_time(config, epochs), _times(config, epochs)
+    if not times:
+        yield from _gradual_problems(config, epochs)
         return
     if times[-1] >= epochs:
         yield (
@@ -114,3 +99,34 @@ def schedule_problems(config: WeightPruningConfig, epochs: int) -> Iterator[str]
         )
     if config.rewind_schedule and config.rewind == "none":
         yield "pruning.rewind_schedule = true has no effect with pruning.rewind = 'none'"
+
+
+def _key_problems(config: WeightPruningConfig) -> Iterator[str]:
+    """Yield a line for each key that has no effect with the schedule."""
+    used = {
+        "one_shot": (),
+        "iterative": ("interval", "rounds"),
+        "gradual": ("end", "interval"),
+    }[config.schedule]
+    for key in ("end", "interval", "rounds"):
+        value = getattr(config, key)
+        if value is not None and key not in used:
+            yield (
+                f"pruning.{key} = {value:g} has no effect with pruning.schedule = "
+                f"{config.schedule!r}"
+            )
+
+
+def _gradual_problems(config: Active, epochs: int) -> Iterator[str]:
+    """Yield the reason why a gradual schedule prunes nothing."""
+    assert isinstance(config, WeightPruningConfig)
+    start = first_time(config, epochs)
+    end = 0.75 * epochs if config.end is None else config.end
+    if end <= start:
+        yield f"pruning.end = {end:g} is not after pruning.start = {start:g}"
+    else:
+        yield (
+            f"pruning.interval = {config.interval or GRADUAL_INTERVAL:g} epochs is longer than the "
+            f"time from pruning.start = {start:g} to pruning.end = {end:g}, so nothing is pruned; "
+            f"set at most {end - start:g}"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from nnopt.data.dataset import Part
 from nnopt.errors import ResumeError, memory_shortage
 from nnopt.io.atomic_files import shown, write_arrays
 from nnopt.plots.run.draw import plot_convolutions, plot_test, plot_training
+from nnopt.pruning.structured import smaller_arrays
+from nnopt.pruning.unit_pruner import UnitPruner
 from nnopt.recipe.auto_lr import with_suggested_rate
 from nnopt.recipe.checkpoints import CheckpointWriter
 from nnopt.recipe.prepare import Prepared, prepare
-from nnopt.recipe.pruning import build_pruner, pruning_results, write_masks
+from nnopt.recipe.pruning import build_pruner, pruning_results, write_pruning
 from nnopt.recipe.recorder import AfterEpoch, RunRecorder
 from nnopt.results import environment
 from nnopt.results.checkpoint_file import Checkpoint
@@ -79,7 +81,7 @@ def run(
                 recorder.summary["suggested_lr"] = config.optimizer.lr
             model = build(config, prepared, recorder)
             with writer.after():
-                training = train(model, recorder, writer, resumed)
+                model, training = train(model, recorder, writer, resumed)
                 result = test(model, training, recorder)
                 draw(model, training, result, recorder)
                 raise_if_diverged(config, training, result)
@@ -133,10 +135,11 @@ def build(config: Config, prepared: Prepared, recorder: RunRecorder) -> Model:
 
 def train(
     model: Model, recorder: RunRecorder, writer: CheckpointWriter, resumed: Checkpoint | None
-) -> TrainingState:
+) -> tuple[Model, TrainingState]:
     """Train the network, and write the weights of the last and of the best epoch.
 
-    An interrupted epoch does not count.
+    Return the model after training, whose network is smaller if units have been removed.
+    After an interruption, the weights are those of the last complete epoch.
     """
     config, dataset = model.config, model.prepared.dataset
     validation = None if dataset.validation is None else model.loader(dataset.validation)
@@ -153,17 +156,31 @@ def train(
             for row, is_best in loop.run():
                 recorder.write_row(row)
                 if probe is not None:
-                    architecture = model.prepared.architecture
-                    recorder.write_layers(layer_rows(model.network, architecture, probe, row.epoch))
+                    network, architecture = loop.training.network, model.prepared.architecture
+                    recorder.write_layers(layer_rows(network, architecture, probe, row.epoch))
                 recorder.report_epoch(row, is_best)
     finally:
         write_arrays(recorder.directory / "model_last.npz", loop.training.last)
         write_arrays(recorder.directory / "model_best.npz", loop.training.best)
         if pruner is not None:
-            write_masks(pruner, recorder.directory)
-            results = pruning_results(pruner, prepared.architecture)
+            write_pruning(pruner, recorder.directory)
+            results = pruning_results(pruner, config, prepared.architecture)
             recorder.summary["pruning"] = results
-    return loop.training
+    if isinstance(pruner, UnitPruner):
+        model = _smaller(model, pruner)
+        recorder.summary["parameters"] = pruner.architecture.parameter_count
+        recorder.summary["flops_per_sample"] = pruner.architecture.flops_per_sample
+    return model, loop.training
+
+
+def _smaller(model: Model, pruner: UnitPruner) -> Model:
+    """Return the model with the network of a pruner, and the remaining initial weights."""
+    return replace(
+        model,
+        prepared=replace(model.prepared, architecture=pruner.architecture),
+        network=pruner.network,
+        initial=smaller_arrays(model.prepared.architecture, pruner.kept, model.initial),
+    )
 
 
 def _restore(loop: Loop, model: Model, resumed: Checkpoint) -> None:

@@ -53,6 +53,7 @@ from nnopt.schema.optimizer import SgdConfig as SgdConfig
 from nnopt.schema.optimizer import TorchOptimizer as TorchOptimizer
 from nnopt.schema.pruning import NoPruningConfig as NoPruningConfig
 from nnopt.schema.pruning import PruningVariant as PruningVariant
+from nnopt.schema.pruning import UnitPruningConfig as UnitPruningConfig
 from nnopt.schema.pruning import WeightPruningConfig as WeightPruningConfig
 from nnopt.schema.range import LARGEST_SEED as LARGEST_SEED
 from nnopt.schema.range import Entries as Entries

@@ -37,4 +37,20 @@ class WeightPruningConfig:
     gradient_batches: Annotated[int, Range(minimum=1)]
 
 
-PruningVariant = NoPruningConfig | WeightPruningConfig
+@dataclass(frozen=True)
+class UnitPruningConfig:
+    """The units with the lowest scores are removed, which makes the network smaller."""
+
+    name: Literal["structured"]
+    sparsity: Annotated[float, Range(minimum=0, below=1)]
+    criterion: Literal["l1", "l2", "batch_norm", "random"]
+    start: Annotated[float | None, Range(minimum=0)]
+    rewind: Annotated[int | Literal["none", "initial"], Range(minimum=0)]
+    rewind_schedule: bool
+    control: Literal["none", "new_weights"]
+    first_layer: bool
+    exclude: tuple[str, ...]
+    multiple_of: Annotated[int, Range(minimum=1)]
+
+
+PruningVariant = NoPruningConfig | WeightPruningConfig | UnitPruningConfig

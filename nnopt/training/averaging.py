@@ -65,8 +65,9 @@ class Averaging:
         """Whether evaluation uses an average in place of the trained weights."""
         return bool(self._ema or self.epochs)
 
-    def restart(self) -> None:
-        """Start the average again at the weights of the network, whose average has been removed."""
+    def restart(self, network: Network) -> None:
+        """Start the average again at the weights of a network that has no average."""
+        self._network = network
         self.epochs = self._averaged_epoch = 0
         if self._ema:
             self._network.average(1.0)

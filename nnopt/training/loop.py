@@ -66,7 +66,6 @@ class Loop:
     ) -> None:
         self.length = Length.of(config, len(dataset.train))
         self.training = TrainingState(network, config, self.length, pruner)
-        self._network = network
         self._dataset = dataset
         self._train_loader, self._validation_loader = loaders
         self._config = config
@@ -114,11 +113,11 @@ class Loop:
             if sizes and self._validates_within_epoch() and self._stops_within_epoch(epoch):
                 return True
             self.between_steps()
-            if training.pruner is not None:
-                self._prune(training.pruner, epoch)
+            if training.pruner is not None and not self._prune(training.pruner, epoch):
+                return False
             x, y = next(batches)
             lr = training.next_learning_rate()
-            self._network.train_step(x, y, lr, training.step)
+            self.training.network.train_step(x, y, lr, training.step)
             training.add_step(lr, len(y))
             self.report_step(training.step)
         return False
@@ -145,23 +144,30 @@ class Loop:
             training.validated_step = training.step
         return training.should_stop(epoch - 1)
 
-    def _prune(self, pruner: Pruner, epoch: int) -> None:
-        """Prune the network if a pruning takes place before the next step of this epoch."""
+    def _prune(self, pruner: Pruner, epoch: int) -> bool:
+        """Prune the network if a pruning takes place before the next step of this epoch.
+
+        Return whether training has not diverged before the pruning.
+        """
         training = self.training
         pruner.remember(training.step)
         if pruning := pruner.due(training.step):
+            if training.epoch.sizes and not training.check_steps():
+                return False
             before = self._validation_accuracy()
             pruner.prune(pruning, before, lambda: self._gradients(epoch))
             training.after_pruning()
+            vars(self).pop("_penalized", None)
         if pruner.awaits_accuracy and (accuracy := self._validation_accuracy()) is not None:
             pruner.add_accuracy(accuracy)
+        return True
 
     def _gradients(self, epoch: int) -> Arrays:
         """Return the mean gradients over the next batches of an epoch."""
         assert isinstance(self._config.pruning, WeightPruningConfig)
         batches = self._batches(epoch, len(self.training.epoch.sizes))
         count = self._config.pruning.gradient_batches
-        return self._network.mean_gradients(islice(batches, count), self.training.step)
+        return self.training.network.mean_gradients(islice(batches, count), self.training.step)
 
     def _validation_accuracy(self) -> float | None:
         with self.training.averaging.applied():
@@ -175,7 +181,7 @@ class Loop:
             return None
         training.averaging.after_epoch(epoch, self._repeated_batches, is_complete)
         with training.averaging.applied():
-            arrays = self._network.arrays()
+            arrays = self.training.network.arrays()
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 training.diverged_at = training.step
                 return None
@@ -221,7 +227,7 @@ class Loop:
             return None
         batches, labels = loader.evaluation_batches(), part.labels[part.rows]
         loss = self._config.loss
-        return evaluate(self._network, self._interruptible(batches), labels, loss)
+        return evaluate(self.training.network, self._interruptible(batches), labels, loss)
 
     def _penalty(self, arrays: Arrays) -> float:
         """Return the value of the L1 and L2 penalties at the end of the epoch."""
@@ -235,5 +241,5 @@ class Loop:
     def _penalized(self) -> list[str]:
         """Names of penalized arrays, cached because ``gradient_arrays`` copies all gradients."""
         decay_norm_and_bias = self._config.regularizer.decay_norm_and_bias
-        gradients = self._network.gradient_arrays()
+        gradients = self.training.network.gradient_arrays()
         return [name for name, g in gradients.items() if is_penalized(g.shape, decay_norm_and_bias)]

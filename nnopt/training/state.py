@@ -119,7 +119,9 @@ class TrainingState:
         diverged_at: The first step, counted from 1, whose loss is not finite, or the step of the
             check that found weights or optimizer state not finite; None without divergence.
         not_finite_layer: First layer whose outputs are not finite at that step, if known.
-        stopping, averaging, plateau: Rules that depend on earlier steps.
+        stopping, averaging, plateau, pruner: Rules that depend on earlier steps. ``pruner`` is None
+            if nothing is pruned.
+        network: The network that is trained.
     """
 
     def __init__(
@@ -147,7 +149,7 @@ class TrainingState:
             config.schedule, learning_rate(config), length.steps_per_epoch, steps
         )
         self._config = config
-        self._network = network
+        self.network = network
 
     @property
     def step(self) -> int:
@@ -179,10 +181,17 @@ class TrainingState:
         step = self.step if self.pruner is None else self.pruner.step_of_schedule(self.step)
         return self._schedule(step) * self.plateau.factor
 
+    def _use(self, network: Network) -> None:
+        """Continue with a network that a pruning has changed or replaced."""
+        if network is not self.network:
+            self.network = network
+            self.last = self.best = network.arrays()
+        self.averaging.restart(network)
+
     def after_pruning(self) -> None:
         """Start the average again, and the rules that compare with earlier epochs."""
         assert self.pruner is not None
-        self.averaging.restart()
+        self._use(self.pruner.network)
         if self.pruner.restarts_schedule:
             self.plateau = Plateau(self._config.schedule)
         if self.pruner.is_final:
@@ -201,7 +210,7 @@ class TrainingState:
         """
         if self.diverged_at is not None:
             return False
-        self.epoch.add(self._network.read_steps())
+        self.epoch.add(self.network.read_steps())
         records, losses = self.epoch.records, self.epoch.losses
         wrong = np.flatnonzero(~np.isfinite(losses))
         if wrong.size:
@@ -220,7 +229,7 @@ class TrainingState:
             return
         value = self.stopping.monitored_value(result.loss, result.accuracy)
         if self.stopping.update(value, epoch, self.step):
-            self.best, self.best_averaged = self._network.arrays(), self.averaging.epochs
+            self.best, self.best_averaged = self.network.arrays(), self.averaging.epochs
             self.best_epoch = epoch
             self.best_validation_loss = result.loss
             self.best_validation_accuracy = result.accuracy
@@ -241,7 +250,7 @@ class TrainingState:
     def save(self, seconds: float) -> Content:
         """Return this state and the network's state. seconds: the time spent on the epoch."""
         if self.epoch.sizes:
-            self.epoch.add(self._network.read_steps())
+            self.epoch.add(self.network.read_steps())
         records = self.epoch.records
         values = {
             "numbers": {name: getattr(self, name) for name in NUMBERS},
@@ -262,14 +271,14 @@ class TrainingState:
             "sizes": np.array(self.epoch.sizes, np.int64),
             "losses": self.epoch.losses,
         }
-        weights: dict[str, Arrays] = {"last": self.last, "network": self._network.state()}
+        weights: dict[str, Arrays] = {"last": self.last, "network": self.network.state()}
         if self.best is not self.last:
             weights["best"] = self.best
         for kind, named in weights.items():
             arrays |= {f"{kind}/{name}": array for name, array in named.items()}
         if self.pruner is not None:
             values["prunings"] = [astuple(record) for record in self.pruner.records]
-            arrays |= self.pruner.arrays()
+            arrays |= self.pruner.saved_arrays()
         return Content(values, arrays)
 
     def restore(self, content: Content) -> None:
@@ -282,6 +291,7 @@ class TrainingState:
         if other := next((name for name in arrays if not name.startswith(known)), None):
             raise ValueError(f"the array {other[:100]} is unexpected")
         rates, sizes, losses = (_vector(arrays, *vector) for vector in VECTORS.items())
+        self._restore_prunings(values["prunings"], arrays)
         last = _with_prefix(arrays, "last/")
         best = _with_prefix(arrays, "best/") or last
         for found in (last, best):
@@ -291,11 +301,10 @@ class TrainingState:
             raise ValueError("its numbers of steps and epochs contradict each other")
         for rule in ("stopping", "averaging", "plateau"):
             getattr(self, rule).load_state(values[rule])
-        self._restore_prunings(values["prunings"], arrays)
         network = _with_prefix(arrays, "network/")
         if any(x.startswith("average/") for x in network) is not self.averaging.is_used:
             raise ValueError("its average of the weights is missing or unexpected")
-        self._network.load_state(network)
+        self.network.load_state(network)
         self.last, self.best = last, best
         for name, value in typed(values["numbers"], NUMBERS).items():
             setattr(self, name, value)
@@ -312,6 +321,8 @@ class TrainingState:
         masks, rewound = _with_prefix(arrays, "mask/"), _with_prefix(arrays, "rewind/")
         if self.pruner is not None:
             self.pruner.load_state(records, masks, rewound)
+            if records:
+                self._use(self.pruner.network)
         elif records or masks or rewound:
             raise ValueError("it has masks, but the run does not prune")
 

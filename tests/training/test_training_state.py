@@ -101,6 +101,19 @@ CASES: dict[str, dict[str, Any]] = {
             schedule="iterative", start=2, interval=1.5, rewind=1, rewind_schedule=True
         ),
     },
+    "smaller, rewound, EMA": {
+        "epochs": 4,
+        "pruning": schema.UnitPruningConfig(
+            "structured", 0.4, "l2", 1.5, 1, True, "none", True, (), 1
+        ),
+        "regularizer.ema_decay": 0.9,
+        "early_stopping": {"validate_every": 2, "patience": 2},
+    },
+    "smaller, new weights": {
+        "pruning": schema.UnitPruningConfig(
+            "structured", 0.4, "random", 1, "none", False, "new_weights", True, (), 1
+        ),
+    },
     "clipping": {"regularizer.grad_clip": 0.5, "optimizer": "rmsprop"},
 }
 

@@ -176,7 +176,7 @@ def test_pruned_weights_are_zero_after_every_step(
 
     def check(step: int) -> None:
         if step > 15:
-            state = loop._network.state()
+            state = loop.training.network.state()
             for name, mask in pruner.masks.items():
                 assert np.all(state[f"weights/{name}"][~mask] == 0), (step, name)
                 assert np.any(state[f"weights/{name}"][mask] != 0), (step, name)
@@ -195,7 +195,7 @@ def test_gradient_norm_counts_trained_weights_only(make_config: MakeConfig, back
     changes = {"start": 1, "regularizer.l2": 0.1, "epochs": 2}
     loop = make_loop(configured(make_config, backend, changes), DENSE)
     rows = [row for row, _ in loop.run()]
-    gradients = loop._network.gradient_arrays()
+    gradients = loop.training.network.gradient_arrays()
     masks = loop.training.pruner.masks  # type: ignore[union-attr]
     for name, mask in masks.items():
         assert np.all(gradients[name][~mask] == 0), name
@@ -208,7 +208,7 @@ def test_mean_gradients_equal_the_gradient_of_one_large_batch(
     make_config: MakeConfig, backend: str
 ) -> None:
     loop = make_loop(configured(make_config, backend, {"start": 1}), (CONV[0], *CONV[2:]))
-    network, before = loop._network, loop._network.state()
+    network, before = loop.training.network, loop.training.network.state()
     parts = list(loop._batches(1))[:3]
     x, y = (np.concatenate([np.asarray(part[k]) for part in parts]) for k in (0, 1))
     whole = (x, y) if backend == "numpy" else _tensors(x, y)

@@ -1,0 +1,106 @@
+"""Structured pruning in a training: a smaller network takes the place of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.architecture.network import Architecture, infer_shapes
+from nnopt.backends.protocol import Network
+from nnopt.backends.state import check_state
+from nnopt.pruning.pruner import Arrays, Pruner
+from nnopt.pruning.schedule import Pruning
+from nnopt.pruning.structured import (
+    Mask,
+    Units,
+    highest_units,
+    kept_units,
+    removable_units,
+    smaller_arrays,
+    smaller_layers,
+    unit_scores,
+)
+from nnopt.schema import Config, UnitPruningConfig
+
+
+def prunable_units(config: UnitPruningConfig, architecture: Architecture) -> list[Units]:
+    """Return the units of the layers that the configuration does not leave out."""
+    first = architecture.weights[0].removesuffix(".weight")
+    left_out = {*config.exclude, *(() if config.first_layer else (first,))}
+    return [units for units in removable_units(architecture)[0] if units.layer not in left_out]
+
+
+class UnitPruner(Pruner):
+    """Removes units.
+
+    Args:
+        network, config, epochs, steps_per_epoch: As in ``Pruner``.
+        architecture: The architecture of the network.
+        build: Returns the network of an architecture, with the given weights.
+        new_weights: Returns the initial weights of an architecture.
+
+    Attributes:
+        architecture: The architecture of the current network.
+        kept: The units that are kept, as masks by the name of the layer; all True at first.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        config: Config,
+        epochs: int,
+        steps_per_epoch: int,
+        architecture: Architecture,
+        build: Callable[[Architecture, Arrays], Network],
+        new_weights: Callable[[Architecture], Arrays],
+    ) -> None:
+        super().__init__(network, config, epochs, steps_per_epoch)
+        assert isinstance(config.pruning, UnitPruningConfig)
+        self._config = config.pruning
+        self._seed = config.seed
+        self._stochastic_depth = config.regularizer.stochastic_depth
+        self._build, self._new_weights = build, new_weights
+        self._units = prunable_units(self._config, architecture)
+        self._dense = architecture
+        self.architecture = architecture
+        self.kept: dict[str, Mask] = {x.layer: np.ones(x.count, bool) for x in self._units}
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of the prunable units that are removed."""
+        count = sum(units.count for units in self._units)
+        return 1 - sum(int(np.count_nonzero(mask)) for mask in self.kept.values()) / count
+
+    def _apply(self, pruning: Pruning, is_last: bool, gradients: Callable[[], Arrays]) -> None:
+        """Choose the units, and build the smaller network with the weights to continue with."""
+        config, arrays = self._config, self.network.arrays()
+        for units in self._units:
+            scores = unit_scores(units, arrays, config.criterion, self._seed)
+            count = kept_units(units.count, pruning.sparsity, config.multiple_of)
+            self.kept[units.layer] = highest_units(scores, count)
+        self._use_smaller(self._rewound or arrays)
+        if config.control == "new_weights":
+            self.network.load(self._new_weights(self.architecture))
+
+    def _use_smaller(self, arrays: Arrays) -> None:
+        layers, dense = smaller_layers(self._dense, self.kept), self._dense
+        depth = self._stochastic_depth
+        self.architecture = infer_shapes(layers, dense.input_shape, dense.classes, depth)
+        parts = smaller_arrays(dense, self.kept, arrays)
+        self.network = self._build(self.architecture, parts)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the masks of units by the name of the layer ("mask/NAME"), as 0 and 1."""
+        if not self.records:
+            return {}
+        return {f"mask/{name}": mask.view(np.uint8) for name, mask in self.kept.items()}
+
+    def _restore(self, masks: Arrays) -> None:
+        check_state({name: mask.view(np.uint8) for name, mask in self.kept.items()}, masks)
+        if not all(set(np.unique(mask)) <= {0, 1} and mask.any() for mask in masks.values()):
+            raise ValueError("a mask contains a number other than 0 and 1, or no 1")
+        self.kept = {name: mask.astype(bool) for name, mask in masks.items()}
+        self._use_smaller(self.network.arrays())

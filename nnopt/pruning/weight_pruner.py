@@ -1,0 +1,112 @@
+"""Pruning of weights: masks of zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.architecture.network import is_weight
+from nnopt.backends.protocol import Network
+from nnopt.backends.state import check_state
+from nnopt.pruning.criteria import gradient_scores, magnitude_scores, random_scores
+from nnopt.pruning.masks import (
+    Masks,
+    empty_layers,
+    global_masks,
+    layer_masks,
+    shuffled_masks,
+    sparsity_of,
+)
+from nnopt.pruning.pruner import Arrays, Pruner
+from nnopt.pruning.schedule import Pruning
+from nnopt.schema import Config, WeightPruningConfig
+
+
+def prunable_weights(config: WeightPruningConfig, weights: list[str]) -> list[str]:
+    """Return the names of the weights to prune. weights: all weights, in the order of the layers.
+
+    Biases and the parameters of norms are never pruned.
+    """
+    chosen = weights[0 if config.first_layer else 1 : None if config.last_layer else -1]
+    return [name for name in chosen if name.removesuffix(".weight") not in config.exclude]
+
+
+class WeightPruner(Pruner):
+    """Sets weights to zero.
+
+    Args:
+        network, config, epochs, steps_per_epoch: As in ``Pruner``.
+        new_weights: Returns other initial weights, for ``pruning.control=new_weights``.
+
+    Attributes:
+        masks: The masks by name; all True before the first pruning.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        config: Config,
+        epochs: int,
+        steps_per_epoch: int,
+        new_weights: Callable[[], Arrays],
+    ) -> None:
+        super().__init__(network, config, epochs, steps_per_epoch)
+        assert isinstance(config.pruning, WeightPruningConfig)
+        self._config = config.pruning
+        self._seed = config.seed
+        self._new_weights = new_weights
+        trained = network.gradient_arrays()
+        weights = [name for name, array in trained.items() if is_weight(name, array.shape)]
+        names = prunable_weights(self._config, weights)
+        self.masks: Masks = {name: np.ones(trained[name].shape, bool) for name in names}
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of the prunable weights that are zero."""
+        return sparsity_of(self.masks)
+
+    @property
+    def empty_layers(self) -> list[str]:
+        """The names of the layers without a weight."""
+        return empty_layers(self.masks)
+
+    def _apply(self, pruning: Pruning, is_last: bool, gradients: Callable[[], Arrays]) -> None:
+        """Choose masks, set the weights with which training continues, and apply the masks."""
+        control = self._config.control if is_last else "none"
+        choose = global_masks if self._config.scope == "global" else layer_masks
+        self.masks = choose(self._scores(gradients), self.masks, pruning.sparsity)
+        if control == "random_mask":
+            self.masks = shuffled_masks(self.masks, self._seed)
+        if control == "new_weights":
+            self.network.restart(self._new_weights())
+        elif self._rewound:
+            self.network.restart(self._rewound)
+        self.network.set_masks(self.masks)
+
+    def _scores(self, gradients: Callable[[], Arrays]) -> dict[str, NDArray[np.float64]]:
+        arrays = self.network.arrays()
+        weights = {name: arrays[name] for name in self.masks}
+        match self._config.name:
+            case "magnitude":
+                return magnitude_scores(weights)
+            case "gradient":
+                return gradient_scores(weights, gradients())
+            case "random":
+                shapes = ((name, mask.shape) for name, mask in self.masks.items())
+                return random_scores(shapes, self._seed)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the masks by name ("mask/NAME"), as 0 and 1."""
+        if not self.records:
+            return {}
+        return {f"mask/{name}": mask.view(np.uint8) for name, mask in self.masks.items()}
+
+    def _restore(self, masks: Arrays) -> None:
+        check_state({name: mask.view(np.uint8) for name, mask in self.masks.items()}, masks)
+        if any(mask.max(initial=0) > 1 for mask in masks.values()):
+            raise ValueError("a mask contains a number other than 0 and 1")
+        self.masks = {name: mask.astype(bool) for name, mask in masks.items()}
+        self.network.set_masks(self.masks)
