@@ -39,6 +39,8 @@ def random_scores(names_and_shapes: Iterable[tuple[str, tuple[int, ...]]], seed:
     The score of a weight depends only on the seed, the name and the shape, so the weights that are
     pruned at a sparsity are also pruned at every higher sparsity.
     """
-    return {
-        name: generator(seed, f"pruning/{name}").random(shape) for name, shape in names_and_shapes
-    }
+    scores = {}
+    for name, shape in names_and_shapes:
+        layer = name.removesuffix(".weight")
+        scores[name] = generator(seed, f"pruning/{layer}").random(shape)
+    return scores

@@ -53,12 +53,12 @@ def layer_masks(scores: Scores, masks: Mapping[str, NDArray[np.bool_]], sparsity
 
 def shuffled_masks(masks: Mapping[str, NDArray[np.bool_]], seed: int) -> Masks:
     """Return random masks that keep as many weights of each array as ``masks``."""
-    return {
-        name: generator(seed, f"pruning/shuffle/{name}")
-        .permutation(mask.ravel())
-        .reshape(mask.shape)
-        for name, mask in masks.items()
-    }
+    shuffled = {}
+    for name, mask in masks.items():
+        layer = name.removesuffix(".weight")
+        random = generator(seed, f"pruning/shuffle/{layer}")
+        shuffled[name] = random.permutation(mask.ravel()).reshape(mask.shape)
+    return shuffled
 
 
 def sparsity_of(masks: Mapping[str, NDArray[np.bool_]]) -> float:

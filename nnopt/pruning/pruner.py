@@ -78,6 +78,11 @@ class Pruner(ABC):
         """Prune the network as ``arrays`` describes. Raises ValueError if a mask is not valid."""
 
     @property
+    def empty_layers(self) -> list[str]:
+        """The names of the layers without a weight."""
+        return []
+
+    @property
     def is_final(self) -> bool:
         """Whether no pruning is left, so that the sparsity is final."""
         return len(self.records) == len(self._prunings)

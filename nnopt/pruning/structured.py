@@ -133,7 +133,8 @@ def unit_scores(
         case "l2":
             return np.asarray(np.sqrt((weight**2).sum(axis=1)))
         case "random":
-            return generator(seed, f"pruning/{units.layer}").random(units.count)
+            layer = units.layer
+            return generator(seed, f"pruning/{layer}").random(units.count)
         case "batch_norm":
             if units.norm is None:
                 raise ConfigError(

@@ -29,6 +29,9 @@ from nnopt.random import generator
 from nnopt.schema import Config, NoPruningConfig, UnitPruningConfig, WeightPruningConfig
 from nnopt.training.state import Length
 
+PRUNING_METRICS = ("sparsity", "compression_ratio", "theoretical_speedup")
+"""Keys of the results that are also metrics of the run."""
+
 MASKS, ARCHITECTURE = "masks.npz", "architecture.yaml"
 
 
@@ -147,8 +150,8 @@ def pruning_results(
         )
     return {
         "requested": config.pruning.sparsity,
-        "achieved": pruner.sparsity,
-        "achieved_of_all_parameters": 1 - parameters / dense,
+        "sparsity": pruner.sparsity,
+        "sparsity_of_all_parameters": 1 - parameters / dense,
         "compression_ratio": dense / parameters,
         "flops_before": flops,
         "flops_after": remaining,

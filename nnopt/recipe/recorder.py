@@ -241,6 +241,7 @@ def initial_summary(point: Point) -> dict[str, Any]:
         "seed": point.config.seed,
         "overrides": list(point.overrides),
         "data": None,
+        "pruning": None,
         "versions": environment.versions(),
         "git": environment.code_state(),
         "machine": environment.machine(),

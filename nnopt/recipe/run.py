@@ -26,7 +26,12 @@ from nnopt.pruning.unit_pruner import UnitPruner
 from nnopt.recipe.auto_lr import with_suggested_rate
 from nnopt.recipe.checkpoints import CheckpointWriter
 from nnopt.recipe.prepare import Prepared, prepare
-from nnopt.recipe.pruning import build_pruner, pruning_results, write_pruning
+from nnopt.recipe.pruning import (
+    PRUNING_METRICS,
+    build_pruner,
+    pruning_results,
+    write_pruning,
+)
 from nnopt.recipe.recorder import AfterEpoch, RunRecorder
 from nnopt.results import environment
 from nnopt.results.checkpoint_file import Checkpoint
@@ -166,6 +171,12 @@ def train(
             write_pruning(pruner, recorder.directory)
             results = pruning_results(pruner, config, prepared.architecture)
             recorder.summary["pruning"] = results
+            recorder.summary |= {key: results[key] for key in PRUNING_METRICS}
+            for layer in pruner.empty_layers:
+                recorder.warn(
+                    f"pruning left no weight of {layer}, so the logits do not depend on the input; "
+                    "set a smaller pruning.sparsity, pruning.scope=layer, or leave the layer out"
+                )
     if isinstance(pruner, UnitPruner):
         model = _smaller(model, pruner)
         recorder.summary["parameters"] = pruner.architecture.parameter_count
