@@ -21,7 +21,7 @@ class _MovedModules:
         """Raise ImportError with the new name of a module that was moved."""
         if not name.startswith("nnopt."):
             return
-        from nnopt.moved_modules import MOVED_MODULES
+        from nnopt.schema.moved_modules import MOVED_MODULES
 
         for old in (name, name.rpartition(".")[0]):
             if old in MOVED_MODULES:

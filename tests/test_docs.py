@@ -30,6 +30,7 @@ from nnopt.schema import (
     Range,
     Text,
 )
+from nnopt.schema.reader import types_of
 from nnopt.sweeps.point_folder import ENDED, INTERRUPTED, PENDING, RUNNING
 from nnopt.sweeps.results_table import METRICS
 
@@ -97,13 +98,12 @@ def number(value: float) -> str:
 
 def keys_of(record: type, container: Any, prefix: str) -> Iterator[tuple[str, str, Any]]:
     """Yield (dotted key, allowed values, value in the YAML file) for every key of a dataclass."""
-    hints = typing.get_type_hints(record, include_extras=True)
-    for field in fields(record):
-        key, value = f"{prefix}{field.name}", container[field.name]
-        if isinstance(hints[field.name], type) and is_dataclass(hints[field.name]):
-            yield from keys_of(hints[field.name], value, f"{key}.")
-        elif not (record is Config and field.name in VARIANTS):
-            yield key, allowed_text(hints[field.name]), value
+    for name, kind in types_of(record).items():
+        key, value = f"{prefix}{name}", container[name]
+        if isinstance(kind, type) and is_dataclass(kind):
+            yield from keys_of(kind, value, f"{key}.")
+        elif not (record is Config and name in VARIANTS):
+            yield key, allowed_text(kind), value
 
 
 def shown(value: Any) -> str:

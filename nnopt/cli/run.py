@@ -20,6 +20,7 @@ from nnopt.io.locks import hold
 from nnopt.io.own_files import CHECKPOINTS, check_writable
 from nnopt.io.paths import given_path
 from nnopt.recipe.prepare import prepare
+from nnopt.recipe.pruning import trained_weights
 from nnopt.recipe.run import run
 from nnopt.recipe.thread_notes import note_threads
 from nnopt.results.checkpoint_file import Checkpoint
@@ -147,6 +148,7 @@ def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
     for point in points:
         with problems.collect():
             architecture = prepare(point.config).architecture
+            trained_weights(point.config.pruning, architecture)
             library_threads = load_backend(point.config.backend.name).default_threads()
             threads.append(threads_for(architecture, point.config, library_threads))
     problems.check()

@@ -11,7 +11,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from nnopt.schema import WITHOUT_EFFECT, Config, CsvConfig, with_first_keys
+from nnopt.schema import (
+    WITHOUT_EFFECT,
+    Config,
+    CsvConfig,
+    with_first_keys,
+    without_added_keys,
+)
 
 MAX_POINTS_WITH_PLOTS = 25
 """If a sweep has more points, plots=auto draws no plots of points, which take 0.5 s per point."""
@@ -51,12 +57,13 @@ def point_id(config: Config) -> str:
     """Return an id of four names, the seed and a hash: ``spiral-numpy-mlp-sgd-s0-0123456789``.
 
     The hash includes all values that can change a result, but not the location of a published
-    dataset. Keys are hashed under their oldest names, so that older sweeps can be resumed.
+    dataset. Keys are hashed under their oldest names and added keys only if they differ from their
+    default, so that older sweeps can be resumed.
     """
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
     if isinstance(config.dataset, CsvConfig):  # paths of CSV files are relative to data.root
         relevant["root"] = config.data.root
-    stable = json.dumps(with_first_keys(relevant), sort_keys=True)
+    stable = json.dumps(with_first_keys(without_added_keys(relevant)), sort_keys=True)
     digest = hashlib.sha256(stable.encode()).hexdigest()[:10]
     groups = (config.dataset, config.backend, config.architecture, config.optimizer)
     return f"{'-'.join(group.name for group in groups)}-s{config.seed}-{digest}"

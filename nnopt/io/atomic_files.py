@@ -42,16 +42,18 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode("utf-8", errors="backslashreplace"))
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool = False) -> None:
     """Write named arrays as ``.npz``. ``np.load(path)`` reads them without pickle.
 
     In contrast to ``np.savez``, arrays of Python objects are refused, a name may be any string, and
     equal arrays give equal files.
     """
     size = sum(array.nbytes for array in arrays.values())
+    method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     with _replacing(path, size) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so equal arrays give equal files
+            entry.compress_type = method
             with archive.open(entry, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 

@@ -29,6 +29,7 @@ RUN_FILES = frozenset(
     (
         *(SUMMARY, *CHECKPOINTS, "config.yaml", "events.out.tfevents.nnopt", "layers.csv"),
         *("lr_find.csv", "metrics.csv", "model_best.npz", "model_last.npz", "run.log"),
+        *("masks.npz", "architecture.yaml"),
     )
 )
 """The files of a run, apart from its lock and its plots."""

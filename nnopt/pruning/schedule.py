@@ -53,7 +53,9 @@ def prunings(config: PruningVariant, epochs: int, steps_per_epoch: int) -> tuple
 
 def first_time(config: Active, epochs: int) -> float:
     """Return the epochs before the first pruning."""
-    return epochs // 2 if config.start is None else config.start
+    if config.start is not None:
+        return config.start
+    return epochs // 2 if config.from_ is None else 0
 
 
 def _sparsity(config: Active, number: int, count: int) -> float:
@@ -79,8 +81,10 @@ def _times(config: Active, epochs: int) -> list[float]:
     return [start + k * interval for k in range(1, count + 1)]
 
 
-def schedule_problems(config: Active, epochs: int) -> Iterator[str]:
+def schedule_problems(config: PruningVariant, epochs: int) -> Iterator[str]:
     """Yield the reasons why a schedule is not possible in a training of ``epochs``."""
+    if isinstance(config, NoPruningConfig):
+        return
     if isinstance(config, WeightPruningConfig):
         yield from _key_problems(config)
     start, times = first_time(config, epochs), _times(config, epochs)

@@ -31,9 +31,9 @@ from nnopt.schema import WITHOUT_EFFECT, Config, learning_rate, with_added_keys,
 from nnopt.schema.values import flatten
 from nnopt.terminal.interruption import postpone_interruptions
 from nnopt.training.averaging import first_swa_epoch
+from nnopt.training.length import Length
 from nnopt.training.loop import Loop
 from nnopt.training.schedules import build_schedule
-from nnopt.training.state import Length
 
 log = logging.getLogger("nnopt")
 

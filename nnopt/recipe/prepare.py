@@ -18,10 +18,11 @@ from nnopt.data.dataset import Dataset
 from nnopt.data.published import PUBLISHED
 from nnopt.data.split import chosen_classes, training_samples
 from nnopt.errors import ConfigError
+from nnopt.pruning.schedule import schedule_problems
 from nnopt.recipe.pruning import pruning_problems
 from nnopt.schema import Config, ImageConfig, MuonConfig
 from nnopt.training.averaging import first_swa_epoch
-from nnopt.training.state import Length
+from nnopt.training.length import Length
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,7 @@ def _fit(config: Config, shape: DataShape, trains: bool = True) -> Architecture:
         config.architecture, config.regularizer, shape.input_shape, shape.classes
     )
     problems = [*_image_problems(config, shape), *_muon_problems(config, architecture)]
-    length = None if shape.samples is None else Length.of(config, shape.samples)
-    problems += pruning_problems(config, architecture, length if trains else None)
+    problems += pruning_problems(config.pruning, architecture)
     if config.initializer.input == "whitening":
         problems += whitening_problems(architecture, shape.samples)
     if shape.samples is not None:
@@ -143,7 +143,7 @@ def _length_problems(config: Config, length: Length) -> list[str]:
             f"regularizer.swa_start = {swa:g} averages only the weights after the last of "
             f"{length.epochs} epochs; set a smaller value or more epochs"
         )
-    return problems
+    return [*problems, *schedule_problems(config.pruning, length.epochs)]
 
 
 def _batch_problems(

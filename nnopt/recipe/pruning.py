@@ -18,31 +18,35 @@ from nnopt.backends.models import initial_arrays
 from nnopt.backends.protocol import Network
 from nnopt.config.point import to_yaml
 from nnopt.data.dataset import Dataset
-from nnopt.errors import ConfigError, suggest
+from nnopt.errors import ConfigError, join_problems, suggest
 from nnopt.io.atomic_files import write_arrays, write_text
+from nnopt.io.own_files import SUMMARY
+from nnopt.io.paths import given_path
 from nnopt.pruning.masks import kept_count
-from nnopt.pruning.schedule import schedule_problems
+from nnopt.pruning.pruner import Pruner
 from nnopt.pruning.structured import kept_units, removable_units
 from nnopt.pruning.unit_pruner import UnitPruner, prunable_units
 from nnopt.pruning.weight_pruner import WeightPruner, prunable_weights
 from nnopt.random import generator
-from nnopt.schema import Config, NoPruningConfig, UnitPruningConfig, WeightPruningConfig
-from nnopt.training.state import Length
+from nnopt.results.collect import read_run
+from nnopt.results.weights import MAX_COMPRESSED_BYTES, read_weights
+from nnopt.schema import (
+    Config,
+    NoPruningConfig,
+    PruningVariant,
+    UnitPruningConfig,
+    WeightPruningConfig,
+)
+from nnopt.training.length import Length
 
 PRUNING_METRICS = ("sparsity", "compression_ratio", "theoretical_speedup")
 """Keys of the results that are also metrics of the run."""
 
-MASKS, ARCHITECTURE = "masks.npz", "architecture.yaml"
+MASKS, ARCHITECTURE, BEST_WEIGHTS = "masks.npz", "architecture.yaml", "model_best.npz"
 
 
-def pruning_problems(
-    config: Config, architecture: Architecture, length: Length | None
-) -> Iterator[str]:
-    """Yield the reasons why ``config.pruning`` does not fit the network or the training.
-
-    ``length`` is None if it is not known before the data files are read.
-    """
-    pruning = config.pruning
+def pruning_problems(pruning: PruningVariant, architecture: Architecture) -> Iterator[str]:
+    """Yield the reasons why the configured pruning does not fit the network."""
     if isinstance(pruning, NoPruningConfig):
         return
     layers = [name.removesuffix(".weight") for name in architecture.weights]
@@ -53,8 +57,6 @@ def pruning_problems(
         yield from _weight_problems(pruning, architecture)
     else:
         yield from _unit_problems(pruning, architecture)
-    if length is not None:
-        yield from schedule_problems(pruning, length.epochs)
 
 
 def _weight_problems(pruning: WeightPruningConfig, architecture: Architecture) -> Iterator[str]:
@@ -100,6 +102,37 @@ def _unit_problems(pruning: UnitPruningConfig, architecture: Architecture) -> It
                     "regularizer.norm=batch or another criterion, or leave the layer out with "
                     "pruning.exclude"
                 )
+
+
+def trained_weights(
+    pruning: PruningVariant, architecture: Architecture
+) -> dict[str, NDArray[np.floating]]:
+    """Return the best weights of the run ``pruning.from``; {} if the key is null.
+
+    Raises:
+        ConfigError: The folder is not that of a run, or its network has other arrays.
+        DataError: The summary or the weights are damaged.
+    """
+    if isinstance(pruning, NoPruningConfig) or pruning.from_ is None:
+        return {}
+    folder = given_path(pruning.from_, "pruning.from")
+    given = f"pruning.from = {pruning.from_!r}"
+    if not (folder / SUMMARY).is_file() or not (folder / BEST_WEIGHTS).is_file():
+        raise ConfigError(
+            f"{given} is not the folder of a trained run: it needs {SUMMARY} and {BEST_WEIGHTS}"
+        )
+    arrays = read_weights(folder / BEST_WEIGHTS, read_run(folder).metrics.get("parameters"))
+    shapes = architecture.parameter_shapes() | architecture.statistic_shapes()
+    problems = [f"it has no {name}" for name in shapes if name not in arrays]
+    problems += [f"{name} is unexpected" for name in arrays if name not in shapes]
+    problems += [
+        f"{name} is {arrays[name].shape}, expected {shape}"
+        for name, shape in shapes.items()
+        if name in arrays and arrays[name].shape != shape
+    ]
+    if problems:
+        raise ConfigError(f"{given} has another network: {join_problems(problems, '; ')}")
+    return arrays
 
 
 def build_pruner(
@@ -159,6 +192,12 @@ def pruning_results(
         "kept_by_layer": {name: float(np.mean(mask)) for name, mask in masks.items()},
         "prunings": [asdict(record) for record in pruner.records],
     }
+
+
+def is_compressed(pruner: Pruner | None, arrays: Mapping[str, NDArray[Any]]) -> bool:
+    """Return whether the weights of a run are compressed: they contain zeros of a pruning."""
+    size = sum(array.nbytes for array in arrays.values())
+    return isinstance(pruner, WeightPruner) and size <= MAX_COMPRESSED_BYTES
 
 
 def write_pruning(pruner: WeightPruner | UnitPruner, directory: Path) -> None:

@@ -23,13 +23,16 @@ from nnopt.io.atomic_files import shown, write_arrays
 from nnopt.plots.run.draw import plot_convolutions, plot_test, plot_training
 from nnopt.pruning.structured import smaller_arrays
 from nnopt.pruning.unit_pruner import UnitPruner
+from nnopt.pruning.weight_pruner import WeightPruner
 from nnopt.recipe.auto_lr import with_suggested_rate
 from nnopt.recipe.checkpoints import CheckpointWriter
 from nnopt.recipe.prepare import Prepared, prepare
 from nnopt.recipe.pruning import (
     PRUNING_METRICS,
     build_pruner,
+    is_compressed,
     pruning_results,
+    trained_weights,
     write_pruning,
 )
 from nnopt.recipe.recorder import AfterEpoch, RunRecorder
@@ -42,8 +45,9 @@ from nnopt.training.chance import chance_level_warning
 from nnopt.training.divergence import raise_if_diverged
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.layer_statistics import layer_rows, select_probe
+from nnopt.training.length import Length
 from nnopt.training.loop import Loop
-from nnopt.training.state import Length, TrainingState
+from nnopt.training.state import TrainingState
 
 log = logging.getLogger("nnopt")
 
@@ -151,6 +155,8 @@ def train(
     prepared = model.prepared
     pruner = build_pruner(config, prepared.architecture, dataset, model.network, prepared.length)
     loaders = model.loader(dataset.train), validation
+    if resumed is None and (weights := trained_weights(config.pruning, prepared.architecture)):
+        model.network.load(weights)  # the pruner has already copied the initial weights
     loop = Loop(model.network, dataset, loaders, config, pruner)
     probe = model.loader(select_probe(dataset)) if config.layer_statistics else None
     if resumed is not None:
@@ -165,23 +171,29 @@ def train(
                     recorder.write_layers(layer_rows(network, architecture, probe, row.epoch))
                 recorder.report_epoch(row, is_best)
     finally:
-        write_arrays(recorder.directory / "model_last.npz", loop.training.last)
-        write_arrays(recorder.directory / "model_best.npz", loop.training.best)
+        for which, arrays in (("last", loop.training.last), ("best", loop.training.best)):
+            path = recorder.directory / f"model_{which}.npz"
+            write_arrays(path, arrays, compressed=is_compressed(pruner, arrays))
         if pruner is not None:
-            write_pruning(pruner, recorder.directory)
-            results = pruning_results(pruner, config, prepared.architecture)
-            recorder.summary["pruning"] = results
-            recorder.summary |= {key: results[key] for key in PRUNING_METRICS}
-            for layer in pruner.empty_layers:
-                recorder.warn(
-                    f"pruning left no weight of {layer}, so the logits do not depend on the input; "
-                    "set a smaller pruning.sparsity, pruning.scope=layer, or leave the layer out"
-                )
+            _record_pruning(pruner, model, recorder)
     if isinstance(pruner, UnitPruner):
         model = _smaller(model, pruner)
         recorder.summary["parameters"] = pruner.architecture.parameter_count
         recorder.summary["flops_per_sample"] = pruner.architecture.flops_per_sample
     return model, loop.training
+
+
+def _record_pruning(pruner: WeightPruner | UnitPruner, model: Model, recorder: RunRecorder) -> None:
+    """Write the masks or the smaller architecture, and add the results to the summary."""
+    write_pruning(pruner, recorder.directory)
+    results = pruning_results(pruner, model.config, model.prepared.architecture)
+    recorder.summary["pruning"] = results
+    recorder.summary |= {key: results[key] for key in PRUNING_METRICS}
+    for layer in pruner.empty_layers:
+        recorder.warn(
+            f"pruning left no weight of {layer}, so the logits do not depend on the input; "
+            "set a smaller pruning.sparsity, pruning.scope=layer, or leave the layer out"
+        )
 
 
 def _smaller(model: Model, pruner: UnitPruner) -> Model:

@@ -23,7 +23,7 @@ from nnopt.results.metrics_file import LayerRow
 from nnopt.results.summary import check_summary
 from nnopt.results.weights import read_weights
 
-FORMAT = 1
+FORMAT = 2
 """Version of the format of checkpoints. A newer nnopt may write a higher version."""
 
 TRAINING: Mapping[str, type] = {
@@ -103,6 +103,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             )
         values = typed(values, {"format": int, "training": dict, "summary": dict, "layers": list})
         check_summary(values["summary"])
+        if version == 1:
+            values["training"] = _without_prunings(values["training"])
         typed(values["training"], TRAINING)
         layers = read_records(LayerRow, values["layers"])
         return Checkpoint(Content(values["training"], arrays), values["summary"], layers, path)
@@ -110,6 +112,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ResumeError(str(error)) from error
     except (ValueError, RecursionError) as error:
         raise ResumeError(f"{shown(path)} is not a checkpoint of nnopt: {error}") from error
+
+
+def _without_prunings(training: dict[str, Any]) -> dict[str, Any]:
+    """Convert the values of a training from format 1, which has no pruning. Raises ValueError."""
+    history = training.get("history")
+    if not isinstance(history, list) or not all(isinstance(row, list) for row in history):
+        raise ValueError("history has a wrong type")
+    return training | {"history": [[*row, 0.0] for row in history], "prunings": []}
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:

@@ -37,8 +37,8 @@ class EpochRow:
     validation_accuracy: float | None
     penalty: float  # sum of the L1 and L2 penalties, which the losses do not include
     gradient_norm: float  # L2 norm over all parameters in the last step, before clipping
-    sparsity: float  # fraction of the prunable weights that are zero; 0 without pruning
     seconds: float  # wall time of the epoch
+    sparsity: float = 0.0  # fraction of the prunable weights that are zero; 0 without pruning
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class LayerRow:
 
 METRICS_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(EpochRow))
 
-FIRST_COLUMNS = tuple(name for name in METRICS_COLUMNS if name != "sparsity")
-"""Columns of the files of an earlier version, which could not prune."""
+FIRST_COLUMNS = METRICS_COLUMNS[:-1]
+"""Columns of the files of an earlier version, which had no pruning."""
 
 _INTEGERS = {"epoch", "step"}
 _OPTIONAL = {"validation_loss", "validation_accuracy"}
@@ -166,7 +166,7 @@ def _row(path: Path, line: int, columns: tuple[str, ...], cells: list[str]) -> E
     place = f"{shown(path)}, line {line}"
     if len(cells) != len(columns):
         raise DataError(f"{place}: {len(cells)} cells, expected {len(columns)}")
-    values: dict[str, float | None] = {"sparsity": 0.0}
+    values: dict[str, float | None] = {}
     for column, cell in zip(columns, cells, strict=True):
         if cell == "" and column in _OPTIONAL:
             values[column] = None

@@ -24,6 +24,9 @@ MAX_FILE_BYTES = 2**36
 
 Arrays = dict[str, NDArray[np.floating]]
 
+MAX_COMPRESSED_BYTES = 2**30
+"""Maximum size of arrays in a compressed file, after decompression. Larger ones are stored."""
+
 MAX_HEADER_CHARACTERS = 1000
 """Maximum length of the header of an array. Usual headers have 100 characters."""
 
@@ -45,8 +48,8 @@ DAMAGE_ERRORS = (
 def read_weights(path: Path, parameters: float | None = None) -> Arrays:
     """Read an ``.npz`` file written by nnopt, without unpickling. Return a map from name to array.
 
-    The arrays are never larger than the file, because compressed files are refused. ``parameters``
-    is the number of parameters of the network, or None if it is unknown.
+    ``parameters`` is the number of parameters of the network, or None if it is unknown. It limits
+    the size of the arrays.
 
     Raises:
         DataError: The file is missing, damaged, or not written by nnopt.
@@ -85,12 +88,13 @@ def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:
     for member in members:
         if not member.filename.endswith(".npy"):
             raise ValueError(f"{member.filename[:50]!r} is no array")
-        if member.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(
-                f"{member.filename[:50]!r} is compressed, but nnopt writes uncompressed arrays"
-            )
-    if sum(member.file_size for member in members) > size:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{member.filename[:50]!r} has an unexpected compression")
+    stored = [x.file_size for x in members if x.compress_type == zipfile.ZIP_STORED]
+    if sum(stored) > size:
         raise ValueError("its arrays overlap: together, they are larger than the file")
+    if sum(member.file_size for member in members) > max(size, MAX_COMPRESSED_BYTES):
+        raise ValueError("its compressed arrays are too large")
 
 
 def _checked_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:

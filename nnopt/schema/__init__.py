@@ -70,6 +70,7 @@ from nnopt.schema.renamed_keys import renamed_key as renamed_key
 from nnopt.schema.renamed_keys import with_added_keys as with_added_keys
 from nnopt.schema.renamed_keys import with_first_keys as with_first_keys
 from nnopt.schema.renamed_keys import with_new_keys as with_new_keys
+from nnopt.schema.renamed_keys import without_added_keys as without_added_keys
 from nnopt.schema.schedule import ConstantConfig as ConstantConfig
 from nnopt.schema.schedule import CosineConfig as CosineConfig
 from nnopt.schema.schedule import ExponentialConfig as ExponentialConfig

@@ -30,6 +30,7 @@ class WeightPruningConfig:
     rounds: Annotated[int | None, Range(minimum=1, maximum=1000)]
     rewind: Annotated[int | Literal["none", "initial"], Range(minimum=0)]
     rewind_schedule: bool
+    from_: str | None
     control: Literal["none", "random_mask", "new_weights"]
     first_layer: bool
     last_layer: bool
@@ -47,6 +48,7 @@ class UnitPruningConfig:
     start: Annotated[float | None, Range(minimum=0)]
     rewind: Annotated[int | Literal["none", "initial"], Range(minimum=0)]
     rewind_schedule: bool
+    from_: str | None
     control: Literal["none", "new_weights"]
     first_layer: bool
     exclude: tuple[str, ...]

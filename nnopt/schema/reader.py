@@ -72,9 +72,9 @@ def variants_of(group: str) -> Mapping[str, type]:
 
 @cache
 def types_of(record: type[Any]) -> dict[str, Any]:
-    """Return the annotated type of each field."""
+    """Return key -> annotated type of each field. The key of a field ``from_`` is ``from``."""
     hints = typing.get_type_hints(record, include_extras=True)
-    return {f.name: hints[f.name] for f in fields(record)}
+    return {f.name.rstrip("_"): hints[f.name] for f in fields(record)}
 
 
 class Reader:
@@ -97,16 +97,17 @@ class Reader:
                 self.problems.append(unknown_key(f"{prefix}{key}", all_keys))
         values = {}
         for spec in fields(record):
-            key = prefix + spec.name
-            if spec.name not in container or container[spec.name] == "???":
+            name = spec.name.rstrip("_")
+            key = prefix + name
+            if name not in container or container[name] == "???":
                 self.problems.append(f"the key {key!r} is missing; set it with {key}=...")
                 continue
-            value = container[spec.name]
-            if record is Config and spec.name in VARIANTS:
-                values[spec.name] = self.read_variant(spec.name, value)
+            value = container[name]
+            if record is Config and name in VARIANTS:
+                values[spec.name] = self.read_variant(name, value)
             else:
-                values[spec.name] = self.read_value(known[spec.name], value, key)
-        return record(**values) if set(values) == set(known) else None
+                values[spec.name] = self.read_value(known[name], value, key)
+        return record(**values) if len(values) == len(known) else None
 
     def read_variant(self, group: str, container: Any) -> Any:
         """Convert a group to the dataclass that its ``name`` selects. Return None if this fails."""

@@ -131,5 +131,10 @@ def with_added_keys(container: Mapping[str, Any]) -> dict[str, Any]:
     return {**container, **{key: x for key, x in ADDED_KEYS.items() if key not in container}}
 
 
+def without_added_keys(container: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the keys that ``with_added_keys`` would add again."""
+    return {k: x for k, x in container.items() if k not in ADDED_KEYS or x != ADDED_KEYS[k]}
+
+
 new_override, first_override = _TO_NEW.override, _TO_FIRST.override
 """Functions that convert ``accumulation=2`` to ``accumulation_steps=2``, or the reverse."""

@@ -20,7 +20,8 @@ from nnopt.results.metrics import penalty
 from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config, WeightPruningConfig
 from nnopt.training.evaluation import Evaluation, evaluate
-from nnopt.training.state import Arrays, Length, TrainingState
+from nnopt.training.length import Length
+from nnopt.training.state import Arrays, TrainingState
 
 READ_EVERY_STEPS = 500
 """Number of steps between two checks for divergence within an epoch."""
@@ -197,8 +198,8 @@ class Loop:
             validation_accuracy=None if validation is None else validation.accuracy,
             penalty=self._penalty(arrays),
             gradient_norm=steps.records[-1].gradient_norm,
-            sparsity=0.0 if training.pruner is None else training.pruner.sparsity,
             seconds=time.perf_counter() - self._started,
+            sparsity=0.0 if training.pruner is None else training.pruner.sparsity,
         )
         training.finish_epoch(row, arrays)
         return row

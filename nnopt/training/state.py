@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from nnopt.schema import Config, learning_rate
 from nnopt.training.averaging import Averaging
 from nnopt.training.early_stopping import EarlyStopping
 from nnopt.training.evaluation import Evaluation
+from nnopt.training.length import Length
 from nnopt.training.schedules import Plateau, Schedule, build_schedule
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -46,23 +46,6 @@ EPOCH_NUMBERS: Mapping[str, Any] = {
     "not_finite": str | None,
 }
 """Values of the current epoch in a checkpoint -> their types."""
-
-
-@dataclass(frozen=True)
-class Length:
-    """Length of the training in steps and epochs."""
-
-    steps_per_epoch: int
-    steps: int
-    epochs: int
-
-    @classmethod
-    def of(cls, config: Config, samples: int) -> Length:
-        """Return the length for this number of training samples."""
-        size = config.batch_size
-        per_epoch = samples // size if config.drop_last else math.ceil(samples / size)
-        steps = min(config.epochs * per_epoch, config.max_steps or math.inf)
-        return cls(per_epoch, int(steps), math.ceil(steps / per_epoch))
 
 
 @dataclass
@@ -286,7 +269,7 @@ class TrainingState:
 
         The network must have been built from the same configuration, with its initial weights.
         """
-        values, arrays = typed({"prunings": [], **content.values}, TRAINING), content.arrays
+        values, arrays = typed(content.values, TRAINING), content.arrays
         known = (*VECTORS, "last/", "best/", "network/", "mask/", "rewind/")
         if other := next((name for name in arrays if not name.startswith(known)), None):
             raise ValueError(f"the array {other[:100]} is unexpected")

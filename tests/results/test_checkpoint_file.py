@@ -31,6 +31,7 @@ VALUES = {
     "averaging": {},
     "epoch": {"n": 3},
     "history": [],
+    "prunings": [],
 }
 ARRAYS = {
     "learning_rates": np.array([0.1, 0.2]),
@@ -82,6 +83,19 @@ def test_checkpoint_signed_by_the_test_is_accepted(path: Path) -> None:
     """A checkpoint that ``sign`` writes is valid, unless a test below changes its contents."""
     sign(path, stored(path))
     assert read_checkpoint(path).step == 2
+
+
+def test_checkpoint_of_format_1_has_no_prunings(path: Path) -> None:
+    """Format 1 has no list of prunings, and its rows of metrics have no sparsity."""
+    arrays = stored(path)
+    old = {name: value for name, value in VALUES.items() if name != "prunings"}
+    old["history"] = [[1, 2, 0.1, 0.5, 0.75, None, None, 0.0, 1.5, 9.0]]
+    values = {"format": 1, "training": old, "summary": SUMMARY, "layers": []}
+    text = json.dumps(values).encode("ascii")
+    sign(path, arrays | {"values": np.frombuffer(text, np.uint8)})
+    training = read_checkpoint(path).training.values
+    assert training["prunings"] == []
+    assert training["history"] == [[1, 2, 0.1, 0.5, 0.75, None, None, 0.0, 1.5, 9.0, 0.0]]
 
 
 @pytest.mark.parametrize("size", [0, 10, 0.5, -1], ids=["empty", "10 bytes", "half", "last byte"])
@@ -160,28 +174,28 @@ CONTENTS: dict[str, tuple[Any, str]] = {
     "a list": ([], "is not a checkpoint of nnopt"),
     "nested deeply": (b"[" * 100_000, "is not a checkpoint of nnopt"),
     "a huge number": (b"9" * 10_000, "is not a checkpoint of nnopt"),
-    "a newer format": ({"format": 2, "anything": 1}, "has format 2, but this nnopt reads format 1"),
+    "a newer format": ({"format": 3, "anything": 1}, "has format 3, but this nnopt reads format 2"),
     "an older format": ({"format": 0}, "is not a checkpoint of nnopt"),
     "a format as text": ({"format": "1"}, "is not a checkpoint of nnopt"),
     "no layers": (
-        {"format": 1, "training": {}, "summary": {}},
+        {"format": 2, "training": {}, "summary": {}},
         "is not a checkpoint of nnopt: expected a map with exactly the keys format, training",
     ),
     "layers that are a map": (
-        {"format": 1, "training": {}, "summary": SUMMARY, "layers": {}},
+        {"format": 2, "training": {}, "summary": SUMMARY, "layers": {}},
         "layers has a wrong type",
     ),
     "a layer that is short": (
-        {"format": 1, "training": VALUES, "summary": SUMMARY, "layers": [[1]]},
+        {"format": 2, "training": VALUES, "summary": SUMMARY, "layers": [[1]]},
         "a row has 1 values",
     ),
     "no summary": (
-        {"format": 1, "training": VALUES, "summary": {}, "layers": []},
+        {"format": 2, "training": VALUES, "summary": {}, "layers": []},
         "it has no 'status', 'seed', 'config', 'overrides', 'data', 'error'",
     ),
     "a summary with a wrong type": (
         {
-            "format": 1,
+            "format": 2,
             "training": VALUES,
             "summary": SUMMARY | {"interruptions": "3"},
             "layers": [],
@@ -189,16 +203,16 @@ CONTENTS: dict[str, tuple[Any, str]] = {
         'interruptions is "3", expected a whole number',
     ),
     "a summary with a list of seconds": (
-        {"format": 1, "training": VALUES, "summary": SUMMARY | {"total_seconds": []}, "layers": []},
+        {"format": 2, "training": VALUES, "summary": SUMMARY | {"total_seconds": []}, "layers": []},
         r"total_seconds is \[\], expected a number",
     ),
     "training without plateau": (
-        {"format": 1, "training": {"numbers": {}}, "summary": SUMMARY, "layers": []},
+        {"format": 2, "training": {"numbers": {}}, "summary": SUMMARY, "layers": []},
         "exactly the keys numbers, stopping, plateau",
     ),
     "a negative epoch": (
         {
-            "format": 1,
+            "format": 2,
             "training": VALUES,
             "summary": SUMMARY,
             "layers": [[-1, "a", 0.0, 0.0, None, None, None]],

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nnopt.errors import DataError, OutputError
 from nnopt.results.metrics_file import METRICS_COLUMNS, EpochRow, MetricsFile, read_metrics
 
-ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
+ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125, 0.75)
 
 floats = st.floats(allow_nan=True, allow_infinity=True)
 rows = st.builds(
@@ -32,6 +32,7 @@ rows = st.builds(
     penalty=floats,
     gradient_norm=floats,
     seconds=floats,
+    sparsity=floats,
 )
 
 
@@ -50,7 +51,7 @@ def bits(row: EpochRow) -> list[bytes | int | None]:
 def test_metrics_file_columns_are_fixed() -> None:
     assert ",".join(METRICS_COLUMNS) == (
         "epoch,step,lr,train_loss,train_accuracy,validation_loss,validation_accuracy,"
-        "penalty,gradient_norm,seconds"
+        "penalty,gradient_norm,seconds,sparsity"
     )
 
 
@@ -59,13 +60,13 @@ def test_metrics_file_header_and_rows_are_written_immediately(tmp_path: Path) ->
     with MetricsFile(path) as file:
         assert path.read_text() == ",".join(METRICS_COLUMNS) + "\n"
         file.append(ROW)
-        assert path.read_text().splitlines()[1:] == ["1,20,0.1,1.0,0.5,1.25,0.4,0.0,2.5,0.125"]
+        assert path.read_text().splitlines()[1:] == ["1,20,0.1,1.0,0.5,1.25,0.4,0.0,2.5,0.125,0.75"]
         file.append(
             dataclasses.replace(
                 ROW, validation_loss=None, validation_accuracy=None, penalty=math.nan
             )
         )
-        assert path.read_text().splitlines()[2:] == ["1,20,0.1,1.0,0.5,,,nan,2.5,0.125"]
+        assert path.read_text().splitlines()[2:] == ["1,20,0.1,1.0,0.5,,,nan,2.5,0.125,0.75"]
 
 
 @given(history=st.lists(rows, max_size=4))
@@ -78,6 +79,14 @@ def test_written_metrics_are_read_back_bit_by_bit(
         for row in history:
             file.append(row)
     assert [bits(row) for row in read_metrics(path)] == [bits(row) for row in history]
+
+
+def test_metrics_file_of_earlier_version_has_sparsity_zero(tmp_path: Path) -> None:
+    """Earlier versions could not prune, and wrote no column ``sparsity``."""
+    header = "epoch,step,lr,train_loss,train_accuracy,validation_loss,validation_accuracy,"
+    header += "penalty,gradient_norm,seconds"
+    (tmp_path / "m.csv").write_text(f"{header}\n1,20,0.1,1.0,0.5,1.25,0.4,0.0,2.5,0.125\n")
+    assert read_metrics(tmp_path / "m.csv") == [dataclasses.replace(ROW, sparsity=0.0)]
 
 
 def test_numpy_scalars_are_written_as_plain_numbers(tmp_path: Path) -> None:
@@ -161,10 +170,10 @@ def test_incomplete_row_of_metrics_is_ignored(tmp_path: Path) -> None:
     [
         ("", "no metrics file"),
         ("epoch,loss\n1,2\n", "no metrics file"),
-        (",".join(METRICS_COLUMNS) + "\n1,2\n", "line 2: 2 cells, expected 10"),
-        (",".join(METRICS_COLUMNS) + "\n1,2,x,1,1,1,1,1,1,1\n", "line 2: lr is 'x'"),
-        (",".join(METRICS_COLUMNS) + "\n1.5,2,1,1,1,1,1,1,1,1\n", "line 2: epoch is '1.5'"),
-        (",".join(METRICS_COLUMNS) + "\n1,2,1,,1,1,1,1,1,1\n", "line 2: train_loss is ''"),
+        (",".join(METRICS_COLUMNS) + "\n1,2\n", "line 2: 2 cells, expected 11"),
+        (",".join(METRICS_COLUMNS) + "\n1,2,x,1,1,1,1,1,1,1,0\n", "line 2: lr is 'x'"),
+        (",".join(METRICS_COLUMNS) + "\n1.5,2,1,1,1,1,1,1,1,1,0\n", "line 2: epoch is '1.5'"),
+        (",".join(METRICS_COLUMNS) + "\n1,2,1,,1,1,1,1,1,1,0\n", "line 2: train_loss is ''"),
     ],
 )
 def test_metrics_file_of_wrong_form_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -178,7 +187,7 @@ def test_missing_metrics_file_is_refused(tmp_path: Path) -> None:
         read_metrics(tmp_path / "m.csv")
 
 
-GOOD = "1,20,0.1,1.0,0.5,1.25,0.4,0.0,2.5,0.125"
+GOOD = "1,20,0.1,1.0,0.5,1.25,0.4,0.0,2.5,0.125,0.75"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from nnopt.config.compose import make_plan
 from nnopt.errors import DivergedError
 from nnopt.training.divergence import raise_if_diverged
-from nnopt.training.state import Length, TrainingState
+from nnopt.training.length import Length
+from nnopt.training.state import TrainingState
 
 REMEDIES = {
     "only a lower rate": ([], []),

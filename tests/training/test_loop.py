@@ -15,8 +15,8 @@ from nnopt.data.batches import epoch_order
 from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config
+from nnopt.training.length import Length
 from nnopt.training.loop import Loop
-from nnopt.training.state import Length
 
 MakeConfig = Callable[..., Config]
 Array = np.ndarray

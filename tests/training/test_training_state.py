@@ -19,8 +19,8 @@ from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.recipe.pruning import build_pruner
 from nnopt.results.checkpoint_file import Content
 from nnopt.schema import Config
+from nnopt.training.length import Length
 from nnopt.training.loop import Loop
-from nnopt.training.state import Length
 
 MakeConfig = Callable[..., Config]
 

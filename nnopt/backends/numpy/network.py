@@ -15,10 +15,10 @@ from nnopt.architecture.network import Architecture, is_penalized
 from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.average import Average
 from nnopt.backends.numpy.gradients import clip, norm
+from nnopt.backends.numpy.layout import FlatLayout
 from nnopt.backends.numpy.memory import zeros
 from nnopt.backends.numpy.modules import LayerBuilder, Module
 from nnopt.backends.numpy.ops import Array
-from nnopt.backends.numpy.ops.dense import weight_view
 from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy.optimizers import Optimizer
@@ -44,19 +44,17 @@ class NumpyNetwork:
         self.architecture = architecture
         self.dtype = np.dtype(config.backend.dtype)
         self._config = config
-        shapes = architecture.parameter_shapes()
-        size = sum(map(math.prod, shapes.values()))
+        self._layout = layout = FlatLayout(
+            architecture.parameter_shapes(), config.regularizer.decay_norm_and_bias
+        )
+        size = layout.size
         self.flat = zeros((size,), self.dtype)
         self.flat_gradient = zeros((size,), self.dtype)
         self._gradient_sum = zeros((size if config.accumulation_steps > 1 else 0,), self.dtype)
-        penalize_all = config.regularizer.decay_norm_and_bias
-        penalized = [name for name, shape in shapes.items() if is_penalized(shape, penalize_all)]
-        self._penalized = slice(sum(math.prod(shapes[name]) for name in penalized))
-        self._slices = _slices_by_name(shapes, penalized)
-        gradients = self._by_name(self.flat_gradient)
+        gradients = layout.views(self.flat_gradient)
         self.parameters = {
             name: Variable(value, requires_grad=True, grad_buffer=gradients[name])
-            for name, value in self._by_name(self.flat).items()
+            for name, value in layout.views(self.flat).items()
         }
         self._weights = [  # (units, inputs)
             x.value.reshape(len(x.value), -1)
@@ -80,7 +78,7 @@ class NumpyNetwork:
             config.optimizer,
             self.flat,
             self.flat_gradient,
-            self._penalized,
+            layout.penalized,
             weight_decay(config),
             self._workers,
         )
@@ -88,10 +86,6 @@ class NumpyNetwork:
         self._steps: list[tuple[float, Array, Array]] = []  # loss, logits, labels
         self._norm_before_clipping = math.nan
         self._not_finite: str | None = None
-
-    def _by_name(self, vector: Array) -> dict[str, Array]:
-        """Return the parts of a flat vector as views with the shapes of the parameters."""
-        return {name: _view(vector[part], shape) for name, (part, shape) in self._slices.items()}
 
     def load(self, arrays: Mapping[str, NDArray[np.floating]]) -> None:
         """Set every parameter and running statistic."""
@@ -137,7 +131,7 @@ class NumpyNetwork:
         views = {
             f"{kind}/{name}": view
             for kind, vector in vectors.items()
-            for name, view in self._by_name(vector).items()
+            for name, view in self._layout.views(vector).items()
         }
         return views | statistics
 
@@ -149,7 +143,7 @@ class NumpyNetwork:
     def set_masks(self, masks: Mapping[str, NDArray[np.bool_]]) -> None:
         """Set weights to zero where their mask is False, and keep them at zero in later steps."""
         self._mask = np.ones_like(self.flat)
-        for name, view in self._by_name(self._mask).items():
+        for name, view in self._layout.views(self._mask).items():
             np.copyto(view, masks.get(name, True))
         pruned = self._mask == 0
         for vector in (self.flat, *self._optimizer.vectors.values()):
@@ -170,7 +164,7 @@ class NumpyNetwork:
         finally:
             self._builder.momentum = None
             np.copyto(self.flat_gradient, last)
-        return {name: view.copy() for name, view in self._by_name(total / count).items()}
+        return {name: view.copy() for name, view in self._layout.views(total / count).items()}
 
     def train_step(self, x: Array, y: Array, lr: float, step: int) -> None:
         """Perform one optimizer update."""
@@ -182,7 +176,7 @@ class NumpyNetwork:
         self._steps.append((loss, logits, y))
         if self._mask is not None:
             np.multiply(self.flat_gradient, self._mask, out=self.flat_gradient)
-        penalized = self._penalized
+        penalized = self._layout.penalized
         regularizer = self._config.regularizer
         add_penalty_gradients(
             self.flat[penalized], self.flat_gradient[penalized], regularizer.l1, regularizer.l2
@@ -342,23 +336,3 @@ class NumpyNetwork:
         modules = builder.build_all(self.architecture.layers)
         self._run(modules, Tape(self._workers), Variable(x), step)
         return outputs
-
-
-def _slices_by_name(
-    shapes: Mapping[str, tuple[int, ...]], penalized: list[str]
-) -> dict[str, tuple[slice, tuple[int, ...]]]:
-    """Return the slice of each parameter in the flat vectors, and the shape of the parameter.
-
-    In the vectors, penalized parameters come first. The dict has the order of ``shapes``.
-    """
-    slices, start = {}, 0
-    for name in sorted(shapes, key=lambda name: name not in penalized):
-        stop = start + math.prod(shapes[name])
-        slices[name] = slice(start, stop), shapes[name]
-        start = stop
-    return {name: slices[name] for name in shapes}
-
-
-def _view(vector: Array, shape: tuple[int, ...]) -> Array:
-    """Return a part of a flat vector as a view with the shape of a parameter."""
-    return weight_view(vector, shape) if len(shape) == 2 else vector.reshape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import warnings
@@ -22,6 +23,10 @@ from nnopt.schema import Config, TorchConfig
 Forward = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(x (N, ...), labels) -> logits (N, K) and the mean loss of the batch."""
 
+CPU_EVALUATION_ELEMENTS, ACCELERATOR_EVALUATION_ELEMENTS = 2**26, 2**28
+"""Maximum number of elements of a layer's input and output together in evaluation, on a CPU and on
+an accelerator: 256 MB and 1 GB in float32."""
+
 
 def configure_process(backend: TorchConfig, threads: int) -> None:
     """Set PyTorch's settings for the process. An earlier run may have changed the defaults."""
@@ -32,6 +37,15 @@ def configure_process(backend: TorchConfig, threads: int) -> None:
     torch.backends.cudnn.benchmark = not backend.deterministic
     # TF32 keeps 10 of the 23 fraction bits of float32. By default, only cuDNN uses TF32.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
+    """Return the number of samples to evaluate at once, to limit the memory of a layer."""
+    layers = architecture.walk()
+    largest = max(math.prod(x.input_shape) + math.prod(x.output_shape) for x in layers)
+    is_cpu = backend.device == "cpu"
+    elements = CPU_EVALUATION_ELEMENTS if is_cpu else ACCELERATOR_EVALUATION_ELEMENTS
+    return max(1, elements // largest)
 
 
 def image_memory_format(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property, partial
 from typing import Any
@@ -22,6 +21,7 @@ from nnopt.backends.torch.device import (
     Forward,
     compiled,
     configure_process,
+    evaluation_rows,
     image_memory_format,
 )
 from nnopt.backends.torch.dropout import Dropout
@@ -43,19 +43,6 @@ from nnopt.backends.torch.schedule_free import ScheduleFree
 from nnopt.backends.torch.step_sums import StepSums
 from nnopt.data.batches import batch_parts, parts_of
 from nnopt.schema import Config, TorchConfig, weight_decay
-
-CPU_EVALUATION_ELEMENTS, ACCELERATOR_EVALUATION_ELEMENTS = 2**26, 2**28
-"""Maximum number of elements of a layer's input and output together in evaluation, on a CPU and on
-an accelerator: 256 MB and 1 GB in float32."""
-
-
-def evaluation_rows(architecture: Architecture, backend: TorchConfig) -> int:
-    """Return the number of samples to evaluate at once, to limit the memory of a layer."""
-    layers = architecture.walk()
-    largest = max(math.prod(x.input_shape) + math.prod(x.output_shape) for x in layers)
-    is_cpu = backend.device == "cpu"
-    elements = CPU_EVALUATION_ELEMENTS if is_cpu else ACCELERATOR_EVALUATION_ELEMENTS
-    return max(1, elements // largest)
 
 
 def logits_and_loss(module: nn.Module, precision: Precision, loss: Loss) -> Forward:
@@ -203,9 +190,7 @@ class TorchNetwork:
             for x, y in batches:
                 self._backward(x, y, step, len(y))
                 count += len(y)
-        gradients: dict[str, NDArray[np.floating]] = {
-            name: array / count for name, array in self.gradient_arrays().items()
-        }
+        gradients = {name: array / count for name, array in self.gradient_arrays().items()}
         for parameter, gradient in zip(self._parameters, last, strict=True):
             parameter.grad = gradient
         return gradients

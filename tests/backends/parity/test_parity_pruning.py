@@ -18,8 +18,8 @@ from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.pruning.masks import Masks
 from nnopt.recipe.pruning import build_pruner
 from nnopt.schema import Config
+from nnopt.training.length import Length
 from nnopt.training.loop import Loop
-from nnopt.training.state import Length
 
 MakeConfig = Callable[..., Config]
 

@@ -7,7 +7,7 @@ import importlib.util
 
 import pytest
 
-from nnopt.moved_modules import MOVED_MODULES
+from nnopt.schema.moved_modules import MOVED_MODULES
 
 
 @pytest.mark.parametrize("old", MOVED_MODULES)
