@@ -223,6 +223,12 @@ def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
         best = summary["best_validation_accuracy"]
         results["best validation accuracy"] = f"{best:.4f} (epoch {summary['best_epoch']})"
     results["parameters"] = f"{summary['parameters']:,}"
+    if summary["pruning"]:
+        ratio = summary["compression_ratio"]
+        results["sparsity"] = f"{summary['sparsity']:.4g}, compression ratio {ratio:.3g}"
+    if summary["measured_predict_speedup"] is not None:
+        step, predict = summary["measured_step_speedup"], summary["measured_predict_speedup"]
+        results["measured speed-up"] = f"training step {step:.2f}, prediction {predict:.2f}"
     results["training"] = f"{summary['train_seconds']:.1f} s, {summary['epochs']} epochs"
     if summary["stopped_early"]:
         results["training"] += ", stopped early"

@@ -156,11 +156,7 @@ def _batch_problems(
             f"{samples} training samples; set drop_last=false or a smaller batch_size"
         ]
     problems = _length_problems(config, Length.of(config, samples)) if trains else []
-    norms = [  # layers that compute variances over the batch axis only
-        x.name
-        for x in architecture.walk()
-        if isinstance(x.record, BatchNorm) and math.prod(x.input_shape[1:]) == 1
-    ]
+    norms = norms_over_batch(architecture)
     last = samples % size if not config.drop_last else 0
     if norms and (size == 1 or last == 1):
         mend = "a larger batch_size" if size == 1 else "drop_last=true or another batch_size"
@@ -175,6 +171,15 @@ def _batch_problems(
             f"({norms[0]}) cannot compute its variance; set a smaller accumulation_steps"
         )
     return problems
+
+
+def norms_over_batch(architecture: Architecture) -> list[str]:
+    """Return the names of the batch norms that compute variances over the batch axis only."""
+    return [
+        x.name
+        for x in architecture.walk()
+        if isinstance(x.record, BatchNorm) and math.prod(x.input_shape[1:]) == 1
+    ]
 
 
 def _cut_to_one(config: Config, counts: tuple[int, ...]) -> int | None:

@@ -159,11 +159,15 @@ def build_pruner(
 
 
 def pruning_results(
-    pruner: WeightPruner | UnitPruner, config: Config, architecture: Architecture
+    pruner: WeightPruner | UnitPruner,
+    config: Config,
+    architecture: Architecture,
+    retrained: float | None,
 ) -> dict[str, Any]:
     """Return the results of pruning for ``summary.json``.
 
-    ``architecture`` is the network before pruning. FLOPs are those of the forward pass of a sample;
+    ``architecture`` is the network before pruning, and ``retrained`` the validation accuracy of the
+    best epoch. FLOPs are those of the forward pass of a sample;
     the products with pruned weights are left out. The theoretical speed-up is the ratio of the
     FLOPs. A program that multiplies by zeros is not faster.
     """
@@ -190,6 +194,11 @@ def pruning_results(
         "flops_after": remaining,
         "theoretical_speedup": flops / remaining,
         "kept_by_layer": {name: float(np.mean(mask)) for name, mask in masks.items()},
+        "validation_accuracy": {
+            "before": pruner.records[0].accuracy_before if pruner.records else None,
+            "pruned": pruner.records[-1].accuracy_after if pruner.records else None,
+            "retrained": retrained,
+        },
         "prunings": [asdict(record) for record in pruner.records],
     }
 

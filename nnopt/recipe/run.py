@@ -35,6 +35,7 @@ from nnopt.recipe.pruning import (
     trained_weights,
     write_pruning,
 )
+from nnopt.recipe.pruning_speed import measured_speed
 from nnopt.recipe.recorder import AfterEpoch, RunRecorder
 from nnopt.results import environment
 from nnopt.results.checkpoint_file import Checkpoint
@@ -90,9 +91,11 @@ def run(
                 recorder.summary["suggested_lr"] = config.optimizer.lr
             model = build(config, prepared, recorder)
             with writer.after():
-                model, training = train(model, recorder, writer, resumed)
-                result = test(model, training, recorder)
-                draw(model, training, result, recorder)
+                trained, training = train(model, recorder, writer, resumed)
+                result = test(trained, training, recorder)
+                draw(trained, training, result, recorder)
+                if trained.network is not model.network:
+                    record_speed(model, trained, recorder)
                 raise_if_diverged(config, training, result)
     return recorder.summary
 
@@ -175,7 +178,7 @@ def train(
             path = recorder.directory / f"model_{which}.npz"
             write_arrays(path, arrays, compressed=is_compressed(pruner, arrays))
         if pruner is not None:
-            _record_pruning(pruner, model, recorder)
+            _record_pruning(pruner, model, loop.training, recorder)
     if isinstance(pruner, UnitPruner):
         model = _smaller(model, pruner)
         recorder.summary["parameters"] = pruner.architecture.parameter_count
@@ -183,10 +186,14 @@ def train(
     return model, loop.training
 
 
-def _record_pruning(pruner: WeightPruner | UnitPruner, model: Model, recorder: RunRecorder) -> None:
+def _record_pruning(
+    pruner: WeightPruner | UnitPruner, model: Model, training: TrainingState, recorder: RunRecorder
+) -> None:
     """Write the masks or the smaller architecture, and add the results to the summary."""
     write_pruning(pruner, recorder.directory)
-    results = pruning_results(pruner, model.config, model.prepared.architecture)
+    results = pruning_results(
+        pruner, model.config, model.prepared.architecture, training.best_validation_accuracy
+    )
     recorder.summary["pruning"] = results
     recorder.summary |= {key: results[key] for key in PRUNING_METRICS}
     for layer in pruner.empty_layers:
@@ -262,6 +269,17 @@ def draw(
         dataset, arrays = prepared.dataset, model.network.arrays()
         plot_test(dataset, result.logits, model.predict, name, plots)
         plot_convolutions(dataset, prepared.architecture, arrays, model.layer_outputs, plots)
+
+
+def record_speed(dense: Model, pruned: Model, recorder: RunRecorder) -> None:
+    """Measure the network before and after pruning, and add the times to the summary."""
+    before, after = ((x.prepared.architecture, x.initial) for x in (dense, pruned))
+    summary = recorder.summary
+    threads = summary["threads"]["used"]
+    speed = measured_speed(dense.config, dense.prepared.dataset, before, after, threads)
+    summary["pruning"]["speed"] = speed
+    for name in ("step", "predict"):
+        summary[f"measured_{name}_speedup"] = speed[-1][f"{name}_speedup"] if speed else None
 
 
 def _without_average(config: Config, training: TrainingState, length: Length) -> str:

@@ -34,6 +34,8 @@ METRICS = (
     "sparsity",
     "compression_ratio",
     "theoretical_speedup",
+    "measured_step_speedup",
+    "measured_predict_speedup",
     "train_seconds",
     "total_seconds",
     "peak_memory_mb",
@@ -44,7 +46,7 @@ METRICS = (
 
 def better_direction(metric: str) -> Literal["higher", "lower"] | None:
     """Return whether higher or lower values are better; None if neither is."""
-    if metric.endswith("accuracy"):
+    if metric.endswith(("accuracy", "compression_ratio", "speedup")):
         return "higher"
     costs = ("loss", "seconds", "_mb", "parameters", "flops_per_sample")
     return "lower" if metric.endswith(costs) else None

@@ -190,10 +190,10 @@ class TorchNetwork:
             for x, y in batches:
                 self._backward(x, y, step, len(y))
                 count += len(y)
-        gradients = {name: array / count for name, array in self.gradient_arrays().items()}
+        total = self.gradient_arrays()
         for parameter, gradient in zip(self._parameters, last, strict=True):
             parameter.grad = gradient
-        return gradients
+        return {name: array / count for name, array in total.items()}
 
     def train_step(self, x: Tensor, y: Tensor, lr: float, step: int) -> None:
         """Perform one optimizer update."""
