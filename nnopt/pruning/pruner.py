@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.backends.protocol import Network
@@ -64,6 +65,11 @@ class Pruner(ABC):
     @abstractmethod
     def sparsity(self) -> float:
         """The fraction of the prunable weights or units that are pruned."""
+
+    @property
+    @abstractmethod
+    def masks_by_layer(self) -> dict[str, NDArray[np.bool_]]:
+        """The masks of the weights or units by the name of the layer, True where they are kept."""
 
     @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -74,6 +74,11 @@ class UnitPruner(Pruner):
         count = sum(units.count for units in self._units)
         return 1 - sum(int(np.count_nonzero(mask)) for mask in self.kept.values()) / count
 
+    @property
+    def masks_by_layer(self) -> dict[str, Mask]:
+        """The masks of the units by the name of the layer."""
+        return self.kept
+
     def _apply(self, pruning: Pruning, is_last: bool, gradients: Callable[[], Arrays]) -> None:
         """Choose the units, and build the smaller network with the weights to continue with."""
         config, arrays = self._config, self.network.arrays()

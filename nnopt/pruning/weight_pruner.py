@@ -69,6 +69,11 @@ class WeightPruner(Pruner):
         return sparsity_of(self.masks)
 
     @property
+    def masks_by_layer(self) -> dict[str, NDArray[np.bool_]]:
+        """The masks of the weights by the name of the layer."""
+        return {name.removesuffix(".weight"): mask for name, mask in self.masks.items()}
+
+    @property
     def empty_layers(self) -> list[str]:
         """The names of the layers without a weight."""
         return empty_layers(self.masks)

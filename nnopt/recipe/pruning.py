@@ -173,12 +173,11 @@ def pruning_results(
     """
     assert not isinstance(config.pruning, NoPruningConfig)
     dense, flops = architecture.parameter_count, architecture.flops_per_sample
+    masks = pruner.masks_by_layer
     if isinstance(pruner, UnitPruner):
-        masks: Mapping[str, NDArray[np.bool_]] = pruner.kept
         parameters = pruner.architecture.parameter_count
         remaining = pruner.architecture.flops_per_sample
     else:
-        masks = {name.removesuffix(".weight"): mask for name, mask in pruner.masks.items()}
         pruned = {name: int(np.count_nonzero(~mask)) for name, mask in masks.items()}
         parameters = dense - sum(pruned.values())
         remaining = flops - sum(

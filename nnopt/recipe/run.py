@@ -20,7 +20,7 @@ from nnopt.config.point import Point
 from nnopt.data.dataset import Part
 from nnopt.errors import ResumeError, memory_shortage
 from nnopt.io.atomic_files import shown, write_arrays
-from nnopt.plots.run.draw import plot_convolutions, plot_test, plot_training
+from nnopt.plots.run.draw import plot_convolutions, plot_pruning, plot_test, plot_training
 from nnopt.pruning.structured import smaller_arrays
 from nnopt.pruning.unit_pruner import UnitPruner
 from nnopt.pruning.weight_pruner import WeightPruner
@@ -265,6 +265,8 @@ def draw(
     plots.mkdir(exist_ok=True)  # the learning rate finder may have made this folder
     steps, name = prepared.length.steps_per_epoch, config.name
     plot_training(training, model.initial, recorder.layer_rows, steps, name, plots)
+    if training.pruner is not None and training.pruner.records:
+        plot_pruning(training.pruner, prepared.architecture, plots)
     if result is not None:
         dataset, arrays = prepared.dataset, model.network.arrays()
         plot_test(dataset, result.logits, model.predict, name, plots)

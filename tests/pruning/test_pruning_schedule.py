@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from pruning_cases import WEIGHT_PRUNING
 
 from nnopt.pruning.schedule import (
     Pruning,
@@ -15,27 +17,9 @@ from nnopt.pruning.schedule import (
 )
 from nnopt.schema import NoPruningConfig, WeightPruningConfig
 
-DEFAULTS: dict[str, Any] = {
-    "name": "magnitude",
-    "sparsity": 0.8,
-    "scope": "global",
-    "schedule": "one_shot",
-    "start": None,
-    "end": None,
-    "interval": None,
-    "rounds": None,
-    "rewind": "none",
-    "rewind_schedule": False,
-    "control": "none",
-    "first_layer": True,
-    "last_layer": True,
-    "exclude": (),
-    "gradient_batches": 1,
-}
-
 
 def make(**changes: Any) -> WeightPruningConfig:
-    return WeightPruningConfig(**{**DEFAULTS, **changes})
+    return replace(WEIGHT_PRUNING, **changes)
 
 
 def test_no_pruning_has_no_prunings() -> None:

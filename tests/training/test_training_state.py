@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pruning_cases import UNIT_PRUNING, WEIGHT_PRUNING
 
 from nnopt import schema
 from nnopt.architecture.network import infer_shapes
@@ -27,27 +28,6 @@ MakeConfig = Callable[..., Config]
 LAYERS = ({"dense": 5}, "batch_norm", "relu", {"dropout": 0.2}, {"dense": "classes"})
 
 STOPPING = {"patience": None, "unit": "epochs", "validate_every": None, "min_delta": 0.0}
-
-
-def pruning(**changes: Any) -> schema.WeightPruningConfig:
-    values = {
-        "name": "magnitude",
-        "sparsity": 0.6,
-        "scope": "global",
-        "schedule": "one_shot",
-        "start": None,
-        "end": None,
-        "interval": None,
-        "rounds": None,
-        "rewind": "none",
-        "rewind_schedule": False,
-        "control": "none",
-        "first_layer": True,
-        "last_layer": True,
-        "exclude": (),
-        "gradient_batches": 1,
-    }
-    return schema.WeightPruningConfig(**(values | changes))
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -84,12 +64,16 @@ CASES: dict[str, dict[str, Any]] = {
         "epochs": 6,
     },
     "pruned gradually, EMA": {
-        "pruning": pruning(schedule="gradual", start=0.5, end=2, interval=0.4),
+        "pruning": replace(
+            WEIGHT_PRUNING, sparsity=0.6, schedule="gradual", start=0.5, end=2, interval=0.4
+        ),
         "regularizer.ema_decay": 0.9,
     },
     "pruned by gradients, SWA": {
         "epochs": 4,
-        "pruning": pruning(name="gradient", start=1, gradient_batches=2),
+        "pruning": replace(
+            WEIGHT_PRUNING, name="gradient", sparsity=0.6, start=1, gradient_batches=2
+        ),
         "regularizer.swa_start": 0.4,
         "early_stopping": {"validate_every": 2, "patience": 2},
     },
@@ -97,21 +81,25 @@ CASES: dict[str, dict[str, Any]] = {
         "epochs": 6,
         "optimizer": "adam",
         "schedule": schema.CosineConfig("cosine", 0.5, 0.0),
-        "pruning": pruning(
-            schedule="iterative", start=2, interval=1.5, rewind=1, rewind_schedule=True
+        "pruning": replace(
+            WEIGHT_PRUNING,
+            sparsity=0.6,
+            schedule="iterative",
+            start=2,
+            interval=1.5,
+            rewind=1,
+            rewind_schedule=True,
         ),
     },
     "smaller, rewound, EMA": {
         "epochs": 4,
-        "pruning": schema.UnitPruningConfig(
-            "structured", 0.4, "l2", 1.5, 1, True, "none", True, (), 1
-        ),
+        "pruning": replace(UNIT_PRUNING, sparsity=0.4, start=1.5, rewind=1, rewind_schedule=True),
         "regularizer.ema_decay": 0.9,
         "early_stopping": {"validate_every": 2, "patience": 2},
     },
     "smaller, new weights": {
-        "pruning": schema.UnitPruningConfig(
-            "structured", 0.4, "random", 1, "none", False, "new_weights", True, (), 1
+        "pruning": replace(
+            UNIT_PRUNING, sparsity=0.4, criterion="random", start=1, control="new_weights"
         ),
     },
     "clipping": {"regularizer.grad_clip": 0.5, "optimizer": "rmsprop"},

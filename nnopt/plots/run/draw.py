@@ -17,7 +17,10 @@ from nnopt.plots.run.decision_boundary import plot_decision_boundary
 from nnopt.plots.run.feature_maps import plot_feature_maps, stages_of
 from nnopt.plots.run.images import plot_filters, plot_samples
 from nnopt.plots.run.layer_statistics import plot_layer_statistics
+from nnopt.plots.run.pruning import plot_kept, plot_mask
 from nnopt.plots.run.weights import plot_weight_histograms
+from nnopt.pruning.pruner import Pruner
+from nnopt.pruning.unit_pruner import UnitPruner
 from nnopt.results.metrics import confusion_matrix
 from nnopt.results.metrics_file import LayerRow
 from nnopt.training.state import TrainingState
@@ -51,6 +54,19 @@ def plot_training(
     if layers:
         matrices = {key.removesuffix(".weight") for key, x in initial.items() if np.ndim(x) > 1}
         plot_layer_statistics(layers, matrices, folder / "layer_statistics.png", name)
+
+
+def plot_pruning(pruner: Pruner, architecture: Architecture, folder: Path) -> None:
+    """Draw the kept fraction of each layer and, if weights are pruned, the first mask.
+
+    ``architecture`` is the network after pruning.
+    """
+    masks = pruner.masks_by_layer
+    is_structured = isinstance(pruner, UnitPruner)
+    plot_kept(masks, "units" if is_structured else "weights", folder / "kept.png")
+    first = architecture.weights[0].removesuffix(".weight")
+    if first in masks and not is_structured:
+        plot_mask(masks[first], architecture.input_shape, first, folder / "mask.png")
 
 
 def plot_test(

@@ -16,6 +16,7 @@ from nnopt.errors import DataError, NnoptError
 from nnopt.io.atomic_files import output_error
 from nnopt.io.own_files import open_to_append
 from nnopt.plots import style
+from nnopt.plots.sweep.compression import groups_by_compression, plot_compression, ratio_of
 from nnopt.plots.sweep.curves import LearningCurves, plot_sweep_curves
 from nnopt.plots.sweep.heat_map import heat_map_keys, plot_heat_map
 from nnopt.plots.sweep.learning_rate import groups_by_rate, plot_learning_rates, rate_of
@@ -80,6 +81,8 @@ def _plots(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str, P
         yield "heat_map", lambda paths: plot_heat_map(comparison, keys, paths)
     if len(comparison.keys) >= MIN_KEYS and len(comparison.rows) >= MIN_SETTINGS:
         yield "parallel", lambda paths: plot_parallel(comparison, paths)
+    if len({ratio_of(row) for group in groups_by_compression(comparison) for row in group}) > 1:
+        yield "compression", lambda paths: plot_compression(comparison, paths)
     if len({rate_of(row) for group in groups_by_rate(comparison) for row in group}) > 1:
         yield "learning_rate", lambda paths: plot_learning_rates(comparison, paths)
 

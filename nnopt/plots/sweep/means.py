@@ -21,7 +21,12 @@ from nnopt.plots.sweep.labels import (
     value_labels,
 )
 from nnopt.plots.sweep.layout import Margins, SettingTable, sweep_figure
-from nnopt.plots.sweep.metric import Metric, axis_limits, metric_of, with_margin
+from nnopt.plots.sweep.metric import (
+    Metric,
+    limits_with_intervals,
+    metric_of,
+    with_margin,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +94,7 @@ def _draw(axes: Axes, comparison: Comparison, rows: Sequence[Row], metric: Metri
     if logarithmic := metric.is_logarithmic(means):
         limits = with_margin(min(values), max(values), 0.05, logarithmic=True)
     else:
-        limits = _linear_limits(rows, values, metric)
+        limits = limits_with_intervals(rows, values, metric)
     axes.set_xlim(*limits)
     style.set_scale(axes, "x", logarithmic)
     baselines = [row for row in rows if row.is_baseline]
@@ -101,23 +106,6 @@ def _draw(axes: Axes, comparison: Comparison, rows: Sequence[Row], metric: Metri
     axes.set_yticks([-index for index in range(len(rows))], [])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-
-
-def _linear_limits(
-    rows: Sequence[Row], values: Sequence[float], metric: Metric
-) -> tuple[float, float]:
-    """Return axis limits that contain the intervals, except for the ends of very wide intervals.
-
-    The interval of two seeds can be far wider than the range of all values.
-    """
-    low, high = axis_limits(values, metric.direction)
-    results = [x for row in rows if (x := metric.result(row)) is not None]
-    ends = [end for result in results for end in result.interval or ()]
-    spread = high - low or 0.01 * abs(high) or 0.01
-    lowest, highest = (0.0 if low >= 0 else -np.inf), (100.0 if metric.unit == "%" else np.inf)
-    low = max(min([low, *ends]), low - spread, lowest)
-    high = min(max([high, *ends]), high + spread, highest)
-    return with_margin(low, high, 0.04)
 
 
 def _draw_row(axes: Axes, y: int, row: Row, seeds: np.ndarray, metric: Metric) -> None:

@@ -140,6 +140,23 @@ def axis_limits(values: Sequence[float], direction: str | None) -> tuple[float, 
     return low, high
 
 
+def limits_with_intervals(
+    rows: Sequence[Row], values: Sequence[float], metric: Metric
+) -> tuple[float, float]:
+    """Return axis limits that contain the intervals, except for the ends of very wide intervals.
+
+    The interval of two seeds can be far wider than the range of all values.
+    """
+    low, high = axis_limits(values, metric.direction)
+    results = [x for row in rows if (x := metric.result(row)) is not None]
+    ends = [end for result in results for end in result.interval or ()]
+    spread = high - low or 0.01 * abs(high) or 0.01
+    lowest, highest = (0.0 if low >= 0 else -np.inf), (100.0 if metric.unit == "%" else np.inf)
+    low = max(min([low, *ends]), low - spread, lowest)
+    high = min(max([high, *ends]), high + spread, highest)
+    return with_margin(low, high, 0.04)
+
+
 def with_margin(
     low: float, high: float, fraction: float, logarithmic: bool = False
 ) -> tuple[float, float]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from pruning_cases import WEIGHT_PRUNING
 
-from nnopt import schema
 from nnopt.architecture.network import infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.backends import load_backend
@@ -35,23 +36,7 @@ CONV: tuple[Any, ...] = (
     "relu",
 )
 
-PRUNING = {
-    "name": "magnitude",
-    "sparsity": 0.7,
-    "scope": "global",
-    "schedule": "one_shot",
-    "start": None,
-    "end": None,
-    "interval": None,
-    "rounds": None,
-    "rewind": "none",
-    "rewind_schedule": False,
-    "control": "none",
-    "first_layer": True,
-    "last_layer": True,
-    "exclude": (),
-    "gradient_batches": 1,
-}
+PRUNING = replace(WEIGHT_PRUNING, sparsity=0.7)
 
 CASES: dict[str, dict[str, Any]] = {
     "one-shot, global": {"start": 3},
@@ -117,10 +102,10 @@ def trained(config: Config, layers: tuple[Any, ...]) -> tuple[Loop, list[Masks]]
 
 
 def configured(make_config: MakeConfig, backend: str, changes: dict[str, Any]) -> Config:
-    pruning = {key: value for key, value in changes.items() if key in PRUNING}
-    overrides = {key: value for key, value in changes.items() if key not in PRUNING}
+    pruning = {key: value for key, value in changes.items() if hasattr(PRUNING, key)}
+    overrides = {key: value for key, value in changes.items() if not hasattr(PRUNING, key)}
     values = {"epochs": 10, "batch_size": 8, "backend.dtype": "float64"} | overrides
-    pruned = schema.WeightPruningConfig(**(PRUNING | pruning))
+    pruned = replace(PRUNING, **pruning)
     return make_config(backend=backend, pruning=pruned, **values)
 
 
