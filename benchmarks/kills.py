@@ -66,12 +66,30 @@ STOPPING = ["early_stopping.patience=1000", "early_stopping.unit=steps", "optimi
 STOPPING += ["early_stopping.validate_every=20", "early_stopping.monitor=loss"]
 STOPPING_CONV = [*STOPPING, "epochs=12", "early_stopping.patience=60", "optimizer.lr=0.02"]
 
+GRADUAL = [
+    "pruning=gradient",
+    "pruning.schedule=gradual",
+    "pruning.start=1",
+    "pruning.interval=0.7",
+]
+TICKET = [
+    "pruning=magnitude",
+    "pruning.schedule=iterative",
+    "pruning.start=4",
+    "pruning.interval=3.5",
+]
+TICKET += ["pruning.rewind=1", "pruning.rewind_schedule=true", "pruning.control=random_mask"]
+SMALLER = ["pruning=structured", "pruning.start=1.5", "pruning.rewind=1"]
+
 BOTH = {
     "dense, dropout, EMA, Adam, plateau": [*DENSE, *DROPOUT, *EMA, *ADAM, *PLATEAU],
     "dense, SWA, mixup, accumulation": [*DENSE, *SWA, *MIXUP, *ACCUMULATION],
     "dense, dropout, early stopping": [*DENSE, *DROPOUT, *STOPPING],
     "conv, batch norm, EMA, accumulation": [*CONV, *BATCH_NORM, *EMA, *ACCUMULATION],
     "conv, batch norm, SWA, Adam, mixup": [*CONV, *BATCH_NORM, *SWA, *ADAM, *MIXUP],
+    "dense, Adam, EMA, rewound rounds": [*DENSE, *ADAM, *EMA, *TICKET, "schedule=cosine"],
+    "conv, batch norm, gradual, SWA": [*CONV, *BATCH_NORM, *SWA, *GRADUAL],
+    "conv, batch norm, fewer channels": [*CONV, *BATCH_NORM, *ADAM, *SMALLER],
     "conv, dropout, early stopping, plateau": [*CONV, *DROPOUT, *PLATEAU, *STOPPING_CONV],
 }
 TORCH = {
@@ -89,6 +107,7 @@ SEARCH += ["hydra.sweeper.pruner=median", "hydra.sweeper.warmup_epochs=2"]
 
 FILES = "*.npz", "metrics.csv", "layers.csv", "summary.json", "results.csv", "search.journal"
 UNEQUAL = {"train_seconds", "total_seconds", "checkpoint_seconds", "peak_memory_mb"}
+UNEQUAL |= {"speed", "measured_step_speedup", "measured_predict_speedup"}
 UNEQUAL |= {"started", "finished", "interruptions", "files", "sha256"}
 """Keys and columns that are not compared: times, memory, interruptions, and checksums."""
 

@@ -56,6 +56,9 @@ TORCH_ONLY = "lion", "muon", "schedule_free_sgd", "schedule_free_adamw"
 TIMES = {"seconds"}
 """Columns of ``metrics.csv`` that differ from run to run."""
 
+ADDED_COLUMNS = {"sparsity": "0.0"}
+"""Column of ``metrics.csv`` that old files lack -> value without pruning."""
+
 NEW_COLUMNS = {"dead_share": "dead_fraction"}
 """Old name -> new name of a column of ``layers.csv``."""
 
@@ -129,7 +132,8 @@ def content(path: Path) -> object:
         with np.load(path) as arrays:
             return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
     with path.open(newline="") as file:
-        rows = csv.DictReader(file)
+        added = ADDED_COLUMNS if path.name == "metrics.csv" else {}
+        rows = (added | row for row in csv.DictReader(file))
         return [{NEW_COLUMNS.get(k, k): v for k, v in x.items() if k not in TIMES} for x in rows]
 
 

@@ -11,6 +11,7 @@ import shutil
 import signal
 import struct
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fuzz import Target, run_command
 from nnopt.io.own_files import CHECKPOINTS
 from nnopt.recipe import checkpoints
 from nnopt.results.checkpoint_file import read_checkpoint
+from nnopt.results.metrics_file import read_metrics
 from nnopt.training.state import TrainingState
 
 sys.path.append(str(Path(__file__).parent.parent / "data"))
@@ -123,11 +125,11 @@ def sweep_rows() -> Any:
 def resumed_run(folder: str) -> Any:
     """Return a run's results, metrics without times, and digests of weights and layers.csv."""
     run = Path(folder)
-    metrics = (run / "metrics.csv").read_text().splitlines()
+    metrics = read_metrics(run / "metrics.csv")
     files = ("model_best.npz", "model_last.npz", "layers.csv")
     return {
         "files": [hashlib.sha256((run / name).read_bytes()).hexdigest() for name in files],
-        "metrics": [row.rpartition(",")[0] for row in metrics],
+        "metrics": [repr(replace(row, seconds=0.0)) for row in metrics],
         "summary": _rows(run.parent, run.name),
     }
 

@@ -185,7 +185,7 @@ def results(loop: Loop) -> dict[str, Any]:
     content = saved(loop)
     values = content.values
     values["epoch"]["seconds"] = 0.0
-    values["history"] = [row[:-1] for row in values["history"]]
+    values["history"] = [[*row[:-2], row[-1]] for row in values["history"]]
     arrays = {x: (str(array.dtype), array.tobytes()) for x, array in content.arrays.items()}
     return values | arrays
 
