@@ -107,7 +107,7 @@ SEARCH += ["hydra.sweeper.pruner=median", "hydra.sweeper.warmup_epochs=2"]
 
 FILES = "*.npz", "metrics.csv", "layers.csv", "summary.json", "results.csv", "search.journal"
 UNEQUAL = {"train_seconds", "total_seconds", "checkpoint_seconds", "peak_memory_mb"}
-UNEQUAL |= {"speed", "measured_step_speedup", "measured_predict_speedup"}
+UNEQUAL |= {"measured_step_speedup", "measured_predict_speedup"}
 UNEQUAL |= {"started", "finished", "interruptions", "files", "sha256"}
 """Keys and columns that are not compared: times, memory, interruptions, and checksums."""
 
@@ -337,7 +337,9 @@ def content(path: Path) -> object:
         case "results.csv":
             return [{k: x for k, x in row.items() if k not in UNEQUAL} for row in read_csv(path)]
         case "summary.json":
-            return {k: x for k, x in json.loads(path.read_text()).items() if k not in UNEQUAL}
+            summary = json.loads(path.read_text())
+            (summary["pruning"] or {}).pop("speed", None)
+            return {k: x for k, x in summary.items() if k not in UNEQUAL}
     return same_results.content(path)
 
 

@@ -139,16 +139,18 @@ def note_missing_plots(points: Iterable[Point], count: int) -> None:
         )
 
 
-def prepare_all(points: Iterable[Point]) -> list[ThreadChoice]:
+def prepare_all(points: Iterable[Point], are_new: bool = True) -> list[ThreadChoice]:
     """Load the data and build the network of every point. Return each point's choice of threads.
 
-    Raises ConfigError with the problems of all points, or DataError.
+    If the points are new, the weights with which they start are read too. Raises ConfigError with
+    the problems of all points, or DataError.
     """
     problems, threads = Problems(), []
     for point in points:
         with problems.collect():
             architecture = prepare(point.config).architecture
-            trained_weights(point.config.pruning, architecture)
+            if are_new:
+                trained_weights(point.config.pruning, architecture)
             library_threads = load_backend(point.config.backend.name).default_threads()
             threads.append(threads_for(architecture, point.config, library_threads))
     problems.check()

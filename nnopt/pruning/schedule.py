@@ -81,8 +81,13 @@ def _times(config: Active, epochs: int) -> list[float]:
     return [start + k * interval for k in range(1, count + 1)]
 
 
-def schedule_problems(config: PruningVariant, epochs: int) -> Iterator[str]:
-    """Yield the reasons why a schedule is not possible in a training of ``epochs``."""
+def schedule_problems(
+    config: PruningVariant, epochs: int, steps_per_epoch: int, steps: int
+) -> Iterator[str]:
+    """Yield the reasons why a schedule is not possible in a training of this length.
+
+    The last epoch may be shorter than ``steps_per_epoch``.
+    """
     if isinstance(config, NoPruningConfig):
         return
     if isinstance(config, WeightPruningConfig):
@@ -91,10 +96,11 @@ def schedule_problems(config: PruningVariant, epochs: int) -> Iterator[str]:
     if not times:
         yield from _gradual_problems(config, epochs)
         return
-    if times[-1] >= epochs:
+    if round(times[-1] * steps_per_epoch) >= steps:
         yield (
-            f"the last pruning, after {times[-1]:g} epochs, leaves no step of the {epochs} epochs "
-            "to train the remaining weights; set an earlier pruning.start, or more epochs"
+            f"the last pruning, after {times[-1]:g} epochs, leaves no step of the "
+            f"{steps / steps_per_epoch:g} epochs to train the remaining weights; set an earlier "
+            "pruning.start, or more epochs"
         )
     if isinstance(config.rewind, int) and config.rewind > start:
         yield (

@@ -23,6 +23,7 @@ from nnopt.errors import (
 from nnopt.io.atomic_files import shown
 from nnopt.io.own_files import CHECKPOINTS, remove_files
 from nnopt.io.safe_text import shortened
+from nnopt.pruning.schedule import prunings
 from nnopt.recipe.prepare import prepare
 from nnopt.recipe.recorder import RunRecorder
 from nnopt.results.checkpoint_file import Checkpoint, Content, read_checkpoint, write_checkpoint
@@ -244,6 +245,15 @@ def _length_problems(
                 f"{after(step):g} with {new.steps}"
             )
             return
+    all_prunings = [prunings(config.pruning, x.epochs, x.steps_per_epoch) for x in (old, new)]
+    so_far = [[pruning for pruning in each if pruning.step <= done] for each in all_prunings]
+    are_final = [len(some) == len(each) for some, each in zip(so_far, all_prunings, strict=True)]
+    if so_far[0] != so_far[1] or are_final[0] is not are_final[1]:
+        steps = [", ".join(str(pruning.step) for pruning in each[:9]) for each in all_prunings]
+        yield (
+            f"pruning.name = {config.pruning.name!r} depends on it: with {old.epochs} epochs, "
+            f"the network is pruned after step {steps[0]}, but with {new.epochs} after {steps[1]}"
+        )
     if swa := config.regularizer.swa_start:
         starts = [first_swa_epoch(swa, x.epochs) for x in (old, new)]
         has_average = training["averaging"].get("epochs") != 0

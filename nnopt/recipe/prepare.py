@@ -143,7 +143,8 @@ def _length_problems(config: Config, length: Length) -> list[str]:
             f"regularizer.swa_start = {swa:g} averages only the weights after the last of "
             f"{length.epochs} epochs; set a smaller value or more epochs"
         )
-    return [*problems, *schedule_problems(config.pruning, length.epochs)]
+    lengths = length.epochs, length.steps_per_epoch, length.steps
+    return [*problems, *schedule_problems(config.pruning, *lengths)]
 
 
 def _batch_problems(

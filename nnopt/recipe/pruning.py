@@ -67,6 +67,13 @@ def _weight_problems(pruning: WeightPruningConfig, architecture: Architecture) -
             f"pruning.name = {pruning.name!r} has no weights to prune, because the weights of all "
             "layers are left out; set pruning.first_layer=true or pruning.last_layer=true"
         )
+    total = sum(math.prod(shapes[name]) for name in weights)
+    if pruning.scope == "global" and kept_count(total, pruning.sparsity) < len(weights):
+        yield (
+            f"pruning.sparsity = {pruning.sparsity:g} keeps {kept_count(total, pruning.sparsity)} "
+            f"of {total:,} weights, so one of the {len(weights)} layers would have none; set at "
+            f"most {1 - len(weights) / total:.6g}"
+        )
     for name in weights if pruning.scope == "layer" else ():
         size = math.prod(shapes[name])
         if not kept_count(size, pruning.sparsity):

@@ -81,7 +81,7 @@ def test_sparsity_formulas_at_their_ends() -> None:
     ],
 )
 def test_impossible_schedule_is_refused(changes: dict[str, Any], message: str) -> None:
-    problems = list(schedule_problems(make(**changes), 10))
+    problems = list(schedule_problems(make(**changes), 10, 7, 70))
     assert len(problems) == 1
     assert message in problems[0]
 
@@ -89,4 +89,11 @@ def test_impossible_schedule_is_refused(changes: dict[str, Any], message: str) -
 @pytest.mark.parametrize("schedule", ["one_shot", "iterative", "gradual"])
 def test_default_schedule_is_accepted(schedule: str) -> None:
     for epochs in (2, 3, 10, 60):
-        assert list(schedule_problems(make(schedule=schedule), epochs)) == []
+        assert list(schedule_problems(make(schedule=schedule), epochs, 9, 9 * epochs)) == []
+
+
+def test_pruning_after_a_shorter_last_epoch_is_refused() -> None:
+    """With 7 steps an epoch, 10 steps are 1.43 epochs. A pruning takes place before a step."""
+    (problem,) = schedule_problems(make(start=1.5), 2, 7, 10)
+    assert "after 1.5 epochs, leaves no step of the 1.42857 epochs" in problem
+    assert list(schedule_problems(make(start=1.3), 2, 7, 10)) == []
