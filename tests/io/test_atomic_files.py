@@ -131,14 +131,15 @@ def test_arrays_larger_than_the_file_size_limit_are_refused(tmp_path: Path) -> N
             hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
         ),
         max_size=8,
-    )
+    ),
+    compressed=st.booleans(),
 )
 @settings(max_examples=40)
 def test_written_arrays_are_read_back_bit_by_bit(
-    arrays: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+    arrays: dict[str, np.ndarray], compressed: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("arrays") / "a.npz"
-    write_arrays(path, arrays)
+    write_arrays(path, arrays, compressed)
     with np.load(path, allow_pickle=False) as back:
         assert set(back.files) == set(arrays)
         for name, array in arrays.items():

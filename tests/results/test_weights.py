@@ -10,6 +10,7 @@ import pytest
 
 from nnopt.errors import DataError
 from nnopt.io.atomic_files import write_arrays
+from nnopt.results import weights
 from nnopt.results.weights import array_differences, read_weights
 
 
@@ -36,6 +37,26 @@ def test_written_weights_are_read_back(tmp_path: Path) -> None:
     found = read_weights(tmp_path / "a.npz")
     assert list(found) == ["dense1.weight"]
     np.testing.assert_array_equal(found["dense1.weight"], np.eye(2))
+
+
+def test_compressed_weights_are_small_and_read_back(tmp_path: Path) -> None:
+    weight = np.zeros((100, 100), np.float32)
+    weight[::10, ::10] = np.random.default_rng(0).standard_normal((10, 10))
+    write_arrays(tmp_path / "a.npz", {"dense1.weight": weight}, compressed=True)
+    assert (tmp_path / "a.npz").stat().st_size < 0.05 * weight.nbytes
+    np.testing.assert_array_equal(read_weights(tmp_path / "a.npz")["dense1.weight"], weight)
+
+
+def test_compressed_weights_above_the_limit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small file could otherwise fill the memory."""
+    write_arrays(tmp_path / "a.npz", {"w": np.zeros(1000)}, compressed=True)
+    monkeypatch.setattr(weights, "MAX_COMPRESSED_BYTES", 8000)
+    with pytest.raises(DataError, match="its compressed arrays are too large"):
+        read_weights(tmp_path / "a.npz")
+    write_arrays(tmp_path / "b.npz", {"w": np.zeros(1000)})
+    assert not read_weights(tmp_path / "b.npz")["w"].any()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 half a file", b"no archive"])

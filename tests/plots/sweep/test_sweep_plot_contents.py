@@ -17,9 +17,10 @@ from matplotlib.patches import Rectangle
 
 from nnopt.analysis.comparison import Comparison, compare_runs
 from nnopt.plots import style
+from nnopt.plots.sweep.compression import groups_by_compression, plot_compression, ratio_of
 from nnopt.plots.sweep.curves import LearningCurves, line_of, plot_sweep_curves, values_of
 from nnopt.plots.sweep.heat_map import heat_map_keys, plot_heat_map
-from nnopt.plots.sweep.labels import key_labels, value_labels
+from nnopt.plots.sweep.labels import COLOURS, key_labels, value_labels
 from nnopt.plots.sweep.learning_rate import plot_learning_rates
 from nnopt.plots.sweep.means import plot_means
 from nnopt.plots.sweep.metric import axis_limits
@@ -465,3 +466,78 @@ def test_outlier_in_learning_rate_plot_does_not_stretch_the_axis(
     low, high = axes.get_ylim()
     assert 96 < low < high < 99
     assert ([10], [low]) in lines_of(axes, style.BLUE)  # the arrow
+
+
+# compression --------------------------------------------------------------------------------------
+
+
+def pruned_runs() -> list[Run]:
+    """Return three seeds of a dense setting, and of two criteria at two sparsities.
+
+    The number of epochs depends on the sparsity, as in an iterative schedule.
+    """
+    runs = []
+    for seed in range(3):
+        dense = {"pruning": "none", "pruning.sparsity": None, "epochs": 2}
+        runs.append(run_of(dense, seed, test_accuracy=0.97 + 0.001 * seed))
+        for sparsity, epochs, ratio in ((0.5, 4, 2.0), (0.9, 6, 10.0)):
+            for name, accuracy in (("magnitude", 0.99), ("random", 0.98 - 0.02 * sparsity)):
+                settings = {"pruning": name, "pruning.sparsity": sparsity, "epochs": epochs}
+                values = {"test_accuracy": accuracy, "compression_ratio": ratio}
+                runs.append(run_of(settings, seed, **values))
+    return runs
+
+
+def test_compression_plot_has_a_line_for_each_criterion_and_the_dense_mean(
+    tmp_path: Path, figures: Figures, check_png: CheckPng
+) -> None:
+    comparison = compared(pruned_runs())
+    groups = groups_by_compression(comparison)
+    assert [[ratio_of(row) for row in group] for group in groups] == [[2, 10], [2, 10]]
+    plot_compression(comparison, [tmp_path / "a.png"])
+    check_png(tmp_path / "a.png")
+    axes = figures[0].axes[0]
+    assert axes.get_xscale() == "log"
+    first, second = (lines_of(axes, COLOURS[k])[0] for k in (0, 1))
+    assert first == ([2, 10], [pytest.approx(99), pytest.approx(99)])
+    assert second == ([2, 10], [pytest.approx(97), pytest.approx(96.2)])
+    (dense,) = lines_of(axes, style.FAINT)
+    assert dense[1] == [pytest.approx(97.1)] * 2
+    assert [x.get_text() for x in axes.get_xticklabels()] == ["2\n50 %", "10\n10 %"]
+    (span,) = (x for x in axes.patches if isinstance(x, Rectangle))
+    half = 100 * T_2 * 0.001 / np.sqrt(3)
+    assert span.get_y() == pytest.approx(97.1 - half)
+    assert span.get_height() == pytest.approx(2 * half)
+    shown = texts(figures[0])
+    assert {"magnitude", "random", "≥ dense up to", "10"} <= set(shown)
+    assert "grey: without pruning" in note_of(figures[0])
+
+
+def test_largest_compression_without_loss_is_in_the_legend(
+    tmp_path: Path, figures: Figures
+) -> None:
+    """Random pruning is never as accurate as the dense network, magnitude pruning at 10."""
+    plot_compression(compared(pruned_runs()), [tmp_path / "a.png"])
+    shown = texts(figures[0])
+    header = shown.index("≥ dense up to")
+    assert shown[header + 1 : header + 3] == ["10", "–"]
+
+
+def test_single_way_of_pruning_needs_no_legend(tmp_path: Path, figures: Figures) -> None:
+    runs = [run for run in pruned_runs() if run.settings["pruning"] == "magnitude"]
+    plot_compression(compared(runs), [tmp_path / "a.png"])
+    assert "≥ dense up to" not in texts(figures[0])
+    assert lines_of(figures[0].axes[0], style.FAINT) == []
+
+
+def test_collapsed_network_is_an_arrow_at_the_edge(tmp_path: Path, figures: Figures) -> None:
+    """An outlier does not stretch the axis."""
+    runs = pruned_runs()
+    settings = {"pruning": "magnitude", "pruning.sparsity": 0.99, "epochs": 9}
+    runs += [run_of(settings, seed, test_accuracy=0.1, compression_ratio=90.0) for seed in range(3)]
+    plot_compression(compared(runs), [tmp_path / "a.png"])
+    axes = figures[0].axes[0]
+    low, _ = axes.get_ylim()
+    assert low > 50
+    arrows = [line for line in axes.lines if line.get_marker() == "v"]
+    assert [([*x.get_xdata()], [*x.get_ydata()]) for x in arrows] == [([90.0], [low])]  # type: ignore[misc]
