@@ -33,14 +33,8 @@ from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.config.compose import make_plan
 from nnopt.pruning.criteria import magnitude_scores
 from nnopt.pruning.masks import global_masks
-from nnopt.pruning.structured import (
-    highest_units,
-    kept_units,
-    removable_units,
-    smaller_arrays,
-    smaller_layers,
-    unit_scores,
-)
+from nnopt.pruning.structured import smaller_arrays, smaller_layers
+from nnopt.pruning.units import highest_units, kept_units, removable_units, unit_scores
 from nnopt.results.cores import thread_pools
 from nnopt.schema import Config
 
@@ -116,7 +110,7 @@ def half(config: Config, dense: Architecture) -> tuple[Architecture, dict[str, n
     """Return the architecture and the weights with half of the units of each hidden layer."""
     arrays = initial_arrays(dense, config.initializer, 0)
     kept = {
-        units.layer: highest_units(
+        units.layers[0]: highest_units(
             unit_scores(units, arrays, "l2", 0), kept_units(units.count, 0.5)
         )
         for units in removable_units(dense)[0]

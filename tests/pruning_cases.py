@@ -30,6 +30,7 @@ UNIT_PRUNING = schema.UnitPruningConfig(
     rewind_schedule=False,
     from_=None,
     control="none",
+    residual=False,
     first_layer=True,
     exclude=(),
     multiple_of=1,

@@ -13,14 +13,13 @@ from nnopt.backends.protocol import Network
 from nnopt.backends.state import check_state
 from nnopt.pruning.pruner import Arrays, Pruner
 from nnopt.pruning.schedule import Pruning
-from nnopt.pruning.structured import (
+from nnopt.pruning.structured import smaller_arrays, smaller_layers
+from nnopt.pruning.units import (
     Mask,
     Units,
     highest_units,
     kept_units,
     removable_units,
-    smaller_arrays,
-    smaller_layers,
     unit_scores,
 )
 from nnopt.schema import Config, UnitPruningConfig
@@ -30,7 +29,8 @@ def prunable_units(config: UnitPruningConfig, architecture: Architecture) -> lis
     """Return the units of the layers that the configuration does not leave out."""
     first = architecture.weights[0].removesuffix(".weight")
     left_out = {*config.exclude, *(() if config.first_layer else (first,))}
-    return [units for units in removable_units(architecture)[0] if units.layer not in left_out]
+    found, _ = removable_units(architecture, config.residual)
+    return [units for units in found if left_out.isdisjoint(units.layers)]
 
 
 class UnitPruner(Pruner):
@@ -66,13 +66,15 @@ class UnitPruner(Pruner):
         self._units = prunable_units(self._config, architecture)
         self._dense = architecture
         self.architecture = architecture
-        self.kept: dict[str, Mask] = {x.layer: np.ones(x.count, bool) for x in self._units}
+        self.kept: dict[str, Mask] = {
+            name: np.ones(units.count, bool) for units in self._units for name in units.layers
+        }
 
     @property
     def sparsity(self) -> float:
         """The fraction of the prunable units that are removed."""
         count = sum(units.count for units in self._units)
-        return 1 - sum(int(np.count_nonzero(mask)) for mask in self.kept.values()) / count
+        return 1 - sum(int(np.sum(self.kept[x.layers[0]])) for x in self._units) / count
 
     @property
     def masks_by_layer(self) -> dict[str, Mask]:
@@ -85,7 +87,8 @@ class UnitPruner(Pruner):
         for units in self._units:
             scores = unit_scores(units, arrays, config.criterion, self._seed)
             count = kept_units(units.count, pruning.sparsity, config.multiple_of)
-            self.kept[units.layer] = highest_units(scores, count)
+            mask = highest_units(scores, count)
+            self.kept |= dict.fromkeys(units.layers, mask)
         self._use_smaller(self._rewound or arrays)
         if config.control == "new_weights":
             self.network.load(self._new_weights(self.architecture))
@@ -107,5 +110,8 @@ class UnitPruner(Pruner):
         check_state({name: mask.view(np.uint8) for name, mask in self.kept.items()}, masks)
         if not all(set(np.unique(mask)) <= {0, 1} and mask.any() for mask in masks.values()):
             raise ValueError("a mask contains a number other than 0 and 1, or no 1")
+        for units in self._units:
+            if any(not np.array_equal(masks[x], masks[units.layers[0]]) for x in units.layers):
+                raise ValueError("layers whose outputs are added have different masks")
         self.kept = {name: mask.astype(bool) for name, mask in masks.items()}
         self._use_smaller(self.network.arrays())

@@ -24,8 +24,8 @@ from nnopt.io.own_files import SUMMARY
 from nnopt.io.paths import given_path
 from nnopt.pruning.masks import kept_count
 from nnopt.pruning.pruner import Pruner
-from nnopt.pruning.structured import kept_units, removable_units
 from nnopt.pruning.unit_pruner import UnitPruner, prunable_units
+from nnopt.pruning.units import kept_units, removable_units
 from nnopt.pruning.weight_pruner import WeightPruner, prunable_weights
 from nnopt.random import generator
 from nnopt.results.collect import read_run
@@ -86,7 +86,7 @@ def _weight_problems(pruning: WeightPruningConfig, architecture: Architecture) -
 
 def _unit_problems(pruning: UnitPruningConfig, architecture: Architecture) -> Iterator[str]:
     try:
-        _, reasons = removable_units(architecture)
+        _, reasons = removable_units(architecture, pruning.residual)
     except ConfigError as error:
         yield from error.problems
         return
@@ -101,11 +101,11 @@ def _unit_problems(pruning: UnitPruningConfig, architecture: Architecture) -> It
             f"pruning.sparsity = {pruning.sparsity:g} with pruning.multiple_of = "
             f"{pruning.multiple_of} removes no unit; set a larger sparsity or a smaller multiple"
         )
-    if pruning.criterion == "batch_norm":
-        for each in units:
-            if each.norm is None:
+    for each in units if pruning.criterion == "batch_norm" else ():
+        for layer, norm in zip(each.layers, each.norms, strict=True):
+            if norm is None:
                 yield (
-                    f"pruning.criterion = 'batch_norm' needs a batch norm after {each.layer}; set "
+                    f"pruning.criterion = 'batch_norm' needs a batch norm after {layer}; set "
                     "regularizer.norm=batch or another criterion, or leave the layer out with "
                     "pruning.exclude"
                 )

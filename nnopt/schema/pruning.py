@@ -50,6 +50,7 @@ class UnitPruningConfig:
     rewind_schedule: bool
     from_: str | None
     control: Literal["none", "new_weights"]
+    residual: bool
     first_layer: bool
     exclude: tuple[str, ...]
     multiple_of: Annotated[int, Range(minimum=1)]

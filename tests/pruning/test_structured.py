@@ -9,19 +9,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from nnopt import schema
 from nnopt.architecture.network import Architecture, infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.backends import load_backend
+from nnopt.backends.models import build_architecture
 from nnopt.errors import ConfigError
-from nnopt.pruning.structured import (
-    Units,
-    highest_units,
-    kept_units,
-    removable_units,
-    smaller_arrays,
-    smaller_layers,
-    unit_scores,
-)
+from nnopt.pruning.structured import smaller_arrays, smaller_layers
+from nnopt.pruning.units import Units, highest_units, kept_units, removable_units, unit_scores
 from nnopt.schema import Config
 
 MakeConfig = Callable[..., Config]
@@ -66,6 +61,14 @@ NETWORKS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
     ),
 }
 
+READERS: dict[str, dict[str, list[str]]] = {
+    "residual": {
+        "conv2d1": ["residual1.conv2d1", "residual1.shortcut.conv2d1"],
+        "residual1.shortcut.conv2d1": ["residual2.conv2d1", "dense1"],
+    }
+}
+"""Network -> name of a layer -> names of the layers that read its units, if not just the next."""
+
 
 def architecture_of(layers: list[Any], shape: tuple[int, ...]) -> Architecture:
     return infer_shapes(parse_layers(layers), shape, 3)
@@ -100,51 +103,47 @@ def logits(
 
 
 def masked(
-    architecture: Architecture, kept: dict[str, np.ndarray], arrays: dict[str, np.ndarray]
+    network: str,
+    architecture: Architecture,
+    kept: dict[str, np.ndarray],
+    arrays: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Return the arrays with zeros in place of the weights that read removed units.
-
-    The readers are found by a change of the inputs, independently of the code under test.
-    """
+    """Return the arrays with zeros in place of the weights that read removed units."""
     arrays = {name: array.copy() for name, array in arrays.items()}
-    every = list(architecture.walk())
+    weighted = [x.name for x in architecture.walk() if len(x.parameters.get("weight", ())) > 1]
     for name, mask in kept.items():
-        index = next(i for i, layer in enumerate(every) if layer.name == name)
-        reader = next(x for x in every[index + 1 :] if len(x.parameters.get("weight", ())) > 1)
-        weight = arrays[f"{reader.name}.weight"]
-        features = weight.shape[1] // len(mask)
-        weight[:, ~np.repeat(mask, features)] = 0
+        after = weighted[weighted.index(name) + 1 :][:1]
+        for reader in READERS.get(network, {}).get(name, after):
+            weight = arrays[f"{reader}.weight"]
+            features = weight.shape[1] // len(mask)
+            weight[:, ~np.repeat(mask, features)] = 0
     return arrays
 
 
 @pytest.mark.parametrize(("dtype", "close"), [("float64", 1e-12), ("float32", 1e-6)])
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-@pytest.mark.parametrize(("layers", "shape"), NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize("network", NETWORKS)
 def test_smaller_network_gives_logits_of_masked_network(
-    make_config: MakeConfig,
-    backend: str,
-    layers: list[Any],
-    shape: tuple[int, ...],
-    dtype: str,
-    close: float,
+    make_config: MakeConfig, backend: str, network: str, dtype: str, close: float
 ) -> None:
+    """In the residual network, the units of layers whose outputs are added are removed too."""
+    layers, shape = NETWORKS[network]
     architecture = architecture_of(layers, shape)
     arrays = random_arrays(architecture)
-    found, _ = removable_units(architecture)
-    assert found
+    found, _ = removable_units(architecture, residual=True)
+    weighted = [x for x in architecture.weights if x != architecture.weights[-1]]
+    assert sorted(f"{name}.weight" for x in found for name in x.layers) == sorted(weighted)
     kept = {
-        units.layer: highest_units(
-            unit_scores(units, arrays, "l2", 0), kept_units(units.count, 0.5)
-        )
+        name: highest_units(unit_scores(units, arrays, "l2", 0), kept_units(units.count, 0.5))
         for units in found
+        for name in units.layers
     }
     smaller = infer_shapes(smaller_layers(architecture, kept), shape, 3)
     assert smaller.parameter_count < architecture.parameter_count
     assert [x.name for x in smaller.walk()] == [x.name for x in architecture.walk()]
     x = np.random.default_rng(1).standard_normal((9, *shape))
-    expected = logits(
-        make_config, backend, architecture, masked(architecture, kept, arrays), x, dtype
-    )
+    whole = masked(network, architecture, {x.layers[0]: kept[x.layers[0]] for x in found}, arrays)
+    expected = logits(make_config, backend, architecture, whole, x, dtype)
     parts = smaller_arrays(architecture, kept, arrays)
     found_logits = logits(make_config, backend, smaller, parts, x, dtype)
     scale = np.abs(expected).max()
@@ -162,7 +161,7 @@ def test_removable_units_leave_out_added_grouped_and_jointly_normalized_outputs(
         *["flatten", {"dense": 5}, "layer_norm", {"dense": 4}, "relu", {"dense": "classes"}],
     ]
     found, reasons = removable_units(architecture_of(layers, (3, 6, 6)))
-    assert [units.layer for units in found] == ["dense2", "residual1.conv2d1"]
+    assert [units.layers for units in found] == [["residual1.conv2d1"], ["dense2"]]
     assert reasons == {
         "conv2d1": "group_norm1 normalizes several of its units together",
         "conv2d2": "conv2d3, which reads its channels, groups them",
@@ -189,14 +188,67 @@ def test_unit_scores_equal_their_definitions() -> None:
         "dense1.weight": np.array([[3.0, -4.0], [1.0, 1.0]]),
         "batch_norm1.weight": np.array([-0.5, 0.25]),
     }
-    units = Units("dense1", 2, "batch_norm1")
+    units = Units(2, ["dense1"], ["batch_norm1"])
     assert_array_equal(unit_scores(units, arrays, "l1", 0), [7, 2])
     assert_allclose(unit_scores(units, arrays, "l2", 0), [5, 2**0.5])
     assert_array_equal(unit_scores(units, arrays, "batch_norm", 0), [0.5, 0.25])
     first, other = (unit_scores(units, arrays, "random", seed) for seed in (0, 1))
     assert np.all(first != other)
-    with pytest.raises(ConfigError, match="needs a batch norm after dense1"):
-        unit_scores(Units("dense1", 2, None), arrays, "batch_norm", 0)
+
+
+def test_scores_of_added_units_are_those_of_all_their_weights() -> None:
+    arrays = {
+        "a.weight": np.array([[3.0], [1.0]]),
+        "b.weight": np.array([[[[-4.0]]], [[[1.0]]]]),
+        "n.weight": np.array([-0.5, 0.25]),
+        "m.weight": np.array([1.0, 2.0]),
+    }
+    units = Units(2, ["a", "b"], ["n", "m"])
+    assert_array_equal(unit_scores(units, arrays, "l1", 0), [7, 2])
+    assert_allclose(unit_scores(units, arrays, "l2", 0), [5, 2**0.5])
+    assert_array_equal(unit_scores(units, arrays, "batch_norm", 0), [1.5, 2.25])
+
+
+@pytest.mark.parametrize("depth", [9, 18, 20])
+def test_residual_networks_keep_added_units_unless_requested(
+    make_config: MakeConfig, depth: int
+) -> None:
+    config = make_config(
+        architecture=schema.ResnetConfig("resnet", depth, None),
+        **{"regularizer.norm": "batch"},
+    )
+    shape = (3, 32, 32)
+    architecture = build_architecture(config.architecture, config.regularizer, shape, 10)
+    inner, reasons = removable_units(architecture)
+    assert inner
+    assert all(len(units.layers) == 1 for units in inner)
+    assert all("are added in residual" in x or "returns the logits" in x for x in reasons.values())
+    both, others = removable_units(architecture, residual=True)
+    assert list(others.values()) == ["it returns the logits"]
+    assert sum(len(x.layers) for x in both) == len(architecture.weights) - 1
+    arrays = {name: np.zeros(x) for name, x in architecture.parameter_shapes().items()}
+    arrays |= {name: np.zeros(x) for name, x in architecture.statistic_shapes().items()}
+    kept = {name: np.arange(x.count) < x.count // 2 for x in both for name in x.layers}
+    smaller = infer_shapes(smaller_layers(architecture, kept), shape, 10)
+    shapes = smaller.parameter_shapes() | smaller.statistic_shapes()
+    parts = smaller_arrays(architecture, kept, arrays)
+    assert {name: array.shape for name, array in parts.items()} == shapes
+    assert architecture.flops_per_sample / smaller.flops_per_sample == pytest.approx(4, rel=0.05)
+
+
+def test_units_added_to_the_input_are_kept() -> None:
+    layers = [{"residual": [{"dense": 4}, "relu", {"dense": 5}]}, {"dense": "classes"}]
+    found, reasons = removable_units(architecture_of(layers, (5,)), residual=True)
+    assert [units.layers for units in found] == [["residual1.dense1"]]
+    assert reasons["residual1.dense2"] == "its outputs are added to the input"
+
+
+def test_networks_of_torchvision_are_refused() -> None:
+    from nnopt.backends.torch.vision import describe_model
+
+    config = schema.TorchvisionConfig("torchvision", "resnet18", False, False)
+    with pytest.raises(ConfigError, match="cannot remove units of a network of torchvision"):
+        removable_units(describe_model(config, (3, 32, 32), 10))
 
 
 def test_highest_units_of_equal_scores_are_the_first() -> None:
