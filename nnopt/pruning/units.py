@@ -145,7 +145,8 @@ def unit_scores(
     each layer, added up over these layers (Liu et al. 2017, section 3).
     """
     if criterion == "random":
-        return generator(seed, f"pruning/{units.layers[0]}").random(units.count)
+        layer = units.layers[0]
+        return generator(seed, f"pruning/{layer}").random(units.count)
     if criterion == "batch_norm":
         scales = [arrays[f"{norm}.weight"] for norm in units.norms]
         return np.asarray(np.abs(np.asarray(scales, np.float64)).sum(axis=0))
