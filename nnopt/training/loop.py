@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
@@ -22,6 +23,8 @@ from nnopt.schema import Config, WeightPruningConfig
 from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.length import Length
 from nnopt.training.state import Arrays, TrainingState
+
+log = logging.getLogger("nnopt")
 
 READ_EVERY_STEPS = 500
 """Number of steps between two checks for divergence within an epoch."""
@@ -152,7 +155,8 @@ class Loop:
         """
         training = self.training
         pruner.remember(training.step)
-        if pruning := pruner.due(training.step):
+        pruning = pruner.due(training.step)
+        if pruning is not None:
             if training.epoch.sizes and not training.check_steps():
                 return False
             before = self._validation_accuracy()
@@ -161,6 +165,8 @@ class Loop:
             vars(self).pop("_penalized", None)
         if pruner.awaits_accuracy and (accuracy := self._validation_accuracy()) is not None:
             pruner.add_accuracy(accuracy)
+        if pruning is not None:
+            log.info("pruned: %s", pruner.records[-1])
         return True
 
     def _gradients(self, epoch: int) -> Arrays:
