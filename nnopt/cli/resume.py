@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     states = {point.id: read_state(folder / point.id) for point in sweep.points}
     finished = set(ENDED) - set(FAILED if options.retry_failed else ())
     to_run = [point for point in sweep.points if states[point.id].status not in finished]
-    threads = prepare_all(to_run, are_new=False)
+    threads = prepare_all(to_run, partial(_has_checkpoint, folder))
     check_same_files(states, to_run, sweep.move)
     note_differences(states.values(), threads, sweep.launcher)
     for point in to_run:
@@ -118,7 +118,7 @@ def _resume_search(
     note_missing_cache(plan.points, points)
     plan = replace(plan, points=points)
     launcher = make_launcher(plan.launcher)
-    threads = prepare_all(plan.points, are_new=False)
+    threads = prepare_all(plan.points, partial(_has_checkpoint, sweep.folder))
     states = {point.id: read_state(sweep.folder / point.id) for point in sweep.points}
     assert plan.space is not None
     assert isinstance(sweep.sweeper, OptunaConfig)
@@ -130,3 +130,7 @@ def _resume_search(
     note_missing_plots(plan.points, planned)
     note_threads(threads, planned, plan.launcher, start)
     return run_search(plan, sweep, launcher, fail_fast=options.fail_fast, adapt=safe)
+
+
+def _has_checkpoint(sweep: Path, point: Point) -> bool:
+    return any((sweep / point.id / name).exists() for name in CHECKPOINTS)

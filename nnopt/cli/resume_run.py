@@ -174,7 +174,7 @@ def _is_finished(stored: Mapping[str, Any], folder: Path, is_longer: bool) -> bo
 
 def _note_differences(checkpoint: Checkpoint, point: Point) -> None:
     """Print a note if the run began with other versions, another processor or other threads."""
-    threads = prepare_all([point], are_new=False)
+    threads = prepare_all([point], lambda point: True)
     launcher = SequentialConfig("sequential")
     if others := differences([checkpoint.summary], threads, launcher):
         console.note(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,7 @@ from nnopt.io.locks import hold
 from nnopt.io.own_files import CHECKPOINTS, check_writable
 from nnopt.io.paths import given_path
 from nnopt.recipe.prepare import prepare
-from nnopt.recipe.pruning import trained_weights
+from nnopt.recipe.pruning_checks import trained_weights
 from nnopt.recipe.run import run
 from nnopt.recipe.thread_notes import note_threads
 from nnopt.results.checkpoint_file import Checkpoint
@@ -139,17 +139,19 @@ def note_missing_plots(points: Iterable[Point], count: int) -> None:
         )
 
 
-def prepare_all(points: Iterable[Point], are_new: bool = True) -> list[ThreadChoice]:
+def prepare_all(
+    points: Iterable[Point], has_started: Callable[[Point], bool] = lambda point: False
+) -> list[ThreadChoice]:
     """Load the data and build the network of every point. Return each point's choice of threads.
 
-    If the points are new, the weights with which they start are read too. Raises ConfigError with
-    the problems of all points, or DataError.
+    The weights with which a new point starts are read too. Raises ConfigError with the problems of
+    all points, or DataError.
     """
     problems, threads = Problems(), []
     for point in points:
         with problems.collect():
             architecture = prepare(point.config).architecture
-            if are_new:
+            if not has_started(point):
                 trained_weights(point.config.pruning, architecture)
             library_threads = load_backend(point.config.backend.name).default_threads()
             threads.append(threads_for(architecture, point.config, library_threads))

@@ -17,6 +17,7 @@ from nnopt.schema import (
     ImageConfig,
     LayersConfig,
     MuonConfig,
+    NoPruningConfig,
     ResnetConfig,
     ScheduleFreeConfig,
     ThreeLayerConvConfig,
@@ -155,6 +156,11 @@ def _optimizer(config: Config) -> Iterator[str]:
             "train without momentum"
         )
     if optimizer.lr == "auto":
+        if not isinstance(config.pruning, NoPruningConfig) and config.pruning.from_ is not None:
+            yield (
+                "{optimizer.lr} tries learning rates with new initial weights, but pruning.from "
+                "starts with those of a run; set a number"
+            )
         return
     factors, weights = "{optimizer.lr}", "the weights"
     factor = decay * optimizer.lr

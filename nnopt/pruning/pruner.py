@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from nnopt.backends.protocol import Network
 from nnopt.backends.state import check_state
-from nnopt.pruning.schedule import Pruning, first_time, prunings
+from nnopt.pruning.masks import Masks
+from nnopt.pruning.schedule import Pruning, prunings
 from nnopt.schema import Config, NoPruningConfig
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -56,7 +57,7 @@ class Pruner(ABC):
         self._rewind = config.pruning.rewind
         self._rewinds_schedule = config.pruning.rewind_schedule
         self._prunings = prunings(config.pruning, epochs, steps_per_epoch)
-        self._first_step = round(first_time(config.pruning, epochs) * steps_per_epoch)
+        self._first_step = self._prunings[0].step
         self._rewound_step = self._rewind * steps_per_epoch if isinstance(self._rewind, int) else 0
         self._rewound: Arrays = {}
         self.remember(0)
@@ -71,17 +72,23 @@ class Pruner(ABC):
     def masks_by_layer(self) -> dict[str, NDArray[np.bool_]]:
         """The masks of the weights or units by the name of the layer, True where they are kept."""
 
+    @property
     @abstractmethod
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the choice of the prunings so far, for a checkpoint, by name ("mask/NAME")."""
+    def _masks(self) -> Masks:
+        """The masks of the prunings so far; all True at first."""
 
     @abstractmethod
     def _apply(self, pruning: Pruning, is_last: bool, gradients: Callable[[], Arrays]) -> None:
         """Prune the network, and set the weights with which the training continues."""
 
     @abstractmethod
-    def _restore(self, masks: Arrays) -> None:
-        """Prune the network as ``arrays`` describes. Raises ValueError if a mask is not valid."""
+    def _restore(self, masks: Masks) -> None:
+        """Prune the network with the masks of a checkpoint. Raises ValueError if one is wrong."""
+
+    @property
+    def obstacles(self) -> dict[str, str]:
+        """The layers that cannot be pruned, and the reasons."""
+        return {}
 
     @property
     def empty_layers(self) -> list[str]:
@@ -100,13 +107,14 @@ class Pruner(ABC):
 
     def steps_of_schedule(self, steps: int) -> int:
         """Return the number of steps for which the schedule is made, of ``steps`` in all."""
-        return self._first_step or steps if self._rewinds_schedule else steps
+        return self._first_step if self._rewinds_schedule else steps
 
     def step_of_schedule(self, step: int) -> int:
         """Return the position in the learning rate schedule after ``step`` steps."""
         if not (self._rewinds_schedule and self.records):
             return step
-        return self._rewound_step + step - self.records[-1].step
+        position = self._rewound_step + step - self.records[-1].step
+        return min(position, self._first_step - 1)  # a phase may be a step longer than the first
 
     def due(self, step: int) -> Pruning | None:
         """Return the pruning that takes place after ``step`` steps and has not yet, or None."""
@@ -146,12 +154,15 @@ class Pruner(ABC):
         self.records[-1] = replace(self.records[-1], accuracy_after=accuracy)
 
     def saved_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the arrays of a checkpoint: ``arrays``, and weights ("rewind/NAME").
+        """Return the arrays of a checkpoint: masks of 0 and 1 ("mask/NAME"), and weights.
 
-        The weights are those to which later prunings return, unless they are the initial weights.
+        The weights ("rewind/NAME") are those to which later prunings return, unless they are the
+        initial weights.
         """
+        masks = self._masks if self.records else {}
         rewound = self._rewound if self._rewound_step else {}
-        return self.arrays() | {f"rewind/{name}": array for name, array in rewound.items()}
+        arrays = {f"mask/{name}": mask.view(np.uint8) for name, mask in masks.items()}
+        return arrays | {f"rewind/{name}": array for name, array in rewound.items()}
 
     def load_state(self, records: list[PruningRecord], masks: Arrays, rewound: Arrays) -> None:
         """Restore the records and arrays of a checkpoint. Raises ValueError if one is not valid."""
@@ -163,5 +174,8 @@ class Pruner(ABC):
             check_state(self.network.arrays(), rewound)
             self._rewound = rewound
         if masks:
-            self._restore(masks)
+            check_state({name: mask.view(np.uint8) for name, mask in self._masks.items()}, masks)
+            if any(mask.max(initial=0) > 1 for mask in masks.values()):
+                raise ValueError("a mask contains a number other than 0 and 1")
+            self._restore({name: mask.astype(bool) for name, mask in masks.items()})
         self.records = records

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from nnopt.schema import NoPruningConfig, PruningVariant, UnitPruningConfig, WeightPruningConfig
 
@@ -91,7 +92,10 @@ def schedule_problems(
     if isinstance(config, NoPruningConfig):
         return
     if isinstance(config, WeightPruningConfig):
-        yield from _key_problems(config)
+        problems = list(_key_problems(config, steps_per_epoch))
+        yield from problems
+        if problems:
+            return
     start, times = first_time(config, epochs), _times(config, epochs)
     if not times:
         yield from _gradual_problems(config, epochs)
@@ -107,12 +111,30 @@ def schedule_problems(
             f"pruning.rewind = {config.rewind} is after pruning.start = {start:g}; set an epoch "
             f"up to {start:g}"
         )
-    if config.rewind_schedule and config.rewind == "none":
-        yield "pruning.rewind_schedule = true has no effect with pruning.rewind = 'none'"
+    elif config.rewind_schedule:
+        yield from _phase_problems(config, epochs, times)
 
 
-def _key_problems(config: WeightPruningConfig) -> Iterator[str]:
-    """Yield a line for each key that has no effect with the schedule."""
+def _phase_problems(config: Active, epochs: int, times: list[float]) -> Iterator[str]:
+    """Yield the reason why the learning rate schedule does not fit the later phases.
+
+    The schedule is made for the epochs before the first pruning. A phase after a rewinding repeats
+    the schedule from the epoch of the rewinding to its end.
+    """
+    rewound = config.rewind if isinstance(config.rewind, int) else 0
+    needed = times[0] - rewound
+    phases = [end - start for start, end in pairwise([*times, epochs])]
+    if needed <= 0 or any(abs(phase - needed) > 1e-6 for phase in phases):
+        found = ", ".join(f"{phase:g}" for phase in dict.fromkeys(phases))
+        yield (
+            f"pruning.rewind_schedule = true repeats the schedule from epoch {rewound} to epoch "
+            f"{times[0]:g} after each pruning, so {needed:g} epochs must follow each pruning, not "
+            f"{found}; set pruning.start, pruning.interval or epochs"
+        )
+
+
+def _key_problems(config: WeightPruningConfig, steps_per_epoch: int) -> Iterator[str]:
+    """Yield a line for each key that has no effect, and for an interval of less than a step."""
     used = {
         "one_shot": (),
         "iterative": ("interval", "rounds"),
@@ -125,6 +147,23 @@ def _key_problems(config: WeightPruningConfig) -> Iterator[str]:
                 f"pruning.{key} = {value:g} has no effect with pruning.schedule = "
                 f"{config.schedule!r}"
             )
+    if config.interval is not None and config.interval * steps_per_epoch < 1:
+        yield (
+            f"pruning.interval = {config.interval:g} epochs is shorter than a step; set at least "
+            f"{1 / steps_per_epoch:.3g}"
+        )
+    if config.gradient_batches != 1 and config.name != "gradient":
+        yield (
+            f"pruning.gradient_batches = {config.gradient_batches} has no effect with pruning.name "
+            f"= {config.name!r}"
+        )
+    if config.control == "random_mask" and config.name == "random":
+        yield "pruning.control = 'random_mask' has no effect with pruning.name = 'random'"
+    elif config.control == "random_mask" and config.rewind == "none" and used:
+        yield (
+            "pruning.control = 'random_mask' would keep weights that an earlier pruning has set to "
+            "zero; set pruning.rewind=initial or pruning.schedule=one_shot"
+        )
 
 
 def _gradual_problems(config: Active, epochs: int) -> Iterator[str]:

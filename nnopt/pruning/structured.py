@@ -8,7 +8,7 @@ statistics of the norms that follow, and its outgoing weights (columns of the ne
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,44 @@ def smaller_arrays(
     architecture: Architecture, kept: Mapping[str, Mask], arrays: Arrays
 ) -> dict[str, NDArray[Any]]:
     """Return the parameters and running statistics of the network of ``smaller_layers``."""
-    parts: dict[str, NDArray[Any]] = {}
-    _add_parts(architecture.layers, np.ones(architecture.input_shape[0], bool), kept, arrays, parts)
+    return {name: part.of(arrays[name]) for name, part in _parts(architecture, kept).items()}
+
+
+def smaller_state(
+    architecture: Architecture, kept: Mapping[str, Mask], state: Arrays
+) -> dict[str, NDArray[Any]]:
+    """Return the remaining part of ``Network.state``, without the average of the weights.
+
+    The state of the optimizer contains arrays with the shapes of the parameters.
+    """
+    parts = _parts(architecture, kept)
+    shapes = architecture.parameter_shapes() | architecture.statistic_shapes()
+    smaller = {}
+    for key, array in state.items():
+        name = key.rpartition("/")[2]
+        if not key.startswith("average/"):
+            has_units = array.shape == shapes.get(name)
+            smaller[key] = parts[name].of(array) if has_units else array
+    return smaller
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The remaining part of an array: a mask of its first axis, and possibly of its second."""
+
+    units: Mask
+    inputs: Mask | None = None
+
+    def of(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a copy of the part."""
+        part = array[self.units]
+        return part if self.inputs is None else part[:, self.inputs]
+
+
+def _parts(architecture: Architecture, kept: Mapping[str, Mask]) -> dict[str, _Part]:
+    """Return the remaining part of each parameter and running statistic."""
+    parts: dict[str, _Part] = {}
+    _add_parts(architecture.layers, np.ones(architecture.input_shape[0], bool), kept, parts)
     return parts
 
 
@@ -59,31 +95,26 @@ def _add_parts(
     layers: Sequence[InferredLayer],
     present: Mask,
     kept: Mapping[str, Mask],
-    arrays: Arrays,
-    parts: dict[str, NDArray[Any]],
+    parts: dict[str, _Part],
 ) -> Mask:
-    """Add the remaining part of each array of consecutive layers to ``parts``.
+    """Add the parts of the arrays of consecutive layers to ``parts``.
 
     ``present`` is a mask of the units that the first layer reads. Return the mask of the units that
     the last layer returns.
     """
     for layer in layers:
-        own = {key: arrays[f"{layer.name}.{key}"] for key in (*layer.parameters, *layer.statistics)}
+        inputs = None
         match layer.record:
-            case Dense() | Conv2d(groups=1):
-                before, every = present, np.ones(layer.output_shape[0], bool)
-                present = kept.get(layer.name, every)
-                own = {key: array[present] for key, array in own.items()}
-                own["weight"] = own["weight"][:, before]
-            case Conv2d():  # its channels are grouped, so all of them are kept
-                present = np.ones(layer.output_shape[0], bool)
+            case Dense() | Conv2d():
+                is_grouped = isinstance(layer.record, Conv2d) and layer.record.groups > 1
+                inputs = None if is_grouped else present  # grouped channels are all kept
+                present = kept.get(layer.name, np.ones(layer.output_shape[0], bool))
             case Residual():
-                branch = _add_parts(layer.inner, present, kept, arrays, parts)
-                _add_parts(layer.shortcut, present, kept, arrays, parts)
+                branch = _add_parts(layer.inner, present, kept, parts)
+                _add_parts(layer.shortcut, present, kept, parts)
                 present = branch
             case Flatten():
                 present = np.repeat(present, layer.output_shape[0] // len(present))
-            case _:
-                own = {key: array[present] for key, array in own.items()}
-        parts |= {f"{layer.name}.{key}": array.copy() for key, array in own.items()}
+        for key in (*layer.parameters, *layer.statistics):
+            parts[f"{layer.name}.{key}"] = _Part(present, inputs if key == "weight" else None)
     return present

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nnopt.architecture.network import Architecture, infer_shapes
 from nnopt.backends.protocol import Network
-from nnopt.backends.state import check_state
+from nnopt.pruning.masks import Masks
 from nnopt.pruning.pruner import Arrays, Pruner
 from nnopt.pruning.schedule import Pruning
-from nnopt.pruning.structured import smaller_arrays, smaller_layers
+from nnopt.pruning.structured import smaller_arrays, smaller_layers, smaller_state
 from nnopt.pruning.units import (
     Mask,
     Units,
@@ -77,13 +75,18 @@ class UnitPruner(Pruner):
         return 1 - sum(int(np.sum(self.kept[x.layers[0]])) for x in self._units) / count
 
     @property
+    def obstacles(self) -> dict[str, str]:
+        """The layers whose units cannot be removed, and the reasons."""
+        return removable_units(self._dense, self._config.residual)[1]
+
+    @property
     def masks_by_layer(self) -> dict[str, Mask]:
         """The masks of the units by the name of the layer."""
         return self.kept
 
     def _apply(self, pruning: Pruning, is_last: bool, gradients: Callable[[], Arrays]) -> None:
         """Choose the units, and build the smaller network with the weights to continue with."""
-        config, arrays = self._config, self.network.arrays()
+        config, arrays, state = self._config, self.network.arrays(), self.network.state()
         for units in self._units:
             scores = unit_scores(units, arrays, config.criterion, self._seed)
             count = kept_units(units.count, pruning.sparsity, config.multiple_of)
@@ -92,6 +95,8 @@ class UnitPruner(Pruner):
         self._use_smaller(self._rewound or arrays)
         if config.control == "new_weights":
             self.network.load(self._new_weights(self.architecture))
+        elif not self._rewound:
+            self.network.load_state(smaller_state(self._dense, self.kept, state))
 
     def _use_smaller(self, arrays: Arrays) -> None:
         layers, dense = smaller_layers(self._dense, self.kept), self._dense
@@ -100,18 +105,15 @@ class UnitPruner(Pruner):
         parts = smaller_arrays(dense, self.kept, arrays)
         self.network = self._build(self.architecture, parts)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the masks of units by the name of the layer ("mask/NAME"), as 0 and 1."""
-        if not self.records:
-            return {}
-        return {f"mask/{name}": mask.view(np.uint8) for name, mask in self.kept.items()}
+    @property
+    def _masks(self) -> Masks:
+        return self.kept
 
-    def _restore(self, masks: Arrays) -> None:
-        check_state({name: mask.view(np.uint8) for name, mask in self.kept.items()}, masks)
-        if not all(set(np.unique(mask)) <= {0, 1} and mask.any() for mask in masks.values()):
-            raise ValueError("a mask contains a number other than 0 and 1, or no 1")
+    def _restore(self, masks: Masks) -> None:
+        if not all(mask.any() for mask in masks.values()):
+            raise ValueError("a mask keeps no unit")
         for units in self._units:
             if any(not np.array_equal(masks[x], masks[units.layers[0]]) for x in units.layers):
                 raise ValueError("layers whose outputs are added have different masks")
-        self.kept = {name: mask.astype(bool) for name, mask in masks.items()}
+        self.kept = masks
         self._use_smaller(self.network.arrays())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture.network import is_weight
 from nnopt.backends.protocol import Network
-from nnopt.backends.state import check_state
+from nnopt.errors import TrainingError
 from nnopt.pruning.criteria import gradient_scores, magnitude_scores, random_scores
 from nnopt.pruning.masks import (
     Masks,
@@ -98,20 +97,20 @@ class WeightPruner(Pruner):
             case "magnitude":
                 return magnitude_scores(weights)
             case "gradient":
-                return gradient_scores(weights, gradients())
+                scores = gradient_scores(weights, gradients())
+                if not all(np.isfinite(score).all() for score in scores.values()):
+                    raise TrainingError(
+                        "pruning.name = 'gradient': the gradient of the loss is not finite"
+                    )
+                return scores
             case "random":
                 shapes = ((name, mask.shape) for name, mask in self.masks.items())
                 return random_scores(shapes, self._seed)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the masks by name ("mask/NAME"), as 0 and 1."""
-        if not self.records:
-            return {}
-        return {f"mask/{name}": mask.view(np.uint8) for name, mask in self.masks.items()}
+    @property
+    def _masks(self) -> Masks:
+        return self.masks
 
-    def _restore(self, masks: Arrays) -> None:
-        check_state({name: mask.view(np.uint8) for name, mask in self.masks.items()}, masks)
-        if any(mask.max(initial=0) > 1 for mask in masks.values()):
-            raise ValueError("a mask contains a number other than 0 and 1")
-        self.masks = {name: mask.astype(bool) for name, mask in masks.items()}
-        self.network.set_masks(self.masks)
+    def _restore(self, masks: Masks) -> None:
+        self.masks = masks
+        self.network.set_masks(masks)

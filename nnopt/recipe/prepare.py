@@ -19,7 +19,7 @@ from nnopt.data.published import PUBLISHED
 from nnopt.data.split import chosen_classes, training_samples
 from nnopt.errors import ConfigError
 from nnopt.pruning.schedule import schedule_problems
-from nnopt.recipe.pruning import pruning_problems
+from nnopt.recipe.pruning_checks import pruning_problems
 from nnopt.schema import Config, ImageConfig, MuonConfig
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.length import Length

@@ -1,10 +1,10 @@
-"""Pruning in a run: its checks before training, its results, and its files."""
+"""Pruning in a run: its results and its files."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,18 @@ from nnopt.architecture.parse import layer_items
 from nnopt.backends import load_backend
 from nnopt.backends.models import initial_arrays
 from nnopt.backends.protocol import Network
+from nnopt.backends.thread_choice import threads_for
 from nnopt.config.point import to_yaml
 from nnopt.data.dataset import Dataset
-from nnopt.errors import ConfigError, join_problems, suggest
 from nnopt.io.atomic_files import write_arrays, write_text
-from nnopt.io.own_files import SUMMARY
-from nnopt.io.paths import given_path
-from nnopt.pruning.masks import kept_count
 from nnopt.pruning.pruner import Pruner
-from nnopt.pruning.unit_pruner import UnitPruner, prunable_units
-from nnopt.pruning.units import kept_units, removable_units
-from nnopt.pruning.weight_pruner import WeightPruner, prunable_weights
+from nnopt.pruning.unit_pruner import UnitPruner
+from nnopt.pruning.weight_pruner import WeightPruner
 from nnopt.random import generator
-from nnopt.results.collect import read_run
-from nnopt.results.weights import MAX_COMPRESSED_BYTES, read_weights
+from nnopt.results.weights import MAX_COMPRESSED_BYTES
 from nnopt.schema import (
     Config,
     NoPruningConfig,
-    PruningVariant,
     UnitPruningConfig,
     WeightPruningConfig,
 )
@@ -42,117 +36,23 @@ from nnopt.training.length import Length
 PRUNING_METRICS = ("sparsity", "compression_ratio", "theoretical_speedup")
 """Keys of the results that are also metrics of the run."""
 
-MASKS, ARCHITECTURE, BEST_WEIGHTS = "masks.npz", "architecture.yaml", "model_best.npz"
-
-
-def pruning_problems(pruning: PruningVariant, architecture: Architecture) -> Iterator[str]:
-    """Yield the reasons why the configured pruning does not fit the network."""
-    if isinstance(pruning, NoPruningConfig):
-        return
-    layers = [name.removesuffix(".weight") for name in architecture.weights]
-    for name in pruning.exclude:
-        if name not in layers:
-            yield f"pruning.exclude contains the unknown layer {name!r}; {suggest(name, layers)}"
-    if isinstance(pruning, WeightPruningConfig):
-        yield from _weight_problems(pruning, architecture)
-    else:
-        yield from _unit_problems(pruning, architecture)
-
-
-def _weight_problems(pruning: WeightPruningConfig, architecture: Architecture) -> Iterator[str]:
-    shapes = architecture.parameter_shapes()
-    weights = prunable_weights(pruning, architecture.weights)
-    if not weights:
-        yield (
-            f"pruning.name = {pruning.name!r} has no weights to prune, because the weights of all "
-            "layers are left out; set pruning.first_layer=true or pruning.last_layer=true"
-        )
-    total = sum(math.prod(shapes[name]) for name in weights)
-    if pruning.scope == "global" and kept_count(total, pruning.sparsity) < len(weights):
-        yield (
-            f"pruning.sparsity = {pruning.sparsity:g} keeps {kept_count(total, pruning.sparsity)} "
-            f"of {total:,} weights, so one of the {len(weights)} layers would have none; set at "
-            f"most {1 - len(weights) / total:.6g}"
-        )
-    for name in weights if pruning.scope == "layer" else ():
-        size = math.prod(shapes[name])
-        if not kept_count(size, pruning.sparsity):
-            yield (
-                f"pruning.sparsity = {pruning.sparsity:g} with pruning.scope = 'layer' leaves none "
-                f"of the {size:,} weights of {name.removesuffix('.weight')}; set at most "
-                f"{1 - 1 / size:.6g}, or leave the layer out with pruning.exclude"
-            )
-
-
-def _unit_problems(pruning: UnitPruningConfig, architecture: Architecture) -> Iterator[str]:
-    try:
-        _, reasons = removable_units(architecture, pruning.residual)
-    except ConfigError as error:
-        yield from error.problems
-        return
-    units = prunable_units(pruning, architecture)
-    if not units:
-        fixed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        yield f"pruning.name = 'structured' finds no units that can be removed ({fixed})"
-    elif pruning.sparsity and all(
-        kept_units(x.count, pruning.sparsity, pruning.multiple_of) == x.count for x in units
-    ):
-        yield (
-            f"pruning.sparsity = {pruning.sparsity:g} with pruning.multiple_of = "
-            f"{pruning.multiple_of} removes no unit; set a larger sparsity or a smaller multiple"
-        )
-    for each in units if pruning.criterion == "batch_norm" else ():
-        for layer, norm in zip(each.layers, each.norms, strict=True):
-            if norm is None:
-                yield (
-                    f"pruning.criterion = 'batch_norm' needs a batch norm after {layer}; set "
-                    "regularizer.norm=batch or another criterion, or leave the layer out with "
-                    "pruning.exclude"
-                )
-
-
-def trained_weights(
-    pruning: PruningVariant, architecture: Architecture
-) -> dict[str, NDArray[np.floating]]:
-    """Return the best weights of the run ``pruning.from``; {} if the key is null.
-
-    Raises:
-        ConfigError: The folder is not that of a run, or its network has other arrays.
-        DataError: The summary or the weights are damaged.
-    """
-    if isinstance(pruning, NoPruningConfig) or pruning.from_ is None:
-        return {}
-    folder = given_path(pruning.from_, "pruning.from")
-    given = f"pruning.from = {pruning.from_!r}"
-    if not (folder / SUMMARY).is_file() or not (folder / BEST_WEIGHTS).is_file():
-        raise ConfigError(
-            f"{given} is not the folder of a trained run: it needs {SUMMARY} and {BEST_WEIGHTS}"
-        )
-    arrays = read_weights(folder / BEST_WEIGHTS, read_run(folder).metrics.get("parameters"))
-    shapes = architecture.parameter_shapes() | architecture.statistic_shapes()
-    problems = [f"it has no {name}" for name in shapes if name not in arrays]
-    problems += [f"{name} is unexpected" for name in arrays if name not in shapes]
-    problems += [
-        f"{name} is {arrays[name].shape}, expected {shape}"
-        for name, shape in shapes.items()
-        if name in arrays and arrays[name].shape != shape
-    ]
-    if problems:
-        raise ConfigError(f"{given} has another network: {join_problems(problems, '; ')}")
-    return arrays
+MASKS, ARCHITECTURE = "masks.npz", "architecture.yaml"
 
 
 def build_pruner(
     config: Config, architecture: Architecture, dataset: Dataset, network: Network, length: Length
 ) -> WeightPruner | UnitPruner | None:
     """Return the pruner of a run, or None if the configuration prunes nothing."""
+    backend = load_backend(config.backend.name)
+    threads = threads_for(architecture, config, backend.default_threads()).count
+    fixed = replace(config, backend=replace(config.backend, threads=threads))
 
     def new_weights(architecture: Architecture) -> Mapping[str, NDArray[np.floating]]:
         seed = int(generator(config.seed, "pruning/new weights").integers(2**62))
         return initial_arrays(architecture, config.initializer, seed, dataset)
 
     def build(architecture: Architecture, arrays: Mapping[str, NDArray[Any]]) -> Network:
-        smaller = load_backend(config.backend.name).build_network(architecture, config)
+        smaller = backend.build_network(architecture, fixed)
         smaller.load(arrays)
         return smaller
 
@@ -174,23 +74,19 @@ def pruning_results(
     """Return the results of pruning for ``summary.json``.
 
     ``architecture`` is the network before pruning, and ``retrained`` the validation accuracy of the
-    best epoch. FLOPs are those of the forward pass of a sample;
-    the products with pruned weights are left out. The theoretical speed-up is the ratio of the
-    FLOPs. A program that multiplies by zeros is not faster.
+    best epoch. FLOPs are those of the forward pass of a sample, without the products with pruned
+    weights. The theoretical speed-up is the ratio of the FLOPs before and after pruning.
     """
     assert not isinstance(config.pruning, NoPruningConfig)
     dense, flops = architecture.parameter_count, architecture.flops_per_sample
     masks = pruner.masks_by_layer
     if isinstance(pruner, UnitPruner):
         parameters = pruner.architecture.parameter_count
-        remaining = pruner.architecture.flops_per_sample
+        remaining: int | None = pruner.architecture.flops_per_sample
     else:
         pruned = {name: int(np.count_nonzero(~mask)) for name, mask in masks.items()}
         parameters = dense - sum(pruned.values())
-        remaining = flops - sum(
-            2 * pruned.get(layer.name, 0) * math.prod(layer.output_shape[1:])
-            for layer in architecture.walk()
-        )
+        remaining = _flops_without(pruned, architecture)
     return {
         "requested": config.pruning.sparsity,
         "sparsity": pruner.sparsity,
@@ -198,8 +94,9 @@ def pruning_results(
         "compression_ratio": dense / parameters,
         "flops_before": flops,
         "flops_after": remaining,
-        "theoretical_speedup": flops / remaining,
+        "theoretical_speedup": flops / remaining if remaining else None,
         "kept_by_layer": {name: float(np.mean(mask)) for name, mask in masks.items()},
+        "not_pruned": _not_pruned(pruner, architecture),
         "validation_accuracy": {
             "before": pruner.records[0].accuracy_before if pruner.records else None,
             "pruned": pruner.records[-1].accuracy_after if pruner.records else None,
@@ -207,6 +104,31 @@ def pruning_results(
         },
         "prunings": [asdict(record) for record in pruner.records],
     }
+
+
+def _not_pruned(pruner: Pruner, architecture: Architecture) -> dict[str, str]:
+    """Return the layers with weights that are not pruned, and the reason of each."""
+    reasons = pruner.obstacles
+    layers = (name.removesuffix(".weight") for name in architecture.weights)
+    rest = [layer for layer in layers if layer not in pruner.masks_by_layer]
+    return {layer: reasons.get(layer, "the configuration leaves it out") for layer in rest}
+
+
+def _flops_without(pruned: Mapping[str, int], architecture: Architecture) -> int | None:
+    """Return the FLOPs without the products with pruned weights.
+
+    ``pruned`` maps names of layers to numbers of pruned weights. The result is None if a weight of
+    a network of torchvision belongs to no layer, because the FLOPs of its products are not known.
+    """
+    layers = {layer.name: layer for layer in architecture.walk()}
+    if not pruned.keys() <= layers.keys():
+        return None
+    flops = architecture.flops_per_sample
+    for name, count in pruned.items():
+        layer = layers[name]
+        positions = math.prod(layer.output_shape) // layer.parameters["weight"][0]
+        flops -= 2 * count * positions
+    return flops
 
 
 def is_compressed(pruner: Pruner | None, arrays: Mapping[str, NDArray[Any]]) -> bool:

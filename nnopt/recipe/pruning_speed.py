@@ -22,8 +22,8 @@ from nnopt.recipe.prepare import norms_over_batch
 from nnopt.schema import Config
 
 BATCH_SIZES = (1, 1024)
-MIN_TURNS, MAX_TURNS, MAX_SECONDS = 5, 200, 1.0
-"""The two networks take at least 5 and at most 200 turns. After 1 s, no turn is added."""
+MIN_TURNS, MAX_TURNS, SECONDS, MAX_SECONDS = 3, 200, 0.3, 5.0
+"""The two networks take turns for 0.3 s, with at least 3 turns, or until 5 s have passed."""
 
 MAX_ACTIVATIONS = 2**28
 """Maximum number of elements of all layers' outputs for a batch: 1 GB in float32."""
@@ -106,9 +106,10 @@ def _times(functions: Sequence[Callable[[], object]]) -> tuple[float, float]:
     seconds: list[list[float]] = [[], []]
     for function in functions:
         function()  # the first call allocates memory
-    end = time.perf_counter() + MAX_SECONDS
+    start = time.perf_counter()
     for turn in range(MAX_TURNS):
-        if turn >= MIN_TURNS and time.perf_counter() > end:
+        passed = time.perf_counter() - start
+        if passed > (SECONDS if turn >= MIN_TURNS else MAX_SECONDS) and turn:
             break
         for function, times in zip(functions, seconds, strict=True):
             started = time.perf_counter()

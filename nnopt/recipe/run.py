@@ -18,7 +18,7 @@ from nnopt.backends.protocol import DeviceArray, Loader, Network
 from nnopt.backends.thread_choice import threads_for
 from nnopt.config.point import Point
 from nnopt.data.dataset import Part
-from nnopt.errors import ResumeError, memory_shortage
+from nnopt.errors import ResumeError, TrainingError, memory_shortage
 from nnopt.io.atomic_files import shown, write_arrays
 from nnopt.plots.run.draw import plot_convolutions, plot_pruning, plot_test, plot_training
 from nnopt.pruning.structured import smaller_arrays
@@ -32,9 +32,9 @@ from nnopt.recipe.pruning import (
     build_pruner,
     is_compressed,
     pruning_results,
-    trained_weights,
     write_pruning,
 )
+from nnopt.recipe.pruning_checks import trained_weights
 from nnopt.recipe.pruning_speed import measured_speed
 from nnopt.recipe.recorder import AfterEpoch, RunRecorder
 from nnopt.results import environment
@@ -94,7 +94,7 @@ def run(
                 trained, training = train(model, recorder, writer, resumed)
                 result = test(trained, training, recorder)
                 draw(trained, training, result, recorder)
-                if trained.network is not model.network:
+                if trained.prepared.architecture != model.prepared.architecture:
                     record_speed(model, trained, recorder)
                 raise_if_diverged(config, training, result)
     return recorder.summary
@@ -198,8 +198,8 @@ def _record_pruning(
     recorder.summary |= {key: results[key] for key in PRUNING_METRICS}
     for layer in pruner.empty_layers:
         recorder.warn(
-            f"pruning left no weight of {layer}, so the logits do not depend on the input; "
-            "set a smaller pruning.sparsity, pruning.scope=layer, or leave the layer out"
+            f"pruning left no weight of {layer}, so its outputs do not depend on its inputs; set a "
+            "smaller pruning.sparsity, pruning.scope=layer, or leave the layer out"
         )
 
 
@@ -278,7 +278,11 @@ def record_speed(dense: Model, pruned: Model, recorder: RunRecorder) -> None:
     before, after = ((x.prepared.architecture, x.initial) for x in (dense, pruned))
     summary = recorder.summary
     threads = summary["threads"]["used"]
-    speed = measured_speed(dense.config, dense.prepared.dataset, before, after, threads)
+    try:
+        speed = measured_speed(dense.config, dense.prepared.dataset, before, after, threads)
+    except (MemoryError, TrainingError) as error:
+        recorder.warn(f"the speed-up was not measured: {str(error) or 'out of memory'}")
+        return
     summary["pruning"]["speed"] = speed
     for name in ("step", "predict"):
         summary[f"measured_{name}_speedup"] = speed[-1][f"{name}_speedup"] if speed else None

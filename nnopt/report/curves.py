@@ -20,6 +20,7 @@ COLUMNS = (
     "lr",
     "penalty",
     "gradient_norm",
+    "sparsity",
 )
 """Columns that can be drawn against epochs, steps or seconds."""
 

@@ -116,10 +116,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _without_prunings(training: dict[str, Any]) -> dict[str, Any]:
     """Convert the values of a training from format 1, which has no pruning. Raises ValueError."""
-    history = training.get("history")
+    history, averaging = training.get("history"), training.get("averaging")
     if not isinstance(history, list) or not all(isinstance(row, list) for row in history):
         raise ValueError("history has a wrong type")
-    return training | {"history": [[*row, 0.0] for row in history], "prunings": []}
+    if not isinstance(averaging, dict):
+        raise ValueError("averaging has a wrong type")
+    return training | {
+        "history": [[*row, 0.0] for row in history],
+        "averaging": averaging | {"first_step": 0},
+        "prunings": [],
+    }
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:

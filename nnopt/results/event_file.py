@@ -28,6 +28,7 @@ TAGS = {
     "lr": "learning_rate",
     "gradient_norm": "gradient_norm",
     "penalty": "penalty",
+    "sparsity": "sparsity",
     "seconds": "seconds",
 }
 """Column of ``metrics.csv`` -> tag. TensorBoard groups tags by the part before the slash."""

@@ -28,7 +28,7 @@ class WeightPruningConfig:
     end: Annotated[float | None, Range(minimum=0)]
     interval: Annotated[float | None, Range(above=0)]
     rounds: Annotated[int | None, Range(minimum=1, maximum=1000)]
-    rewind: Annotated[int | Literal["none", "initial"], Range(minimum=0)]
+    rewind: Annotated[int | Literal["none", "initial"], Range(minimum=1)]
     rewind_schedule: bool
     from_: str | None
     control: Literal["none", "random_mask", "new_weights"]
@@ -46,7 +46,7 @@ class UnitPruningConfig:
     sparsity: Annotated[float, Range(minimum=0, below=1)]
     criterion: Literal["l1", "l2", "batch_norm", "random"]
     start: Annotated[float | None, Range(minimum=0)]
-    rewind: Annotated[int | Literal["none", "initial"], Range(minimum=0)]
+    rewind: Annotated[int | Literal["none", "initial"], Range(minimum=1)]
     rewind_schedule: bool
     from_: str | None
     control: Literal["none", "new_weights"]

@@ -56,7 +56,7 @@ class Averaging:
         self._ema = ema
         self._first_swa_epoch = first_swa_epoch(swa, epochs) if swa else math.inf
         self._is_schedule_free = isinstance(config.optimizer, ScheduleFreeConfig)
-        self.epochs = self._averaged_epoch = 0
+        self.epochs = self._averaged_epoch = self._first_step = 0
         if ema:
             network.average(1.0)
 
@@ -65,9 +65,9 @@ class Averaging:
         """Whether evaluation uses an average in place of the trained weights."""
         return bool(self._ema or self.epochs)
 
-    def restart(self, network: Network) -> None:
-        """Start the average again at the weights of a network that has no average."""
-        self._network = network
+    def restart(self, network: Network, step: int) -> None:
+        """Start the average again at the weights of a network that has no average, at a step."""
+        self._network, self._first_step = network, step
         self.epochs = self._averaged_epoch = 0
         if self._ema:
             self._network.average(1.0)
@@ -75,7 +75,7 @@ class Averaging:
     def after_step(self, step: int) -> None:
         """Update the exponential average after ``step`` updates of the weights."""
         if self._ema:
-            self._network.average(1 - ema_decay(self._ema, step))
+            self._network.average(1 - ema_decay(self._ema, step - self._first_step))
 
     def after_epoch(
         self,
@@ -105,12 +105,13 @@ class Averaging:
 
     def state(self) -> dict[str, int]:
         """Return the numbers that later updates depend on. The network holds the average."""
-        return {"epochs": self.epochs, "averaged_epoch": self._averaged_epoch}
+        numbers = {"epochs": self.epochs, "averaged_epoch": self._averaged_epoch}
+        return numbers | {"first_step": self._first_step}
 
     def load_state(self, state: object) -> None:
         """Restore the numbers. Raises ValueError if they are not valid."""
-        values = typed(state, {"epochs": int, "averaged_epoch": int})
-        self.epochs, self._averaged_epoch = values.values()
+        values = typed(state, dict.fromkeys(("epochs", "averaged_epoch", "first_step"), int))
+        self.epochs, self._averaged_epoch, self._first_step = values.values()
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
-from itertools import islice
+from itertools import chain, count, islice
 from typing import TypeVar
 
 import numpy as np
@@ -170,11 +170,12 @@ class Loop:
         return True
 
     def _gradients(self, epoch: int) -> Arrays:
-        """Return the mean gradients over the next batches of an epoch."""
+        """Return the mean gradients over the next batches, from an epoch on."""
         assert isinstance(self._config.pruning, WeightPruningConfig)
-        batches = self._batches(epoch, len(self.training.epoch.sizes))
-        count = self._config.pruning.gradient_batches
-        return self.training.network.mean_gradients(islice(batches, count), self.training.step)
+        rest = self._batches(epoch, len(self.training.epoch.sizes))
+        batches = chain(rest, chain.from_iterable(map(self._batches, count(epoch + 1))))
+        used = islice(batches, self._config.pruning.gradient_batches)
+        return self.training.network.mean_gradients(used, self.training.step)
 
     def _validation_accuracy(self) -> float | None:
         with self.training.averaging.applied():

@@ -100,6 +100,10 @@ class Plateau:
             self.factor *= self._config.gamma
             self._waited = 0
 
+    def forget(self) -> None:
+        """Start to compare and to count again, with the current factor."""
+        self._best, self._waited = math.inf, 0
+
     def state(self) -> dict[str, float]:
         """Return the numbers that later updates depend on."""
         return {"best": self._best, "waited": self._waited, "factor": self.factor}

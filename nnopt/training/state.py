@@ -166,15 +166,15 @@ class TrainingState:
 
     def _use(self, network: Network) -> None:
         """Continue with a network that a pruning has changed or replaced."""
-        if network is not self.network:
-            self.network = network
-            self.last = self.best = network.arrays()
-        self.averaging.restart(network)
+        self.network = network
+        self.last = self.best = network.arrays()
+        self.averaging.restart(network, self.step)
 
     def after_pruning(self) -> None:
         """Start the average again, and the rules that compare with earlier epochs."""
         assert self.pruner is not None
         self._use(self.pruner.network)
+        self.plateau.forget()
         if self.pruner.restarts_schedule:
             self.plateau = Plateau(self._config.schedule)
         if self.pruner.is_final:

@@ -77,7 +77,24 @@ def test_sparsity_formulas_at_their_ends() -> None:
         ({"end": 3}, "pruning.end = 3 has no effect with pruning.schedule = 'one_shot'"),
         ({"schedule": "gradual", "rounds": 3}, "pruning.rounds = 3 has no effect"),
         ({"start": 2, "rewind": 3}, "pruning.rewind = 3 is after pruning.start = 2"),
-        ({"rewind_schedule": True}, "pruning.rewind_schedule = true has no effect"),
+        ({"start": 2, "rewind_schedule": True}, "so 2 epochs must follow each pruning, not 8"),
+        (
+            {"start": 4, "rewind": 2, "rewind_schedule": True},
+            "from epoch 2 to epoch 4 after each pruning, so 2 epochs must follow",
+        ),
+        ({"start": 0, "rewind_schedule": True}, "so 0 epochs must follow each pruning, not 10"),
+        (
+            {"schedule": "iterative", "start": 2, "interval": 3, "rewind_schedule": True},
+            "so 2 epochs must follow each pruning, not 3, 2",
+        ),
+        ({"schedule": "iterative", "start": 2, "interval": 0.1}, "shorter than a step; set at"),
+        ({"schedule": "gradual", "start": 2, "interval": 1e-9}, "at least 0.143"),
+        ({"gradient_batches": 3}, "has no effect with pruning.name = 'magnitude'"),
+        ({"name": "random", "control": "random_mask"}, "has no effect with pruning.name = 'ran"),
+        (
+            {"schedule": "gradual", "start": 2, "control": "random_mask"},
+            "would keep weights that an earlier pruning has set to zero",
+        ),
     ],
 )
 def test_impossible_schedule_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -97,3 +114,14 @@ def test_pruning_after_a_shorter_last_epoch_is_refused() -> None:
     (problem,) = schedule_problems(make(start=1.5), 2, 7, 10)
     assert "after 1.5 epochs, leaves no step of the 1.42857 epochs" in problem
     assert list(schedule_problems(make(start=1.3), 2, 7, 10)) == []
+
+
+def test_repeated_schedule_needs_phases_of_equal_length() -> None:
+    """The default start is half of the epochs."""
+    for changes in (
+        {},
+        {"rewind": "initial"},
+        {"start": 6, "rewind": 2},
+        {"schedule": "iterative", "start": 2, "rewind": "initial"},
+    ):
+        assert list(schedule_problems(make(rewind_schedule=True, **changes), 10, 7, 70)) == []

@@ -54,6 +54,7 @@ NETWORKS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
                     "shortcut": [{"conv2d": {"channels": 8, "kernel": 1}}],
                 }
             },
+            "batch_norm",
             {"residual": ["batch_norm", "relu", {"conv2d": 5}, "relu", {"conv2d": 8}]},
             *["global_avg_pool", {"dense": 6}, "relu", {"dense": "classes"}],
         ],

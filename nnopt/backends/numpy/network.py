@@ -155,10 +155,11 @@ class NumpyNetwork:
     ) -> dict[str, NDArray[np.floating]]:
         """Return the gradient of the mean loss of batches, without penalties."""
         last, total, count = self.flat_gradient.copy(), np.zeros_like(self.flat), 0
+        is_whole = self._config.accumulation_steps == 1
         self._builder.momentum = 0.0  # running statistics do not change
         try:
             for x, y in batches:
-                self._backward(x, y, step)
+                (self._backward if is_whole else self._accumulate)(x, y, step)
                 total += len(y) * self.flat_gradient
                 count += len(y)
         finally:

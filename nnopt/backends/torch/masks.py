@@ -36,8 +36,9 @@ class Masks:
     def mask_gradients(self) -> None:
         """Multiply the gradients by the masks."""
         if self._masks:
-            gradients = [p.grad for p in self._parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, self._masks)
+            pairs = zip(self._parameters, self._masks, strict=True)
+            present = [(p.grad, mask) for p, mask in pairs if p.grad is not None]
+            torch._foreach_mul_([g for g, _ in present], [mask for _, mask in present])
 
     def mask_parameters(self) -> None:
         """Multiply the parameters by the masks, after an update that mixes the elements."""

@@ -30,7 +30,7 @@ from nnopt.backends.torch.losses import Loss, cross_entropy, hinge
 from nnopt.backends.torch.masks import Masks
 from nnopt.backends.torch.modules import build_module
 from nnopt.backends.torch.muon import Muon
-from nnopt.backends.torch.normalization import batch_norms, keeping_momenta
+from nnopt.backends.torch.normalization import batch_norms, keeping_momenta, unchanged_statistics
 from nnopt.backends.torch.optimizer_state import (
     expected_state,
     load_optimizer_state,
@@ -84,6 +84,7 @@ class TorchNetwork:
         ]
         self._weights = [x for name, x in named.items() if is_weight(name, tuple(x.shape))]
         self._batch_size, self._accumulation_steps = config.batch_size, config.accumulation_steps
+        self._is_whole = config.accumulation_steps == 1
         self._regularizer = regularizer
         self._config = config
         self._start_optimizer()
@@ -181,30 +182,30 @@ class TorchNetwork:
         """Return the gradient of the mean loss of batches, without penalties."""
         self._set_mode(training=True)
         last, count = [p.grad for p in self._parameters], 0
-        norms = batch_norms(self.module)
-        with keeping_momenta(norms):
-            for norm in norms:
-                norm.momentum = 0.0  # running statistics do not change
-            for parameter in self._parameters:
-                parameter.grad = torch.zeros_like(parameter)
+        total = {name: np.zeros_like(x) for name, x in self.gradient_arrays().items()}
+        with unchanged_statistics(self.module):
             for x, y in batches:
-                self._backward(x, y, step, len(y))
+                self._zero_gradients()
+                (self._backward if self._is_whole else self._accumulate)(x, y, step)
+                for name, gradient in self.gradient_arrays().items():
+                    total[name] += gradient * (len(y) / self._precision.scale)
                 count += len(y)
-        total = self.gradient_arrays()
-        for parameter, gradient in zip(self._parameters, last, strict=True):
-            parameter.grad = gradient
+        for parameter, before in zip(self._parameters, last, strict=True):
+            parameter.grad = before
         return {name: array / count for name, array in total.items()}
 
     def train_step(self, x: Tensor, y: Tensor, lr: float, step: int) -> None:
         """Perform one optimizer update."""
         self._set_mode(training=True)
-        is_whole = self._accumulation_steps == 1
-        for parameter in self._parameters:  # a CUDA graph would overwrite a micro-batch's gradient
-            parameter.grad = None if is_whole else torch.zeros_like(parameter)
+        self._zero_gradients()
         with self._errors:
-            loss, logits = (self._backward if is_whole else self._accumulate)(x, y, step)
+            loss, logits = (self._backward if self._is_whole else self._accumulate)(x, y, step)
             self._steps.add(loss, logits, y)
             self._update(lr)
+
+    def _zero_gradients(self) -> None:
+        for parameter in self._parameters:  # a CUDA graph would overwrite a micro-batch's gradient
+            parameter.grad = None if self._is_whole else torch.zeros_like(parameter)
 
     def _backward(
         self, x: Tensor, y: Tensor, step: int, fraction: float = 1

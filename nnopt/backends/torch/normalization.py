@@ -86,3 +86,13 @@ def keeping_momenta(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterato
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+@contextmanager
+def unchanged_statistics(module: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of batch norm in training mode within the context."""
+    norms = batch_norms(module)
+    with keeping_momenta(norms):
+        for norm in norms:
+            norm.momentum = 0.0
+        yield

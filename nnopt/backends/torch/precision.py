@@ -64,6 +64,11 @@ class Precision:
         """Compute the gradients of the loss. They are scaled until ``unscale`` is called."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
+    @property
+    def scale(self) -> float:
+        """The factor of the gradients after ``backward``; 1 if the loss is not scaled."""
+        return float(self._scaler.get_scale())
+
     def unscale(self, optimizer: Optimizer) -> None:
         """Divide the gradients by the scale, before penalties and clipping."""
         self._scaler.unscale_(optimizer)
