@@ -264,7 +264,7 @@ def test_interrupted_run_keeps_results(
     assert summary["test_accuracy"] is None
     rows = (workplace / "here" / "metrics.csv").read_text().splitlines()[1:]
     assert summary["epochs"] - 1 <= len(rows) <= summary["epochs"] + 1
-    assert all(row.count(",") == 9 for row in rows)
+    assert all(row.count(",") == 10 for row in rows)
     for name in ("model_last", "model_best"):
         with np.load(workplace / "here" / f"{name}.npz", allow_pickle=False) as archive:
             assert all(np.isfinite(archive[key]).all() for key in archive.files)

@@ -44,8 +44,9 @@ def weights(sweep: Path) -> dict[str, bytes]:
     """Return the content of each weight file, and of metrics.csv without the column of seconds."""
     found = {str(x.relative_to(sweep)): x.read_bytes() for x in sweep.rglob("*.npz")}
     for path in sweep.rglob("metrics.csv"):
-        rows = [line.rpartition(b",")[0] for line in path.read_bytes().splitlines()]
-        found[str(path.relative_to(sweep))] = b"\n".join(rows)
+        with path.open(newline="") as file:
+            rows = [{k: v for k, v in x.items() if k != "seconds"} for x in csv.DictReader(file)]
+        found[str(path.relative_to(sweep))] = repr(rows).encode()
     return found
 
 

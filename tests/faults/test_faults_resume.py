@@ -6,6 +6,7 @@ resumes the copy.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -69,8 +70,9 @@ def results(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {key: value for key, value in summary.items() if key not in OTHER}
     found |= weights_of(run)
     for table in run.glob("*.csv"):
-        columns = slice(-1 if table.name == "metrics.csv" else None)
-        found[table.name] = [row.split(",")[columns] for row in table.read_text().splitlines()]
+        with table.open(newline="") as file:
+            rows = csv.DictReader(file)
+            found[table.name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
     return found
 
 
@@ -454,8 +456,8 @@ def test_resume_command_with_checkpoint_of_another_run_is_refused(
 def test_resume_command_with_checkpoint_in_newer_format_is_refused(
     attempt: Command, killed: Path
 ) -> None:
-    changed(killed, lambda values, _: values.update(format=2))
-    attempt("resume", "killed").is_refused(4, "has format 2, but this nnopt reads format 1")
+    changed(killed, lambda values, _: values.update(format=3))
+    attempt("resume", "killed").is_refused(4, "has format 3, but this nnopt reads format 2")
 
 
 ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

@@ -53,6 +53,12 @@ SUMMARY_KEYS = {
     "suggested_lr",
     "parameters",
     "flops_per_sample",
+    "sparsity",
+    "compression_ratio",
+    "theoretical_speedup",
+    "measured_step_speedup",
+    "measured_predict_speedup",
+    "pruning",
     "train_seconds",
     "total_seconds",
     "peak_memory_mb",
@@ -116,7 +122,7 @@ def test_metrics_of_a_run_have_specified_columns(workplace: Path) -> None:
     lines = (workplace / "a" / "metrics.csv").read_text().splitlines()
     assert lines[0] == (
         "epoch,step,lr,train_loss,train_accuracy,validation_loss,validation_accuracy,penalty,"
-        "gradient_norm,seconds"
+        "gradient_norm,seconds,sparsity"
     )
     rows = read_metrics(workplace / "a" / "metrics.csv")
     assert [(row.epoch, row.step) for row in rows] == [(1, 2), (2, 4)]

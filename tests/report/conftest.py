@@ -39,7 +39,9 @@ def _write_metrics(folder: Path, level: float, epochs: int = EPOCHS) -> None:
     for epoch in range(1, epochs + 1):
         loss = level / epoch
         accuracy = 1 / (1 + loss)
-        rows.append([epoch, 10 * epoch, 0.1, loss / 2, accuracy, loss, accuracy, 0.0, 1.0, 0.5])
+        rows.append(
+            [epoch, 10 * epoch, 0.1, loss / 2, accuracy, loss, accuracy, 0.0, 1.0, 0.5, 0.0]
+        )
     with (folder / "metrics.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([METRICS_COLUMNS, *rows])
 

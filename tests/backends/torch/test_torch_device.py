@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from nnopt.backends import torch as pytorch
 from nnopt.backends.torch import device as device_module
-from nnopt.backends.torch import network as network_module
 from nnopt.backends.torch.loader import TorchLoader
 from nnopt.backends.torch.network import TorchNetwork
 from nnopt.backends.torch.precision import Precision
@@ -412,7 +411,7 @@ def test_evaluation_chunk_is_limited_by_memory(
     The limit is 5 · 576 numbers, so a chunk has at most 5 of the 13 samples.
     """
     plain = make_network("torch", CONV, IMAGE, **{"regularizer.test_time_flip": True})
-    monkeypatch.setattr(network_module, "CPU_EVALUATION_ELEMENTS", 5 * 2 * 8 * 36)
+    monkeypatch.setattr(device_module, "CPU_EVALUATION_ELEMENTS", 5 * 2 * 8 * 36)
     network = make_network("torch", CONV, IMAGE, **{"regularizer.test_time_flip": True})
     seen: list[int] = []
     layer = network.module.get_submodule("conv2d1")
