@@ -10,8 +10,8 @@ The last rows compare a product of a sparse weight (SciPy's CSR format) with the
 NumPy, at several sparsities.
 
 Prints the median milliseconds of both and the median ratio over the turns. Exits with 1 if a masked
-step takes more than 1.15 of the dense one, or if the network with half of the units is less than
-1.8 times faster. The sparse product has no target.
+step takes more than 1.15 times as long as the dense one, or if the network with half of the units
+is not at least 1.8 times as fast. The sparse product has no target.
 """
 
 from __future__ import annotations

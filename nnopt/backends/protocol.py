@@ -98,7 +98,7 @@ class Network(Protocol):
         """Set weights to zero where their mask is False, and keep them at zero in later steps.
 
         ``masks`` contains masks by the full name of the parameter, with its shape. The state of the
-        optimizer becomes zero at the same places. The average of the weights starts again. In later
+        optimizer becomes zero at the same places. The average of the weights is deleted. In later
         steps, the gradient is multiplied by the masks before penalties and clipping, so its norm
         counts only weights that are trained. A second call replaces the masks.
         """

@@ -144,8 +144,8 @@ def prepare_all(
 ) -> list[ThreadChoice]:
     """Load the data and build the network of every point. Return each point's choice of threads.
 
-    The weights with which a new point starts are read too. Raises ConfigError with the problems of
-    all points, or DataError.
+    The weights of ``pruning.from`` are read too, unless ``has_started`` is true for a point. Raises
+    ConfigError with the problems of all points, or DataError.
     """
     problems, threads = Problems(), []
     for point in points:

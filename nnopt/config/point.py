@@ -57,8 +57,8 @@ def point_id(config: Config) -> str:
     """Return an id of four names, the seed and a hash: ``spiral-numpy-mlp-sgd-s0-0123456789``.
 
     The hash includes all values that can change a result, but not the location of a published
-    dataset. Keys are hashed under their oldest names and added keys only if they differ from their
-    default, so that older sweeps can be resumed.
+    dataset. Keys are hashed under their oldest names. Keys of later versions are hashed only if
+    their value is not the default. Therefore older sweeps can be resumed.
     """
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
     if isinstance(config.dataset, CsvConfig):  # paths of CSV files are relative to data.root

@@ -159,7 +159,7 @@ def _optimizer(config: Config) -> Iterator[str]:
         if not isinstance(config.pruning, NoPruningConfig) and config.pruning.from_ is not None:
             yield (
                 "{optimizer.lr} tries learning rates with new initial weights, but pruning.from "
-                "starts with those of a run; set a number"
+                "starts with the weights of a run; set a number"
             )
         return
     factors, weights = "{optimizer.lr}", "the weights"

@@ -1,5 +1,5 @@
-"""Pruning: weights with low scores are set to zero, and stay zero in the rest of the training.
+"""Pruning: weights with low scores stay zero, or units with low scores are removed.
 
-A pruning is a step of the training at which the masks of all prunable weights are computed again.
-The scores and masks are computed in NumPy, so both backends get the same masks.
+A pruning takes place between two optimizer steps. It computes the masks of all prunable weights or
+units. Scores and masks are computed in NumPy, so equal weights give equal masks in both backends.
 """

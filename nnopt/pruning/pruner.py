@@ -106,7 +106,7 @@ class Pruner(ABC):
         return self._rewinds_schedule
 
     def steps_of_schedule(self, steps: int) -> int:
-        """Return the number of steps for which the schedule is made, of ``steps`` in all."""
+        """Return the length of the learning rate schedule for a training of ``steps`` steps."""
         return self._first_step if self._rewinds_schedule else steps
 
     def step_of_schedule(self, step: int) -> int:
@@ -117,7 +117,7 @@ class Pruner(ABC):
         return min(position, self._first_step - 1)  # a phase may be a step longer than the first
 
     def due(self, step: int) -> Pruning | None:
-        """Return the pruning that takes place after ``step`` steps and has not yet, or None."""
+        """Return the pruning that is due after ``step`` steps, or None."""
         done = len(self.records)
         if done < len(self._prunings) and self._prunings[done].step == step:
             return self._prunings[done]

@@ -53,7 +53,7 @@ def prunings(config: PruningVariant, epochs: int, steps_per_epoch: int) -> tuple
 
 
 def first_time(config: Active, epochs: int) -> float:
-    """Return the epochs before the first pruning."""
+    """Return the start of the schedule in epochs; a gradual schedule prunes one interval later."""
     if config.start is not None:
         return config.start
     return epochs // 2 if config.from_ is None else 0
@@ -103,8 +103,8 @@ def schedule_problems(
     if round(times[-1] * steps_per_epoch) >= steps:
         yield (
             f"the last pruning, after {times[-1]:g} epochs, leaves no step of the "
-            f"{steps / steps_per_epoch:g} epochs to train the remaining weights; set an earlier "
-            "pruning.start, or more epochs"
+            f"{steps / steps_per_epoch:g} epochs to train the remaining weights; set a smaller "
+            "pruning.start, pruning.end, pruning.interval or pruning.rounds, or more epochs"
         )
     if isinstance(config.rewind, int) and config.rewind > start:
         yield (
@@ -145,7 +145,7 @@ def _key_problems(config: WeightPruningConfig, steps_per_epoch: int) -> Iterator
         if value is not None and key not in used:
             yield (
                 f"pruning.{key} = {value:g} has no effect with pruning.schedule = "
-                f"{config.schedule!r}"
+                f"{config.schedule!r}; set pruning.{key}=null"
             )
     if config.interval is not None and config.interval * steps_per_epoch < 1:
         yield (
@@ -155,10 +155,13 @@ def _key_problems(config: WeightPruningConfig, steps_per_epoch: int) -> Iterator
     if config.gradient_batches != 1 and config.name != "gradient":
         yield (
             f"pruning.gradient_batches = {config.gradient_batches} has no effect with pruning.name "
-            f"= {config.name!r}"
+            f"= {config.name!r}; set it to 1"
         )
     if config.control == "random_mask" and config.name == "random":
-        yield "pruning.control = 'random_mask' has no effect with pruning.name = 'random'"
+        yield (
+            "pruning.control = 'random_mask' has no effect with pruning.name = 'random'; set "
+            "pruning.control=none"
+        )
     elif config.control == "random_mask" and config.rewind == "none" and used:
         yield (
             "pruning.control = 'random_mask' would keep weights that an earlier pruning has set to "
@@ -172,7 +175,7 @@ def _gradual_problems(config: Active, epochs: int) -> Iterator[str]:
     start = first_time(config, epochs)
     end = 0.75 * epochs if config.end is None else config.end
     if end <= start:
-        yield f"pruning.end = {end:g} is not after pruning.start = {start:g}"
+        yield f"pruning.end = {end:g} is not after pruning.start = {start:g}; set a larger end"
     else:
         yield (
             f"pruning.interval = {config.interval or GRADUAL_INTERVAL:g} epochs is longer than the "

@@ -21,7 +21,7 @@ from nnopt.pruning.units import Arrays, Mask
 
 
 def smaller_layers(architecture: Architecture, kept: Mapping[str, Mask]) -> tuple[Layer, ...]:
-    """Return the records of the network without the units that are not kept.
+    """Return the layer records of the smaller network, which has only the kept units.
 
     ``kept`` maps names of layers from ``removable_units`` to masks (units,). Layers without a mask
     keep all units.

@@ -106,7 +106,7 @@ def _units_of(layer: InferredLayer, following: Sequence[InferredLayer]) -> Units
 
 
 def _added(branch: Units, other: Units, residual: str, found: list[Units]) -> Units:
-    """Return the sums of units that a residual layer adds."""
+    """Merge the units of the two branches that a residual layer adds, and return them."""
     for units in (branch, other):
         units.added_in.append(residual)
     if branch is other:
@@ -126,10 +126,10 @@ def _added(branch: Units, other: Units, residual: str, found: list[Units]) -> Un
 
 
 def kept_units(count: int, sparsity: float, multiple_of: int = 1) -> int:
-    """Return the number of ``count`` units that are kept: a multiple, or all units.
+    """Return the number of ``count`` units that are kept.
 
-    It is the multiple nearest to (1 - sparsity) · count, and at least ``multiple_of``. Of two
-    multiples at the same distance, it is the even one.
+    It is ``multiple_of`` · round((1 - sparsity) · count / ``multiple_of``), but at least
+    ``multiple_of`` and at most ``count``. Halves are rounded to even numbers.
     """
     multiples = max(round((1 - sparsity) * count / multiple_of), 1)
     return min(multiples * multiple_of, count)
@@ -159,7 +159,7 @@ def unit_scores(
 
 
 def highest_units(scores: NDArray[np.float64], count: int) -> Mask:
-    """Return a mask (units,) of the ``count`` highest scores. Of equal scores, the first count."""
+    """Return a mask (units,) of the ``count`` highest scores; of equal scores, the first ones."""
     kept = np.zeros(scores.shape, bool)
     kept[np.argsort(-scores, kind="stable")[:count]] = True
     return kept

@@ -100,7 +100,8 @@ class WeightPruner(Pruner):
                 scores = gradient_scores(weights, gradients())
                 if not all(np.isfinite(score).all() for score in scores.values()):
                     raise TrainingError(
-                        "pruning.name = 'gradient': the gradient of the loss is not finite"
+                        "pruning.name = 'gradient': the gradient of the loss is not finite; set a "
+                        "later pruning.start, a lower optimizer.lr or another criterion"
                     )
                 return scores
             case "random":

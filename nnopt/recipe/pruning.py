@@ -111,7 +111,7 @@ def _not_pruned(pruner: Pruner, architecture: Architecture) -> dict[str, str]:
     reasons = pruner.obstacles
     layers = (name.removesuffix(".weight") for name in architecture.weights)
     rest = [layer for layer in layers if layer not in pruner.masks_by_layer]
-    return {layer: reasons.get(layer, "the configuration leaves it out") for layer in rest}
+    return {layer: reasons.get(layer, "the configuration excludes it") for layer in rest}
 
 
 def _flops_without(pruned: Mapping[str, int], architecture: Architecture) -> int | None:

@@ -47,8 +47,9 @@ def _weight_problems(pruning: WeightPruningConfig, architecture: Architecture) -
     weights = prunable_weights(pruning, architecture.weights)
     if not weights:
         yield (
-            f"pruning.name = {pruning.name!r} has no weights to prune, because the weights of all "
-            "layers are left out; set pruning.first_layer=true or pruning.last_layer=true"
+            f"pruning.name = {pruning.name!r} has no weights to prune, because all layers are "
+            "excluded; set pruning.first_layer=true, pruning.last_layer=true or a shorter "
+            "pruning.exclude"
         )
     total = sum(math.prod(shapes[name]) for name in weights)
     if pruning.scope == "global" and kept_count(total, pruning.sparsity) < len(weights):
@@ -82,8 +83,8 @@ def _unit_problems(pruning: UnitPruningConfig, architecture: Architecture) -> It
     if not units:
         fixed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         is_added = not pruning.residual and "are added in" in fixed
-        advice = "; set pruning.residual=true" if is_added else ""
-        yield f"pruning.name = 'structured' finds no units that can be removed ({fixed}){advice}"
+        advice = "set pruning.residual=true" if is_added else "choose another architecture"
+        yield f"pruning.name = 'structured' finds no units that can be removed ({fixed}); {advice}"
     elif pruning.sparsity and all(
         kept_units(x.count, pruning.sparsity, pruning.multiple_of) == x.count for x in units
     ):
@@ -95,10 +96,13 @@ def _unit_problems(pruning: UnitPruningConfig, architecture: Architecture) -> It
         if name in reasons:
             yield (
                 f"pruning.exclude contains {name!r}, which has no effect: the units of this layer "
-                f"are kept, because {reasons[name]}"
+                f"are kept, because {reasons[name]}; remove the name"
             )
     if pruning.residual and not any(x.inner for x in architecture.walk()):
-        yield "pruning.residual = true has no effect, because the network has no residual layer"
+        yield (
+            "pruning.residual = true has no effect, because the network has no residual layer; set "
+            "pruning.residual=false"
+        )
     for each in units if pruning.criterion == "batch_norm" else ():
         for layer, norm in zip(each.layers, each.norms, strict=True):
             if norm is None:
@@ -129,7 +133,8 @@ def trained_weights(
     trained = read_run(folder)
     if trained.status != "done":
         raise ConfigError(
-            f"{given} is not the folder of a trained run: its status is {trained.status!r}"
+            f"{given} is not the folder of a trained run: its status is {trained.status!r}; choose "
+            "a run whose status is 'done'"
         )
     arrays = read_weights(folder / BEST_WEIGHTS, trained.metrics.get("parameters"))
     shapes = architecture.parameter_shapes() | architecture.statistic_shapes()

@@ -23,7 +23,7 @@ from nnopt.schema import Config
 
 BATCH_SIZES = (1, 1024)
 MIN_TURNS, MAX_TURNS, SECONDS, MAX_SECONDS = 3, 200, 0.3, 5.0
-"""The two networks take turns for 0.3 s, with at least 3 turns, or until 5 s have passed."""
+"""The networks take at least 3 and at most 200 turns: until 0.3 s have passed, at most 5 s."""
 
 MAX_ACTIVATIONS = 2**28
 """Maximum number of elements of all layers' outputs for a batch: 1 GB in float32."""

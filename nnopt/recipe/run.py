@@ -199,7 +199,7 @@ def _record_pruning(
     for layer in pruner.empty_layers:
         recorder.warn(
             f"pruning left no weight of {layer}, so its outputs do not depend on its inputs; set a "
-            "smaller pruning.sparsity, pruning.scope=layer, or leave the layer out"
+            f"smaller pruning.sparsity, pruning.scope=layer or pruning.exclude=[{layer}]"
         )
 
 

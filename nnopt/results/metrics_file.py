@@ -38,7 +38,7 @@ class EpochRow:
     penalty: float  # sum of the L1 and L2 penalties, which the losses do not include
     gradient_norm: float  # L2 norm over all parameters in the last step, before clipping
     seconds: float  # wall time of the epoch
-    sparsity: float = 0.0  # fraction of the prunable weights that are zero; 0 without pruning
+    sparsity: float = 0.0  # fraction of the prunable weights or units that are pruned
 
 
 @dataclass(frozen=True)

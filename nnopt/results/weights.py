@@ -25,7 +25,9 @@ MAX_FILE_BYTES = 2**36
 Arrays = dict[str, NDArray[np.floating]]
 
 MAX_COMPRESSED_BYTES = 2**30
-"""Maximum size of arrays in a compressed file, after decompression. Larger ones are stored."""
+"""Maximum size of the arrays of a compressed file, after decompression.
+
+Larger arrays are written without compression."""
 
 MAX_HEADER_CHARACTERS = 1000
 """Maximum length of the header of an array. Usual headers have 100 characters."""

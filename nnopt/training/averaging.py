@@ -66,7 +66,7 @@ class Averaging:
         return bool(self._ema or self.epochs)
 
     def restart(self, network: Network, step: int) -> None:
-        """Start the average again at the weights of a network that has no average, at a step."""
+        """Start the average again with the weights of ``network``, after ``step`` steps."""
         self._network, self._first_step = network, step
         self.epochs = self._averaged_epoch = 0
         if self._ema:

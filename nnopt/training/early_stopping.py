@@ -16,7 +16,7 @@ class EarlyStopping:
     passed since the last improvement.
 
     Attributes:
-        best_epoch, best_step: Epoch and step of the last improvement; 0 before the first.
+        best_epoch, best_step: Epoch and step of the last improvement or call of ``start``; else 0.
     """
 
     def __init__(self, config: EarlyStoppingConfig) -> None:

@@ -151,7 +151,7 @@ class Loop:
     def _prune(self, pruner: Pruner, epoch: int) -> bool:
         """Prune the network if a pruning takes place before the next step of this epoch.
 
-        Return whether training has not diverged before the pruning.
+        Return False if the training diverged before the pruning.
         """
         training = self.training
         pruner.remember(training.step)
@@ -170,7 +170,7 @@ class Loop:
         return True
 
     def _gradients(self, epoch: int) -> Arrays:
-        """Return the mean gradients over the next batches, from an epoch on."""
+        """Return the mean gradients over the next batches of this epoch and of later ones."""
         assert isinstance(self._config.pruning, WeightPruningConfig)
         rest = self._batches(epoch, len(self.training.epoch.sizes))
         batches = chain(rest, chain.from_iterable(map(self._batches, count(epoch + 1))))

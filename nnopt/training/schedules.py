@@ -101,7 +101,7 @@ class Plateau:
             self._waited = 0
 
     def forget(self) -> None:
-        """Start to compare and to count again, with the current factor."""
+        """Forget the best loss and the epochs without improvement, but keep the factor."""
         self._best, self._waited = math.inf, 0
 
     def state(self) -> dict[str, float]:

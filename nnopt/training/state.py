@@ -156,7 +156,7 @@ class TrainingState:
 
     @property
     def is_final(self) -> bool:
-        """Whether no pruning is left. The best weights are those of an epoch after the last one."""
+        """Whether no pruning is left. Only epochs after the last pruning give the best weights."""
         return self.pruner is None or self.pruner.is_final
 
     def next_learning_rate(self) -> float:

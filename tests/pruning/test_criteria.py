@@ -54,4 +54,4 @@ def test_random_scores_are_uniform() -> None:
     counts, _ = np.histogram(scores, 10, (0, 1))
     expected = scores.size / 10
     chi_squared = float(np.sum((counts - expected) ** 2) / expected)
-    assert chi_squared < 27.9, "0.1 % quantile of the distribution with 9 degrees of freedom"
+    assert chi_squared < 27.9, "above the 99.9 % quantile with 9 degrees of freedom"

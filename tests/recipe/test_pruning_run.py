@@ -65,7 +65,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "a searched rate with a trained run": (
         ["pruning=magnitude", "pruning.from=a", "optimizer.lr=auto"],
-        ["pruning.from starts with those of a run; set a number"],
+        ["pruning.from starts with the weights of a run; set a number"],
     ),
     "pruning at the end": (
         ["pruning=magnitude", "pruning.start=4"],
@@ -380,5 +380,5 @@ def test_layer_without_weights_is_reported_by_name(
     overrides = ["architecture=layers", layers, "pruning=random", "pruning.sparsity=0.98"]
     overrides += ["pruning.last_layer=false", "pruning.start=1", "seed=1"]
     assert nnopt("run", *[x for x in QUICK if "hidden" not in x], *overrides) == 0
-    told = capsys.readouterr()
-    assert "pruning left no weight of" in told.out + told.err
+    output = capsys.readouterr()
+    assert "pruning left no weight of dense2" in output.out + output.err

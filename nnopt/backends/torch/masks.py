@@ -27,7 +27,7 @@ class Masks:
 
     @torch.no_grad()
     def set_to_zero(self, tensors: Mapping[str, Tensor]) -> None:
-        """Set pruned elements to zero. The name of a tensor ends with "/" and its parameter."""
+        """Set pruned elements to zero. Each key of ``tensors`` is NAME or PREFIX/NAME."""
         for name, tensor in tensors.items():
             mask = self._by_name.get(name.rpartition("/")[2])
             if mask is not None and tensor.shape == mask.shape:

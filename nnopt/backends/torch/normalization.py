@@ -90,7 +90,7 @@ def keeping_momenta(norms: Sequence[nn.modules.batchnorm._BatchNorm]) -> Iterato
 
 @contextmanager
 def unchanged_statistics(module: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of batch norm in training mode within the context."""
+    """Leave the running statistics of batch norm unchanged within the context."""
     norms = batch_norms(module)
     with keeping_momenta(norms):
         for norm in norms:

@@ -78,7 +78,7 @@ def plot_mask(mask: Bools, input_shape: tuple[int, ...], layer: str, path: Path)
 
 
 def _plot_units(images: Floats, channels: int, title: str, path: Path, with_map: bool) -> None:
-    """Draw the masks of units, ``images`` (units, H, W): the mean over the input channels."""
+    """Draw ``images`` (units, H, W): the masks of the units, averaged over the input channels."""
     shown = images[:MAX_UNITS]
     rows = math.ceil(len(shown) / UNIT_COLUMNS)
     start = MARGIN + (MAP_SIZE + MAP_GAP if with_map else 0.0)
@@ -105,7 +105,7 @@ def _plot_units(images: Floats, channels: int, title: str, path: Path, with_map:
 
 
 def _plot_matrix(mask: Bools, title: str, path: Path) -> None:
-    """Draw a mask (units, inputs) as an image. A cell is the mean of the weights in it."""
+    """Draw a mask (units, inputs) as an image. A cell is the mean of its mask entries."""
     cells = _averaged(_averaged(mask.astype(np.float64)).T).T
     width, high = 4.6, float(np.clip(4.6 * len(mask) / mask.shape[1], 1.2, 4.6))
     with style.drawing(path, width + 1.0, high + TOP + 0.7, title) as figure:

@@ -148,7 +148,7 @@ def _draw(
 
 
 def _set_ratio_ticks(axes: Axes, ratios: Sequence[float]) -> None:
-    """Set ticks at the ratios themselves, if they are not close together, or at round numbers."""
+    """Set ticks at the ratios, without those close to another; at round numbers if too many."""
     style.log_scale(axes, "x")
     min_ratio = (ratios[-1] / ratios[0]) ** 0.07
     ticks = [ratios[0]]
