@@ -210,6 +210,7 @@ def test_run_files_are_documented_completely(finished_run: Path) -> None:
     of_images = ["plots/samples.png", "plots/filters.png", "plots/feature_maps.png"]
     on_demand = ["layers.csv", "plots/layer_statistics.png", "lr_find.csv", "plots/lr_find.png"]
     on_demand += ["events.out.tfevents.nnopt", *CHECKPOINTS]
+    on_demand += ["masks.npz", "architecture.yaml", "plots/kept.png", "plots/mask.png"]
     documented = sorted(row[0].strip("`") for row in rows)
     assert documented == sorted([*written, *of_images, *on_demand])
 
