@@ -22,7 +22,7 @@ from nnopt.plots.sweep.labels import (
     split_named,
     value_labels,
 )
-from nnopt.plots.sweep.layout import UNNAMED_COLOUR, Legend, SettingTable, sweep_figure
+from nnopt.plots.sweep.layout import UNNAMED_COLOUR, Legend, Margins, SettingTable, sweep_figure
 from nnopt.plots.sweep.metric import Metric, limits_with_intervals, metric_of, with_margin
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 KEY, RATIO = "pruning.sparsity", "compression_ratio"
 PANEL_SIZE = (5.8, 3.4)  # inches
+MARGINS = Margins(bottom=0.75)  # room for two lines of tick labels
 MAX_TICKS = 8
 
 Group = Sequence[Row]
@@ -103,7 +104,7 @@ def plot_compression(comparison: Comparison, paths: Sequence[Path]) -> None:
         (dense, "grey: without pruning"),
         (any(row.outcomes[0].is_best for row in rows), "★ best mean"),
     )
-    with sweep_figure(paths, title, note, PANEL_SIZE, legend=legend) as content:
+    with sweep_figure(paths, title, note, PANEL_SIZE, MARGINS, legend) as content:
         axes = content.axes(0, 0, *PANEL_SIZE)
         _draw(axes, named, unnamed, dense, metric)
         label = "compression ratio, and parameters kept"
