@@ -76,7 +76,7 @@ TICKET = [
     "pruning=magnitude",
     "pruning.schedule=iterative",
     "pruning.start=4",
-    "pruning.interval=3.5",
+    "pruning.interval=3",
 ]
 TICKET += ["pruning.rewind=1", "pruning.rewind_schedule=true", "pruning.control=random_mask"]
 SMALLER = ["pruning=structured", "pruning.start=1.5", "pruning.rewind=1"]
