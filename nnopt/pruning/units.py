@@ -90,6 +90,8 @@ def _follow(layers: Sequence[InferredLayer], units: Units, found: list[Units]) -
             case Residual():
                 branch = _follow(layer.inner, units, found)
                 other = _follow(layer.shortcut, units, found) if layer.shortcut else units
+                if branch is units:  # outer residual layers may add these units again
+                    branch, other = other, branch
                 units = _added(branch, other, layer.name, found)
     return units
 
@@ -106,7 +108,10 @@ def _units_of(layer: InferredLayer, following: Sequence[InferredLayer]) -> Units
 
 
 def _added(branch: Units, other: Units, residual: str, found: list[Units]) -> Units:
-    """Merge the units of the two branches that a residual layer adds, and return them."""
+    """Merge the units ``branch`` into ``other``, to which a residual layer adds them.
+
+    Return ``other``.
+    """
     for units in (branch, other):
         units.added_in.append(residual)
     if branch is other:

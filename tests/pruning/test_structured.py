@@ -237,6 +237,16 @@ def test_residual_networks_keep_added_units_unless_requested(
     assert architecture.flops_per_sample / smaller.flops_per_sample == pytest.approx(4, rel=0.05)
 
 
+def test_units_added_by_nested_residual_layers_are_one_group() -> None:
+    """The inner layer adds a copy of its input to a convolution, and the outer layer does again."""
+    inner = {"residual": {"layers": ["relu"], "shortcut": [{"conv2d": 4}]}}
+    layers = [{"conv2d": 4}, {"residual": [inner]}, "flatten", {"dense": "classes"}]
+    found, reasons = removable_units(architecture_of(layers, (3, 6, 6)), residual=True)
+    shortcut = "residual1.residual1.shortcut.conv2d1"
+    assert [sorted(units.layers) for units in found] == [sorted(["conv2d1", shortcut])]
+    assert list(reasons) == ["dense1"]
+
+
 def test_units_added_to_the_input_are_kept() -> None:
     layers = [{"residual": [{"dense": 4}, "relu", {"dense": 5}]}, {"dense": "classes"}]
     found, reasons = removable_units(architecture_of(layers, (5,)), residual=True)
