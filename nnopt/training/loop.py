@@ -162,7 +162,6 @@ class Loop:
             before = self._validation_accuracy()
             pruner.prune(pruning, before, lambda: self._gradients(epoch))
             training.after_pruning()
-            vars(self).pop("_penalized", None)
         if pruner.awaits_accuracy and (accuracy := self._validation_accuracy()) is not None:
             pruner.add_accuracy(accuracy)
         if pruning is not None:
