@@ -113,7 +113,7 @@ def test_checkpoint_that_is_missing_is_refused(path: Path) -> None:
 
 
 def test_checkpoint_with_flipped_bit_is_refused_or_unchanged(path: Path) -> None:
-    """Some bits of the archive, such as the times of its members, do not affect what is read."""
+    """Some bits of the archive, such as the times of its members, do not change the arrays."""
     data, whole = path.read_bytes(), read_checkpoint(path)
     accepted, messages = 0, []
     for place in range(0, 8 * len(data), 101):
