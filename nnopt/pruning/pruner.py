@@ -27,7 +27,8 @@ class PruningRecord:
         step: Number of optimizer steps before the pruning.
         sparsity: Fraction of the prunable weights or units that are pruned afterwards.
         accuracy_before, accuracy_after: Accuracy before and right after the pruning, before any
-            further training. None without validation data.
+            further training. None without validation data. A gradual schedule has only the accuracy
+            before the first and after the last pruning.
     """
 
     step: int
@@ -58,6 +59,8 @@ class Pruner(ABC):
         self._rewinds_schedule = config.pruning.rewind_schedule
         self._prunings = prunings(config.pruning, epochs, steps_per_epoch)
         self._first_step = self._prunings[0].step
+        # A gradual schedule has many prunings, so only the first and the last are evaluated.
+        self._is_gradual = getattr(config.pruning, "schedule", None) == "gradual"
         self._rewound_step = self._rewind * steps_per_epoch if isinstance(self._rewind, int) else 0
         self._rewound: Arrays = {}
         self.remember(0)
@@ -142,14 +145,17 @@ class Pruner(ABC):
         self.records.append(PruningRecord(pruning.step, self.sparsity, accuracy))
 
     @property
-    def awaits_accuracy(self) -> bool:
-        """Whether the accuracy right after the last pruning has not been measured yet."""
-        if not self.records:
-            return False
-        last = self.records[-1]
-        return last.accuracy_before is not None and last.accuracy_after is None
+    def measures_before(self) -> bool:
+        """Whether the accuracy is measured before the next pruning."""
+        return not (self._is_gradual and self.records)
 
-    def add_accuracy(self, accuracy: float) -> None:
+    @property
+    def awaits_accuracy(self) -> bool:
+        """Whether the accuracy right after the last pruning is still to be measured."""
+        is_measured = self.is_final or not self._is_gradual
+        return bool(self.records) and is_measured and self.records[-1].accuracy_after is None
+
+    def add_accuracy(self, accuracy: float | None) -> None:
         """Record the accuracy right after the last pruning."""
         self.records[-1] = replace(self.records[-1], accuracy_after=accuracy)
 

@@ -159,11 +159,12 @@ class Loop:
         if pruning is not None:
             if training.epoch.sizes and not training.check_steps():
                 return False
-            before = self._validation_accuracy()
+            before = self._accuracy_before() if pruner.measures_before else None
             pruner.prune(pruning, before, lambda: self._gradients(epoch))
             training.after_pruning()
-        if pruner.awaits_accuracy and (accuracy := self._validation_accuracy()) is not None:
-            pruner.add_accuracy(accuracy)
+        has_validation = self._validation_loader is not None
+        if has_validation and pruner.awaits_accuracy:
+            pruner.add_accuracy(self._validation_accuracy())
         if pruning is not None:
             log.info("pruned: %s", pruner.records[-1])
         return True
@@ -175,6 +176,13 @@ class Loop:
         batches = chain(rest, chain.from_iterable(map(self._batches, count(epoch + 1))))
         used = islice(batches, self._config.pruning.gradient_batches)
         return self.training.network.mean_gradients(used, self.training.step)
+
+    def _accuracy_before(self) -> float | None:
+        """Return the validation accuracy; at the start of an epoch, that of the epoch before."""
+        training = self.training
+        if training.history and not training.epoch.sizes:
+            return training.history[-1].validation_accuracy
+        return self._validation_accuracy()
 
     def _validation_accuracy(self) -> float | None:
         with self.training.averaging.applied():

@@ -372,6 +372,17 @@ def test_flops_of_torchvision_networks_count_positions_or_are_unknown() -> None:
             assert remaining is None
 
 
+def test_gradual_schedule_is_evaluated_before_and_after_all_prunings(nnopt: Nnopt) -> None:
+    gradual = ["pruning=magnitude", "pruning.schedule=gradual", "pruning.start=1"]
+    results = run(nnopt, "a", *gradual)["pruning"]
+    first, *middle, last = results["prunings"]
+    assert len(middle) > 3
+    assert (first["accuracy_after"], last["accuracy_before"]) == (None, None)
+    assert all(x["accuracy_before"] is x["accuracy_after"] is None for x in middle)
+    assert results["validation_accuracy"]["before"] == first["accuracy_before"] is not None
+    assert results["validation_accuracy"]["pruned"] == last["accuracy_after"] is not None
+
+
 def test_layer_without_weights_is_reported_by_name(
     nnopt: Nnopt, capsys: pytest.CaptureFixture[str]
 ) -> None:
