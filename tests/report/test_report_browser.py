@@ -309,9 +309,11 @@ def test_points_show_details_when_opened(browser: WebDriver, open_page: Open) ->
     loaded = "return document.querySelector('.details img')?.naturalWidth"
     assert ask(browser, loaded) == 64
     click(browser, ".plot-button")
+    assert ask(browser, "return document.querySelector('dialog img')?.naturalWidth") == 64
     assert browser.find_element("css selector", "dialog img").is_displayed()
     click(browser, "dialog button")
-    assert texts(browser, "dialog") == []
+    # The browser removes the dialog in a later event, after the click.
+    assert ask(browser, "return !document.querySelector('dialog')")
     click(browser, "[aria-label='details of lion-0']")
     assert "This point has not started" in texts(browser, ".details")[-1]
     assert browser.title == "a <b> & sweep – nnopt report"
