@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nnopt.cli.parsers import data_parser
 from nnopt.data.published import PUBLISHED, Published
 from nnopt.errors import ConfigError, DataError, suggest
-from nnopt.io.atomic_files import shown
+from nnopt.io.atomic_files import json_text, shown
 from nnopt.io.paths import absolute_folder
 from nnopt.terminal import console
+from nnopt.terminal.safe_stream import standard_output
 
 
 def main(arguments: list[str]) -> int:
@@ -17,7 +19,7 @@ def main(arguments: list[str]) -> int:
     options = data_parser().parse_args(arguments)
     root = Path(absolute_folder(options.root, "--root"))
     if options.verb == "list":
-        return _list(root)
+        return _list(root, options.format)
     names = list(dict.fromkeys(options.names))
     if unknown := [name for name in names if name not in PUBLISHED]:
         hint = suggest(unknown[0], PUBLISHED)
@@ -31,20 +33,44 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _list(root: Path) -> int:
+def _list(root: Path, form: str) -> int:
+    """Print the datasets as a table or as JSON."""
     from nnopt.data.download import presence
 
+    found = {name: presence(published, root) for name, published in PUBLISHED.items()}
+    if form == "json":
+        entries = [_entry(published, *found[name]) for name, published in PUBLISHED.items()]
+        standard_output().write(json_text({"root": str(root), "datasets": entries}))
+        return 0
     header = ("name", "training", "validation", "test", "shape", "classes", "here", "where")
     rows = []
-    for published in PUBLISHED.values():
-        is_present, where = presence(published, root)
-        sizes = [published.parts.get(part) for part in ("train", "valid", "test")]
-        counts = (f"{size:,}" if size else "" for size in sizes)
+    for name, published in PUBLISHED.items():
+        is_present, where = found[name]
+        counts = (f"{size:,}" if size else "" for size in _sizes(published).values())
         shape, classes = "x".join(map(str, published.shape)), str(len(published.classes))
         here = "yes" if is_present else "no"
-        rows.append((published.name, *counts, shape, classes, here, where))
+        rows.append((name, *counts, shape, classes, here, where))
     console.print_table(header, rows, align="lrrrlrll")
     return 0
+
+
+def _sizes(published: Published) -> dict[str, int | None]:
+    """Return the number of samples of each part, or None for a part that the dataset lacks."""
+    parts = {"train": "train", "validation": "valid", "test": "test"}
+    return {name: published.parts.get(part) for name, part in parts.items()}
+
+
+def _entry(published: Published, is_present: bool, where: str) -> dict[str, Any]:
+    """Return the JSON data of a dataset. ``where`` is its folder, or the reason of its absence."""
+    return {
+        "name": published.name,
+        "samples": _sizes(published),
+        "shape": published.shape,
+        "classes": published.classes,
+        "present": is_present,
+        "folder": where if is_present else None,
+        "problem": None if is_present else where,
+    }
 
 
 def _verify(names: list[str], root: Path) -> int:

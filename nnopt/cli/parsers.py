@@ -87,6 +87,16 @@ def _add_config_dir(parser: Parser) -> None:
     )
 
 
+def add_format(parser: Parser) -> None:
+    """Add ``--format`` to a parser, for a table or JSON."""
+    parser.add_argument(
+        "--format",
+        choices=("table", "json"),
+        default="table",
+        help="format of the output: a table (default), or JSON with all values in full precision",
+    )
+
+
 def run_parser() -> Parser:
     """Return the parser of ``nnopt run``. The verb itself prints the help text."""
     parser = Parser("nnopt run", add_help=False)
@@ -227,7 +237,8 @@ def data_parser() -> Parser:
         help="the folder of the datasets (default: $NNOPT_DATA_DIR, else ./data)",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list | fetch | verify")
-    verbs.add_parser("list", parents=[root], help="list the datasets and their locations")
+    listing = verbs.add_parser("list", parents=[root], help="list the datasets and their locations")
+    add_format(listing)
     known = ", ".join(PUBLISHED)
     fetch = verbs.add_parser("fetch", parents=[root], help="download datasets")
     fetch.add_argument("names", nargs="+", metavar="NAME", help=f"a dataset: {known}")

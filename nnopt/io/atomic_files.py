@@ -140,6 +140,11 @@ def _temporary(folder: Path) -> Path:
     return folder / f".{os.getpid()}-{os.urandom(6).hex()}.tmp"
 
 
+def json_text(value: Any) -> str:
+    """Return ``value`` as strict JSON in ASCII, which every output encoding has; see ``strict``."""
+    return json.dumps(strict(value), indent=2, allow_nan=False) + "\n"
+
+
 def strict(value: Any) -> Any:
     """Return ``value`` in the types of JSON. NaN and infinities, which JSON lacks, become None."""
     if isinstance(value, np.ndarray | np.generic):

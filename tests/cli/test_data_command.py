@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,29 @@ def test_data_list_command_shows_every_dataset(
     assert " no " in lines[1]
     assert f"FashionMNIST/raw/train-images-idx3-ubyte not found in {root}" in lines[1]
     assert lines[3].split()[1:4] == ["90,000"] * 3
+
+
+def test_json_output_of_data_list_command_has_every_dataset(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", "--format", "json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    found = json.loads(captured.out)
+    assert found["root"] == str(root)
+    mnist, fashion_mnist, _, cinic10 = found["datasets"]
+    assert mnist == {
+        "name": "mnist",
+        "samples": {"train": 60_000, "validation": None, "test": 10_000},
+        "shape": [1, 28, 28],
+        "classes": list("0123456789"),
+        "present": True,
+        "folder": f"{root}/MNIST/raw",
+        "problem": None,
+    }
+    assert (fashion_mnist["present"], fashion_mnist["folder"]) == (False, None)
+    assert f"train-images-idx3-ubyte not found in {root}" in fashion_mnist["problem"]
+    assert cinic10["samples"]["validation"] == 90_000
 
 
 def test_root_option_of_data_command_is_used(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 
 import pytest
@@ -60,3 +62,34 @@ def test_describe_command_without_data_refuses_too_large_cutout_and_max_steps(
     message = capsys.readouterr().err
     assert "regularizer.augmentation.cutout = 29 is larger than the images of mnist" in message
     assert "max_steps = 1000000 is more than the" in message
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet"])
+def test_json_output_of_describe_command_agrees_with_the_table(
+    nnopt: Run, capsys: Captured, name: str
+) -> None:
+    overrides = ("dataset=mnist", f"architecture={name}", "regularizer.norm=batch")
+    assert nnopt("describe", *overrides) == 0
+    _, first, *rows, total = capsys.readouterr().out.splitlines()
+    assert nnopt("describe", *overrides, "--format", "json") == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert captured.err == ""
+    assert list(found) == [
+        *("input_shape", "layers", "other_parameter_shapes", "parameters", "flops_per_sample"),
+    ]
+    assert first.split() == ["input", "x".join(map(str, found["input_shape"]))]
+    assert total.split() == ["total", f"{found['parameters']:,}", f"{found['flops_per_sample']:,}"]
+    for row, layer in zip(rows, found["layers"], strict=True):
+        shape = "x".join(map(str, layer["output_shape"]))
+        counts = [f"{layer['parameters']:,}", f"{layer['flops']:,}"]
+        assert row.split() == [layer["name"], shape, *counts]
+        sizes = [math.prod(shape) for shape in layer["parameter_shapes"].values()]
+        assert sum(sizes) == layer["parameters"]
+        assert layer["skip_probability"] == 0
+    assert sum(layer["parameters"] for layer in found["layers"]) == found["parameters"]
+
+
+def test_describe_command_refuses_unknown_format(nnopt: Run, capsys: Captured) -> None:
+    assert nnopt("describe", "--format", "csv") == 2
+    assert "argument --format: invalid choice: 'csv'" in capsys.readouterr().err
