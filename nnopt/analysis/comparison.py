@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
+from nnopt.analysis.censored import (
+    diverged_without_time,
+    is_known,
+    median_estimate,
+    rank_difference,
+    times_of,
+)
+from nnopt.analysis.equivalence import with_equivalence_test, with_seeds
+from nnopt.analysis.interquartile import interquartile_estimate
 from nnopt.analysis.same_data import notes_on_training_files, same_test_set, test_set
 from nnopt.analysis.settings import (
     Condition,
@@ -17,10 +27,20 @@ from nnopt.analysis.settings import (
     unknown_name,
     varying_keys,
 )
-from nnopt.analysis.statistics import Difference, Estimate, corrected, estimate, paired_difference
+from nnopt.analysis.statistics import (
+    AnyDifference,
+    Estimate,
+    RankDifference,
+    corrected,
+    estimate,
+    paired_difference,
+)
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, setting_text
-from nnopt.results.metrics import METRICS, better_direction
+from nnopt.results.metrics import CENSORED, METRICS, better_direction
+
+Estimator = Literal["mean", "iqm"]
+"""Location of the results of a setting: mean or interquartile mean."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +48,7 @@ class MetricResult:
     """A setting's result in a metric. A setting is a group of runs that differ only in the seed."""
 
     estimate: Estimate | None  # None if no run of the setting has the metric
-    difference: Difference | None  # from the baseline; None for the baseline, or without one
+    difference: AnyDifference | None  # from the baseline; None for the baseline, or without one
     is_best: bool  # whether the mean is the best on its test set, and not all means are equal
 
 
@@ -50,6 +70,8 @@ class Comparison:
     baseline: tuple[Condition, ...]  # conditions that select the baseline, if there is one
     rows: tuple[Row, ...]
     notes: tuple[str, ...]  # remarks about the data, one sentence each
+    margins: Mapping[str, float] = field(default_factory=dict)  # of equivalence, by metric
+    estimator: Estimator = "mean"
 
     def label(self, metric: str) -> str:
         """Return the name of a metric, with the suffix ``_done`` if a key has the same name."""
@@ -63,60 +85,87 @@ class Comparison:
 
 
 def compare_runs(
-    runs: Sequence[Run], metrics: Sequence[str], baseline: Sequence[Condition] = ()
+    runs: Sequence[Run],
+    metrics: Sequence[str],
+    baseline: Sequence[Condition] = (),
+    margins: Mapping[str, float] | None = None,
+    estimator: Estimator = "mean",
 ) -> Comparison:
     """Compare all settings, by their means over seeds, with each other and with a baseline.
 
-    The conditions ``baseline`` select the baseline. Raises ConfigError if one of the metrics is
-    missing from all runs, or if the baseline does not exist or is ambiguous.
+    Args:
+        runs: The runs, which are grouped into settings.
+        metrics: Names of numbers in the summaries. Times to a target are compared by their ranks.
+        baseline: The conditions that select the baseline.
+        margins: Metric -> largest difference from the baseline that does not matter.
+        estimator: Location of the results of a setting. Differences are always those of means.
+
+    Raises:
+        ConfigError: One of the metrics is missing from all runs, or the baseline does not exist or
+            is ambiguous.
     """
     for metric in metrics:
         _check_metric(metric, runs)
+    margins = margins or {}
     keys = varying_keys(runs)
     settings = group_runs(runs, keys)
     baselines = _baselines(settings, baseline, keys)
-    values = {name: [setting.metric(name) for setting in settings] for name in metrics}
     tests = [
-        None if j is None or j == i else paired_difference(values[name][i], values[name][j])
+        None if j is None or j == i else _difference(settings[i], settings[j], name, margins)
         for i, j in enumerate(baselines)
         for name in metrics
     ]
-    differences = iter(corrected(tests))  # the tests of all metrics are corrected together
-    estimates = {
-        name: [estimate(list(x.values())) if x else None for x in values[name]] for name in metrics
-    }
+    # The tests of all metrics are corrected together.
+    differences = iter(found := with_seeds(corrected(tests)))
+    estimates = {name: [_estimate(x, name, estimator) for x in settings] for name in metrics}
     best = {name: _best(settings, estimates[name], name) for name in metrics}
     outcomes = [
         tuple(MetricResult(estimates[x][i], next(differences), i in best[x]) for x in metrics)
         for i in range(len(settings))
     ]
     rows = [Row(setting, outcomes[i], baselines[i] == i) for i, setting in enumerate(settings)]
-    notes = [*_notes(settings), *notes_on_training_files(runs)]
+    notes = [
+        *_notes(settings),
+        *_notes_on_times(settings, metrics, found),
+        *notes_on_training_files(runs),
+    ]
     if baseline and (count := baselines.count(None)):
         subject = "1 setting has" if count == 1 else f"{count} settings have"
         notes.append(f"{subject} no baseline with the same values of the other keys")
-    return Comparison(tuple(keys), tuple(metrics), tuple(baseline), tuple(rows), tuple(notes))
+    return Comparison(
+        keys=tuple(keys),
+        metrics=tuple(metrics),
+        baseline=tuple(baseline),
+        rows=tuple(rows),
+        notes=tuple(notes),
+        margins=dict(margins),
+        estimator=estimator,
+    )
 
 
-def verdict(row: Row, outcome: MetricResult, metric: str) -> str:
-    """Describe a setting's difference from its baseline; return "" if it has no baseline."""
-    difference = outcome.difference
-    if row.is_baseline:
-        return "baseline"
-    if difference is None:
-        return ""
-    if difference.change is None:
-        return "too large to compare" if difference.pairs else "no common seed"
-    mean = difference.change.mean
-    if difference.p is None:
-        if difference.pairs < 2:
-            return "one common seed"
-        return "the same difference every time" if mean else "equal for every seed"
-    if not difference.is_significant:
-        return "not distinguishable"
-    direction = "higher" if mean > 0 else "lower"
-    better = better_direction(metric)
-    return direction if better is None else "better" if direction == better else "worse"
+def _estimate(setting: Setting, metric: str, estimator: Estimator) -> Estimate | None:
+    """Return a setting's mean, IQM or median time; None if no run has the metric."""
+    if metric in CENSORED:
+        times = times_of(setting, metric)
+        return None if times is None else median_estimate(list(times.by_seed.values()))
+    values = list(setting.metric(metric).values())
+    if not values:
+        return None
+    return interquartile_estimate(values) if estimator == "iqm" else estimate(values)
+
+
+def _difference(
+    setting: Setting, baseline: Setting, metric: str, margins: Mapping[str, float]
+) -> AnyDifference:
+    """Test the difference of a setting from its baseline."""
+    if metric in CENSORED:
+        one, other = times_of(setting, metric), times_of(baseline, metric)
+        if one is None or other is None:
+            counts = [len(times.by_seed) if times else 0 for times in (one, other)]
+            return RankDifference((counts[0], counts[1]), 0, None, None)
+        return rank_difference(one, other)
+    difference = paired_difference(setting.metric(metric), baseline.metric(metric))
+    return with_equivalence_test(difference, margins.get(metric))
 
 
 def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple[Row, ...]:
@@ -143,9 +192,9 @@ def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple
 
 def _check_metric(metric: str, runs: Sequence[Run]) -> None:
     known = known_metrics(runs)
-    if metric in known:
+    if metric in known or is_known(metric, runs):
         return
-    if metric in METRICS:
+    if metric in METRICS or metric in CENSORED:
         raise ConfigError(f"no finished run has a {metric}; known metrics: {', '.join(known)}")
     raise unknown_name("metric", metric, known)
 
@@ -216,18 +265,23 @@ def _are_equal(one: Setting, other: Setting, keys: Sequence[str]) -> bool:
 def _best(
     settings: Sequence[Setting], estimates: Sequence[Estimate | None], metric: str
 ) -> set[int]:
-    """Return the indices of the best settings on each test set; none if all means are equal."""
+    """Return the indices of the best settings on each test set; none if all means are equal.
+
+    Times to different targets are not compared.
+    """
     if (direction := better_direction(metric)) is None:
         return set()
     means: dict[Hashable, dict[int, float]] = {}
     for i, (setting, result) in enumerate(zip(settings, estimates, strict=True)):
         if result is not None:
-            means.setdefault(test_set(setting), {})[i] = result.mean
+            times = times_of(setting, metric) if metric in CENSORED else None
+            group = (test_set(setting), times and times.target)
+            means.setdefault(group, {})[i] = result.mean
     best = set()
-    for group in means.values():
-        best_mean = (max if direction == "higher" else min)(group.values())
-        if len(set(group.values())) > 1:
-            best |= {i for i, mean in group.items() if mean == best_mean}
+    for found in means.values():
+        best_mean = (max if direction == "higher" else min)(found.values())
+        if len(set(found.values())) > 1:
+            best |= {i for i, mean in found.items() if mean == best_mean}
     return best
 
 
@@ -238,4 +292,22 @@ def _notes(settings: Sequence[Setting]) -> list[str]:
         notes.append(f"left out of every mean: {counts}")
     if repeated := sum(setting.repeated for setting in settings):
         notes.append(f"runs left out because a newer run has the same setting and seed: {repeated}")
+    return notes
+
+
+def _notes_on_times(
+    settings: Sequence[Setting], metrics: Sequence[str], differences: Sequence[AnyDifference | None]
+) -> list[str]:
+    """Return notes on runs whose times to a target are treated as unknown."""
+    if not (names := [name for name in metrics if name in CENSORED]):
+        return []
+    notes, subject = [], " and ".join(names)
+    if count := sum(map(diverged_without_time, settings)):
+        runs = "1 diverged run counts" if count == 1 else f"{count} diverged runs count"
+        notes.append(f"{subject}: {runs} as not having reached the target")
+    if any(isinstance(x, RankDifference) and x.later for x in differences):
+        notes.append(
+            f"{subject}: two settings with different budgets are tested within the smaller budget; "
+            "later times count as not reached"
+        )
     return notes

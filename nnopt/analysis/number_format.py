@@ -8,6 +8,7 @@ from decimal import Decimal
 from nnopt.analysis.statistics import ROUNDING, SIGNIFICANCE, Difference, Estimate
 
 MISSING = "–"
+NOT_REACHED = "not reached"
 PLAIN_EXPONENTS = range(-4, 7)  # decimal exponents of numbers written without e
 
 
@@ -24,11 +25,29 @@ def format_mean(found: Estimate | None) -> str:
     return f"({text}){power}" if power else text
 
 
+def format_location(found: Estimate | None) -> str:
+    """Format an interquartile mean or a median without its spread, or ``not reached``."""
+    if found is None:
+        return MISSING
+    if math.isinf(found.mean) and found.reached is not None:
+        return NOT_REACHED
+    if found.interval is None or found.reached is not None:
+        return format_value(found.mean)
+    low, high = found.interval
+    (number,), power = _round_to_uncertainty((high - low) / 2, found.mean)
+    return f"{number}{power}"
+
+
 def format_interval(found: Estimate | None) -> str:
-    """Format a confidence interval, as ``[0.9877, 0.9957]``."""
+    """Format a confidence interval, as ``[0.9877, 0.9957]`` or ``[320, not reached]``."""
     if found is None or found.interval is None:
         return MISSING
     low, high = found.interval
+    if found.reached is not None:
+        if math.isinf(low):
+            return NOT_REACHED
+        ends = [NOT_REACHED if math.isinf(x) else format_value(x) for x in (low, high)]
+        return f"[{', '.join(ends)}]"
     numbers, power = _round_to_uncertainty((high - low) / 2, low, high)
     return f"[{', '.join(numbers)}]{power}"
 
@@ -97,6 +116,8 @@ def _round_to_uncertainty(uncertainty: float, *values: float) -> tuple[list[str]
     # The limits of an interval may be infinite.
     if not all(map(math.isfinite, (uncertainty, *values))):
         return [f"{value:.3g}" for value in values], ""
+    if not uncertainty:
+        return [format_value(value) for value in values], ""
     exponent = max(map(_exponent, values))
     if exponent in PLAIN_EXPONENTS:
         exponent = 0

@@ -1,4 +1,4 @@
-"""Tables as text, CSV, Markdown, LaTeX and HTML."""
+"""Tables as text, Markdown, LaTeX and HTML; records as CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from nnopt.analysis.tabulate import Cell, Record, Table
 from nnopt.io.safe_text import visible
 from nnopt.terminal.safe_stream import aligned_lines
 
-SUFFIXES = {".txt": "table", ".csv": "csv", ".md": "md", ".tex": "latex", ".html": "html"}
+SUFFIXES = {
+    ".txt": "table",
+    ".csv": "csv",
+    ".json": "json",
+    ".md": "md",
+    ".tex": "latex",
+    ".html": "html",
+}
 """Suffix of a file name -> name of the format."""
 
 BEST_MARK = " *"
@@ -187,7 +194,10 @@ def to_html(table: Table) -> str:
 
 
 RENDERERS = {"table": to_text, "md": to_markdown, "latex": to_latex, "html": to_html}
-"""Name of a format -> function that converts a table to text. ``to_csv`` converts records."""
+"""Name of a format -> function that converts a table to text.
+
+``to_csv`` converts records, and ``nnopt.io.atomic_files.json_text`` converts a document.
+"""
 
 
 def _without_mark(table: Table) -> list[str]:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from nnopt.errors import ConfigError, nearest, suggest
@@ -32,6 +32,7 @@ class Setting:
     runs: Mapping[int, Run]  # finished runs by seed
     left_out: Mapping[str, int]  # number of runs that are not done, by status
     repeated: int  # number of finished runs that a newer run with the same seed replaces
+    diverged: Mapping[int, Run] = field(default_factory=dict)  # by seed, without finished seeds
 
     def metric(self, name: str) -> dict[int, float]:
         """Return the values of a metric by seed, for the runs that have it."""
@@ -85,11 +86,13 @@ def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Setting]:
 def _setting(runs: list[Run], keys: Sequence[str]) -> Setting:
     done = sorted((run for run in runs if run.status == "done"), key=lambda run: run.ended)
     newest = {run.seed: run for run in done}
+    diverged = {run.seed: run for run in runs if run.status == "diverged"}
     return Setting(
         values={key: runs[0].settings[key] for key in keys if key in runs[0].settings},
         runs=dict(sorted(newest.items())),
         left_out=Counter(run.status for run in runs if run.status != "done"),
         repeated=len(done) - len(newest),
+        diverged={seed: run for seed, run in diverged.items() if seed not in newest},
     )
 
 

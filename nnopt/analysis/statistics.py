@@ -19,12 +19,13 @@ ROUNDING = 1e-12  # a smaller standard deviation, relative to the values, is a r
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of n values."""
+    """Mean of n values, or another location: their interquartile mean or their median."""
 
     n: int
-    mean: float
-    std: float | None  # standard deviation (denominator n - 1); None for a single value
-    interval: tuple[float, float] | None  # 95 %; None for a single value or if all are equal
+    mean: float  # the location; infinite for the median of times if half of the runs had no end
+    std: float | None  # standard deviation (denominator n - 1); None for one value or a median
+    interval: tuple[float, float] | None  # 95 %; None if n is too small or all values are equal
+    reached: int | None = None  # of times to a target: number of runs that reached it
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,45 @@ class Difference:
     change: Estimate | None  # mean difference; None without a common seed or if float64 overflows
     p: float | None
     p_holm: float | None = None  # p value after Holm's correction
+    margin: float | None = None  # smaller differences do not matter; None without such a margin
+    p_equivalence: float | None = None  # of the test that the difference is within the margin
+    p_equivalence_holm: float | None = None
+    seeds: int | None = None  # common seeds that would decide; None if decided, or above 1,000
 
     @property
     def is_significant(self) -> bool:
         """Whether the corrected p value is below the level of significance."""
         return self.p_holm is not None and self.p_holm < SIGNIFICANCE
+
+    @property
+    def is_equivalent(self) -> bool:
+        """Whether the corrected p value of the equivalence test is below the significance level."""
+        return self.p_equivalence_holm is not None and self.p_equivalence_holm < SIGNIFICANCE
+
+
+@dataclass(frozen=True)
+class RankDifference:
+    """Difference of the times to a target of two settings, by their ranks.
+
+    ``p`` is None if one of the settings has no runs, if their targets differ, or if all times are
+    equal.
+    """
+
+    runs: tuple[int, int]  # number of runs of the setting and of the baseline
+    reached: int  # number of these runs that reached the target within the budget
+    earlier: float | None  # probability that a run of the setting is first; a tie counts as half
+    p: float | None
+    budget: float = math.inf  # common budget, in the unit of the times
+    later: int = 0  # number of runs that reached the target after the common budget
+    p_holm: float | None = None
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the corrected p value is below the level of significance."""
+        return self.p_holm is not None and self.p_holm < SIGNIFICANCE
+
+
+AnyDifference = Difference | RankDifference
 
 
 def estimate(values: Sequence[float], scale: float = 0.0) -> Estimate:
@@ -110,10 +145,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
-    """Return the differences with ``p_holm``, which ``holm`` computes from all p values."""
-    p_values = [x.p for x in differences if x is not None and x.p is not None]
-    adjusted = iter(holm(p_values))
-    return [
-        x if x is None or x.p is None else replace(x, p_holm=next(adjusted)) for x in differences
-    ]
+def corrected(differences: Sequence[AnyDifference | None]) -> list[AnyDifference | None]:
+    """Return the differences with p values that ``holm`` corrects.
+
+    The tests of a difference are corrected together. So are the tests of equivalence.
+    """
+    different = _holm([None if x is None else x.p for x in differences])
+    equivalent = _holm(
+        [x.p_equivalence if isinstance(x, Difference) else None for x in differences]
+    )
+    found: list[AnyDifference | None] = []
+    for x, p, p_equivalence in zip(differences, different, equivalent, strict=True):
+        if isinstance(x, Difference):
+            found.append(replace(x, p_holm=p, p_equivalence_holm=p_equivalence))
+        else:
+            found.append(x and replace(x, p_holm=p))
+    return found
+
+
+def _holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Apply ``holm`` to the p values that are not None."""
+    adjusted = iter(holm([p for p in p_values if p is not None]))
+    return [None if p is None else next(adjusted) for p in p_values]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nnopt.analysis.comparison import Comparison, MetricResult, Row, verdict
+from nnopt.analysis.comparison import Comparison, MetricResult
+from nnopt.analysis.equivalence import POWER, margin_text
 from nnopt.analysis.number_format import (
     MISSING,
     format_difference,
     format_interval,
+    format_location,
     format_mean,
     format_p,
 )
 from nnopt.analysis.settings import Setting, sort_key, unknown_name
+from nnopt.analysis.statistics import AnyDifference, Difference, Estimate, RankDifference
+from nnopt.analysis.verdict import verdict
 from nnopt.errors import ConfigError
 from nnopt.results.collect import setting_text
+from nnopt.results.metrics import CENSORED
 
 MAX_VALUE_CHARACTERS, DIGEST_CHARACTERS = 32, 6
 """Maximum length of a value in a cell, and length of the digest in a shortened value."""
@@ -62,54 +68,57 @@ def tabulate(comparison: Comparison) -> Table:
 
 
 def _metric_columns(comparison: Comparison, index: int, metric: str) -> Columns:
-    rows, outcomes = comparison.rows, [row.outcomes[index] for row in comparison.rows]
+    outcomes = [row.outcomes[index] for row in comparison.rows]
     label = comparison.label(metric)
     prefix = f"{label} " if len(comparison.metrics) > 1 else ""
+    if metric in CENSORED:
+        counts = ("reached", [_reached(x.estimate) for x in outcomes])
+    else:
+        counts = ("n", [str(x.estimate.n if x.estimate else 0) for x in outcomes])
+    locations = [_location(comparison, metric, x.estimate) for x in outcomes]
     columns: Columns = [
-        (f"{prefix}n", "r", [Cell(str(x.estimate.n if x.estimate else 0)) for x in outcomes]),
-        (label, "r", [Cell(format_mean(x.estimate), x.is_best) for x in outcomes]),
+        (f"{prefix}{counts[0]}", "r", [Cell(text) for text in counts[1]]),
+        (label, "r", [Cell(t, x.is_best) for t, x in zip(locations, outcomes, strict=True)]),
         (f"{prefix}95 % interval", "r", [Cell(format_interval(x.estimate)) for x in outcomes]),
     ]
     if comparison.baseline:
-        found = [x.difference for x in outcomes]
-        verdicts = [verdict(row, x, metric) for row, x in zip(rows, outcomes, strict=True)]
-        columns += [
-            (f"{prefix}difference", "r", [Cell(format_difference(x)) for x in found]),
-            (f"{prefix}p (Holm)", "r", [Cell(format_p(x.p_holm if x else None)) for x in found]),
-            (f"{prefix}verdict", "l", [Cell(x) for x in verdicts]),
-        ]
+        columns += _difference_columns(comparison, index, metric, prefix)
     return columns
 
 
-def records(comparison: Comparison) -> list[Record]:
-    """Return a record for each setting, with all results in full precision."""
-    return [dict(_fields(comparison, row)) for row in comparison.rows]
+def _difference_columns(
+    comparison: Comparison, index: int, metric: str, prefix: str
+) -> Iterator[tuple[str, str, list[Cell]]]:
+    """Yield the columns of the tests against the baseline."""
+    pairs = [(row, row.outcomes[index]) for row in comparison.rows]
+    found = [outcome.difference for _, outcome in pairs]
+    if metric in CENSORED:
+        yield f"{prefix}P(earlier)", "r", [Cell(_earlier(x)) for x in found]
+    else:
+        means = [x if isinstance(x, Difference) else None for x in found]
+        yield f"{prefix}difference", "r", [Cell(format_difference(x)) for x in means]
+    yield f"{prefix}p (Holm)", "r", [Cell(format_p(x.p_holm if x else None)) for x in found]
+    if metric in comparison.margins:
+        p_values = [x.p_equivalence_holm if isinstance(x, Difference) else None for x in found]
+        yield f"{prefix}equivalence p (Holm)", "r", [Cell(format_p(p)) for p in p_values]
+    yield f"{prefix}verdict", "l", [Cell(verdict(row, x, metric)) for row, x in pairs]
 
 
-def _fields(comparison: Comparison, row: Row) -> Iterator[tuple[str, str | float | bool | None]]:
-    for key in comparison.keys:
-        yield key, value_of(row.setting, key)
-    for metric, outcome in zip(comparison.metrics, row.outcomes, strict=True):
-        label, found = comparison.label(metric), outcome.estimate
-        yield f"{label}_n", found.n if found else 0
-        yield f"{label}_mean", found.mean if found else None
-        yield f"{label}_std", found.std if found else None
-        low, high = (found and found.interval) or (None, None)
-        yield f"{label}_low", low
-        yield f"{label}_high", high
-        yield f"{label}_best", outcome.is_best
-        if comparison.baseline:
-            difference = outcome.difference
-            change = difference.change if difference else None
-            yield f"{label}_pairs", difference.pairs if difference else None
-            yield f"{label}_difference", change.mean if change else None
-            low, high = (change and change.interval) or (None, None)
-            yield f"{label}_difference_low", low
-            yield f"{label}_difference_high", high
-            yield f"{label}_p", difference.p if difference else None
-            yield f"{label}_p_holm", difference.p_holm if difference else None
-            yield f"{label}_verdict", verdict(row, outcome, metric) or None
-    yield "left_out", format_left_out(row.setting) or None
+def _location(comparison: Comparison, metric: str, found: Estimate | None) -> str:
+    """Format a mean with its standard deviation, an interquartile mean, or a median."""
+    if metric in CENSORED or comparison.estimator == "iqm":
+        return format_location(found)
+    return format_mean(found)
+
+
+def _reached(found: Estimate | None) -> str:
+    return f"{found.reached} of {found.n}" if found else MISSING
+
+
+def _earlier(difference: AnyDifference | None) -> str:
+    if not isinstance(difference, RankDifference) or difference.earlier is None:
+        return MISSING
+    return f"{difference.earlier:.2f}"
 
 
 # pivot --------------------------------------------------------------------------------------------
@@ -129,15 +138,21 @@ def pivot(comparison: Comparison, down: str, across: str) -> tuple[Table, list[R
         results.setdefault(label, {})[value_of(row.setting, across)] = row.outcomes[0]
     by_value = sorted(comparison.rows, key=lambda row: sort_key(row.setting.values, across))
     values = list(dict.fromkeys(value_of(row.setting, across) for row in by_value))
+    metric = comparison.metrics[0]
+
+    def cell(x: MetricResult | None) -> Cell:
+        found = x.estimate if x else None
+        counts = f" ({_reached(found)})" if found and metric in CENSORED else ""
+        return Cell(_location(comparison, metric, found) + counts, bool(x and x.is_best))
+
     rows, exact = [], []
     for label, by_column in results.items():
         found = [by_column.get(value) for value in values]
-        means = [Cell(format_mean(x.estimate), x.is_best) if x else Cell(MISSING) for x in found]
-        rows.append((*(Cell(short_text(value)) for value in label), *means))
+        rows.append((*(Cell(short_text(value)) for value in label), *map(cell, found)))
         record: Record = dict(zip(keys, label, strict=True))
         for value, x in zip(values, found, strict=True):
             mean = x.estimate.mean if x and x.estimate else None
-            record[f"{across}={value or MISSING}"] = mean
+            record[f"{across}={value or MISSING}"] = finite(mean)
         exact.append(record)
     header = (*keys, *(f"{across}={short_text(value)}" for value in values))
     align = "l" * len(keys) + "r" * len(values)
@@ -163,23 +178,56 @@ def check_pivot(comparison: Comparison, down: str, across: str) -> None:
 
 def _title(comparison: Comparison) -> str:
     runs = sum(len(row.setting.runs) for row in comparison.rows)
-    names = ", ".join(comparison.label(metric) for metric in comparison.metrics)
     counts = f"{counted(runs, 'run')}, {counted(len(comparison.rows), 'setting')}"
-    return f"{names}, mean ± standard deviation over seeds: {counts}"
+    kinds: dict[str, list[str]] = {}
+    for metric in comparison.metrics:
+        kinds.setdefault(_location_name(comparison, metric), []).append(comparison.label(metric))
+    spread = {"mean": "mean ± standard deviation"}
+    parts = [f"{', '.join(names)}, {spread.get(x, x)} over seeds" for x, names in kinds.items()]
+    return f"{'; '.join(parts)}: {counts}"
+
+
+def _location_name(comparison: Comparison, metric: str) -> str:
+    """Return the name of the location of a metric's values: mean, interquartile mean or median."""
+    if metric in CENSORED:
+        return "median"
+    return "mean" if comparison.estimator == "mean" else "interquartile mean"
 
 
 def _notes(comparison: Comparison) -> tuple[str, ...]:
     notes = []
     if any(outcome.is_best for row in comparison.rows for outcome in row.outcomes):
-        notes.append("* the best mean")
+        names = dict.fromkeys(_location_name(comparison, name) for name in comparison.metrics)
+        notes.append(f"* the best {' or '.join(names)}")
     if comparison.baseline:
-        named = ", ".join(map(str, comparison.baseline))
-        correction = f", corrected for {comparison.tests} comparisons by Holm's method"
-        notes.append(
-            f"difference: to {named}, over the common seeds, with its 95 % interval; p: paired "
-            f"t test{correction if comparison.tests > 1 else ''}"
-        )
+        notes += _notes_on_tests(comparison)
     return (*notes, *comparison.notes)
+
+
+def _notes_on_tests(comparison: Comparison) -> Iterator[str]:
+    named = ", ".join(map(str, comparison.baseline))
+    correction = f", corrected for {comparison.tests} comparisons by Holm's method"
+    correction = correction if comparison.tests > 1 else ""
+    if not CENSORED.keys() >= set(comparison.metrics):
+        of_means = "of the means, " if comparison.estimator != "mean" else ""
+        yield (
+            f"difference: {of_means}to {named}, over the common seeds, with its 95 % interval; p: "
+            f"paired t test{correction}"
+        )
+    if margins := comparison.margins:
+        texts = {name: margin_text(name, margin) for name, margin in margins.items()}
+        named_margins = ", ".join(f"{text} ({name})" for name, text in texts.items())
+        shown = named_margins if len(comparison.metrics) > 1 else ", ".join(texts.values())
+        yield (
+            f"equivalence p: two one-sided paired t tests with the margin {shown}"
+            f"{', corrected likewise' if correction else ''}; seeds that would decide: for a power "
+            f"of {POWER:g}, if mean and standard deviation of the differences stay the same"
+        )
+    if not CENSORED.keys().isdisjoint(comparison.metrics):
+        yield (
+            f"P(earlier): probability that a run reaches the target before a run of {named}; p: "
+            f"Mann-Whitney test{correction}; runs that did not reach the target rank last"
+        )
 
 
 def counted(number: int, noun: str) -> str:
@@ -190,6 +238,11 @@ def counted(number: int, noun: str) -> str:
 def value_of(setting: Setting, key: str) -> str | None:
     """Return a value in the syntax of overrides, or None if the setting lacks the key."""
     return setting_text(setting.values[key]) if key in setting.values else None
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number, or None if it is infinite, such as the median of unreached targets."""
+    return None if value is None or math.isinf(value) else value
 
 
 def short_text(value: str | None, max_characters: int = MAX_VALUE_CHARACTERS) -> str:

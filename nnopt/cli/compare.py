@@ -11,6 +11,8 @@ from pathlib import Path
 
 from nnopt.analysis import render
 from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows
+from nnopt.analysis.equivalence import read_margins
+from nnopt.analysis.records import document, records
 from nnopt.analysis.same_data import (
     check_same_data,
     split_by_data_files,
@@ -18,13 +20,14 @@ from nnopt.analysis.same_data import (
     with_unified_file_names,
 )
 from nnopt.analysis.settings import Condition, known_keys, read_condition
-from nnopt.analysis.tabulate import check_pivot, counted, pivot, records, tabulate
+from nnopt.analysis.tabulate import check_pivot, counted, pivot, tabulate
 from nnopt.cli.parsers import compare_parser, metric_names
-from nnopt.errors import ConfigError, DataError, suggest
-from nnopt.io.atomic_files import shown, write_text
+from nnopt.errors import ConfigError, DataError, Problems, suggest
+from nnopt.io.atomic_files import json_text, shown, write_text
 from nnopt.io.locks import is_held
 from nnopt.io.paths import given_path
 from nnopt.results.collect import Run, RunIndex, find_runs, setting_text
+from nnopt.results.metrics import CENSORED
 from nnopt.terminal import console
 from nnopt.terminal.safe_stream import standard_output
 
@@ -46,6 +49,8 @@ def main(arguments: list[str]) -> int:
         table, rows = tabulate(comparison), records(comparison)
     if form == "csv":
         text = render.to_csv(rows, options.keep_formulas)
+    elif form == "json":
+        text = json_text(document(comparison, options.pivot))
     else:
         text = render.RENDERERS[form](table)
     if out is not None:
@@ -111,9 +116,9 @@ def _compare(options: argparse.Namespace, found: RunIndex) -> tuple[Comparison, 
     if not options.allow_mixed_data:
         check_same_data(runs, may_differ="dataset" in named)
     metrics = metric_names(options)
-    if options.plots is not None and len(metrics) > 1:
-        raise ConfigError(f"--plots draws one metric, not {len(metrics)}: name one with --metric")
-    comparison = compare_runs(runs, metrics, baseline)
+    _check_options(options, metrics)
+    margins = read_margins(options.margin, metrics)
+    comparison = compare_runs(runs, metrics, baseline, margins, options.estimate)
     if options.pivot:
         check_pivot(comparison, *options.pivot)
     if options.sort or options.pivot:
@@ -122,6 +127,35 @@ def _compare(options: argparse.Namespace, found: RunIndex) -> tuple[Comparison, 
     elif options.reverse:
         comparison = replace(comparison, rows=comparison.rows[::-1])
     return replace(comparison, notes=(*comparison.notes, *_notes(found))), runs
+
+
+def _check_options(options: argparse.Namespace, metrics: Sequence[str]) -> None:
+    """Raise ConfigError with all combinations of options that are refused."""
+    problems = Problems()
+    times = [name for name in metrics if name in CENSORED]
+    if options.plots is not None:
+        if len(metrics) > 1:
+            problems.append(f"--plots draws one metric, not {len(metrics)}: name one with --metric")
+        elif times:
+            problems.append(
+                f"--plots draws means, which {times[0]} does not have if a run did not reach the "
+                "target; remove --plots or choose another --metric"
+            )
+        if options.estimate != "mean":
+            problems.append(
+                f"--plots draws means, not --estimate {options.estimate}; remove one of them"
+            )
+    if options.margin and not options.baseline:
+        problems.append(
+            f"--margin {options.margin[0]}: a margin is for differences from a baseline; "
+            "add --baseline KEY=VALUE"
+        )
+    if options.estimate != "mean" and len(times) == len(metrics):
+        problems.append(
+            f"--estimate {options.estimate} has no effect on {', '.join(times)}, whose median is "
+            "shown; remove --estimate"
+        )
+    problems.check()
 
 
 def _notes(found: RunIndex) -> list[str]:

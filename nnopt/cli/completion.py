@@ -41,7 +41,7 @@ def _options_of(verb: str, before: str, last: str) -> Iterable[str]:
     from nnopt.results.metrics import METRICS
 
     values = {"--metric": METRICS, "--sort": METRICS, "--format": tuple(SUFFIXES.values())}
-    values["--weights"] = ("best", "last")
+    values |= {"--weights": ("best", "last"), "--estimate": ("mean", "iqm")}
     if verb in PARSERS and before in values:
         return values[before]
     if verb not in PARSERS or not last.startswith("-"):  # the shell itself completes folders

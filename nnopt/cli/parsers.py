@@ -17,7 +17,9 @@ examples:
   nnopt compare outputs/latest
   nnopt compare outputs/sweeps --where dataset=mnist --where 'optimizer.lr<=0.1'
   nnopt compare outputs/latest --baseline optimizer=sgd --metric test_loss --sort test_loss
+  nnopt compare outputs/latest --baseline optimizer=sgd --margin 0.002
   nnopt compare outputs/latest --pivot optimizer optimizer.lr --out table.tex
+  nnopt compare outputs/latest --format json | jq '.settings[].results.test_accuracy.mean'
   nnopt compare outputs/sweeps --metric test_loss --plots pictures
 
 docs/compare.md describes the columns and the statistical tests.
@@ -159,13 +161,7 @@ def compare_parser() -> Parser:
     add = parser.add_argument
     add("directories", nargs="+", metavar="DIR", help="a run, a sweep, or a folder of several")
     _add_metric(parser)
-    add(
-        "--baseline",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="test the differences to this setting; repeat the option for several keys",
-    )
+    _add_tests(parser)
     add(
         "--where",
         action="append",
@@ -195,6 +191,32 @@ def compare_parser() -> Parser:
     add("--plots", metavar="FOLDER", help="draw plots of the settings into this folder")
     add("--out", metavar="FILE", help=f"write to a file: {', '.join(SUFFIXES)}")
     return parser
+
+
+def _add_tests(parser: Parser) -> None:
+    """Add the options of means and tests to the parser of ``nnopt compare``."""
+    add = parser.add_argument
+    add(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="test the differences to this setting; repeat the option for several keys",
+    )
+    add(
+        "--margin",
+        action="append",
+        default=[],
+        metavar="[METRIC=]NUMBER",
+        help="with --baseline: test equivalence; smaller differences do not matter, as 0.002 for "
+        "accuracies; repeat the option for several metrics",
+    )
+    add(
+        "--estimate",
+        choices=("mean", "iqm"),
+        default="mean",
+        help="mean over the seeds (default), or interquartile mean, with its 95 %% interval",
+    )
 
 
 def report_parser() -> Parser:

@@ -43,12 +43,23 @@ METRICS = (
 )
 """Metrics of a run: keys of ``summary.json`` and columns of a sweep's ``results.csv``."""
 
+CENSORED = {
+    "steps_to_target": "steps",
+    "epochs_to_target": "epochs",
+    "seconds_to_target": "train_seconds",
+}
+"""Times to a target -> the metric with the length of the training in the same unit.
+
+A run whose configuration has a target, but which did not reach it, has no such time. Its time is
+censored: it is longer than the training.
+"""
+
 
 def better_direction(metric: str) -> Literal["higher", "lower"] | None:
     """Return whether higher or lower values are better; None if neither is."""
     if metric.endswith(("accuracy", "compression_ratio", "speedup")):
         return "higher"
-    costs = ("loss", "seconds", "_mb", "parameters", "flops_per_sample")
+    costs = ("_to_target", "loss", "seconds", "_mb", "parameters", "flops_per_sample")
     return "lower" if metric.endswith(costs) else None
 
 

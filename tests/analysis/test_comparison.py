@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows, verdict
+from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows
 from nnopt.analysis.same_data import (
     check_same_data,
     split_by_data_files,
@@ -16,6 +16,7 @@ from nnopt.analysis.same_data import (
     with_unified_file_names,
 )
 from nnopt.analysis.settings import read_condition
+from nnopt.analysis.verdict import verdict
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, Value
 

@@ -10,6 +10,7 @@ from nnopt.analysis.number_format import (
     format_difference,
     format_duration,
     format_interval,
+    format_location,
     format_mean,
     format_p,
     format_rough_duration,
@@ -46,6 +47,27 @@ def test_width_of_an_interval_determines_its_digits() -> None:
     assert format_interval(Estimate(2, 0.9, 0.1, (0.0011, 1.7989))) == "[0.00, 1.80]"
     assert format_interval(Estimate(2, 3e-8, 1e-8, (2e-8, 4e-8))) == "[2.0, 4.0]e-08"
     assert format_interval(None) == format_interval(Estimate(1, 0.9, None, None)) == "–"
+
+
+@pytest.mark.parametrize(
+    ("found", "location", "interval"),
+    [
+        (Estimate(5, 0.98766, 0.01, (0.9812, 0.9932)), "0.9877", "[0.9812, 0.9932]"),
+        (Estimate(5, 2.3e-8, 1e-8, (2e-8, 4e-8)), "2.3e-08", "[2.0, 4.0]e-08"),
+        (Estimate(9, 0.98766, 0.01, (0.98766, 0.98766)), "0.9877", "[0.9877, 0.9877]"),
+        (Estimate(3, 0.98766, 0.01, None), "0.9877", "–"),
+        (Estimate(6, 320.0, None, (280.0, 500.5), 6), "320", "[280, 500.5]"),
+        (Estimate(6, 320.5, None, (280.0, math.inf), 5), "320.5", "[280, not reached]"),
+        (Estimate(5, math.inf, None, None, 2), "not reached", "–"),
+        (Estimate(9, math.inf, None, (math.inf, math.inf), 1), "not reached", "not reached"),
+        (None, "–", "–"),
+    ],
+)
+def test_location_without_spread_has_the_digits_of_its_interval(
+    found: Estimate | None, location: str, interval: str
+) -> None:
+    assert format_location(found) == location
+    assert format_interval(found) == interval
 
 
 def test_largest_numbers_are_formatted_without_overflow() -> None:

@@ -121,7 +121,7 @@ def test_rendered_table_contains_all_cells_and_notes(form: str) -> None:
     for word in ("mean ± standard deviation", "optimizer", "adam", "left out: 1 failed"):
         assert word in text
     assert text.endswith("\n")
-    assert {*RENDERERS, "csv"} == set(SUFFIXES.values())
+    assert {*RENDERERS, "csv", "json"} == set(SUFFIXES.values())
 
 
 FORMULAS = ("=1+1", "+cmd|x", "-2+3", "@SUM(A1)", " =1", "\t=1", "-", "-a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -76,6 +77,69 @@ def test_csv_output_of_compare_command_has_full_precision(
     assert "test_loss_p" not in first
 
 
+def test_json_output_of_compare_command_is_the_only_output(
+    nnopt: Run, sweep: Path, capsys: Captured, leave_run: LeaveRun
+) -> None:
+    leave_run(sweep / "late", 3, {"optimizer": "sgd", "epochs": 2}, status="failed", error="x")
+    arguments = ["--baseline", "optimizer=adam", "--margin", "0.01", "--format", "json"]
+    assert nnopt("compare", "sweep", *arguments) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert captured.err == ""
+    assert found["notes"] == ["left out of every mean: 1 failed"]
+    adam = found["settings"][0]
+    assert adam["keys"] == {"optimizer": "adam", "optimizer.lr": 0.001}
+    assert adam["results"]["test_accuracy"]["mean"] == pytest.approx(0.92, rel=1e-15)
+    pivot = ["--pivot", "optimizer.lr", "optimizer", "--format", "json"]
+    assert nnopt("compare", "sweep", *pivot) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["keys"]["optimizer.lr"] for row in rows] == [0.001, 0.1, 0.5]
+
+
+def test_margin_option_of_compare_command_changes_only_the_verdicts(
+    nnopt: Run, sweep: Path, capsys: Captured
+) -> None:
+    baseline = ["--baseline", "optimizer=sgd", "--baseline", "optimizer.lr=0.1"]
+    assert nnopt("compare", "sweep", *baseline, "--margin", "0.05") == 0
+    rows = lines_of(capsys)[2:5]
+    # scipy.stats.ttest_1samp for lr=0.5: the larger one-sided p is 0.0099; Holm doubles it
+    assert rows[0].endswith("+0.100 [0.075, 0.125] 0.007 0.993 better")
+    assert rows[2].endswith("+0.003 [-0.025, 0.032] 0.667 0.020 equivalent within 0.05")
+    assert nnopt("compare", "sweep", *baseline, "--margin", "test_accuracy=0.02") == 0
+    (verdict,) = re.findall(
+        r"undecided \(about (\d+) seeds would decide\)", capsys.readouterr().out
+    )
+    assert int(verdict) > 3
+
+
+def test_compare_command_shows_interquartile_means(
+    nnopt: Run, sweep: Path, capsys: Captured
+) -> None:
+    arguments = ["--estimate", "iqm", "--metric", "test_accuracy,epochs"]
+    assert nnopt("compare", "sweep", *arguments) == 0
+    lines = lines_of(capsys)
+    assert lines[0].startswith("test_accuracy, epochs, interquartile mean over seeds: 9 runs")
+    assert lines[2].startswith("adam 0.001 3 0.92 * – 3 2 –")
+
+
+def test_compare_command_compares_times_to_target(
+    nnopt: Run, workplace: Path, capsys: Captured, leave_run: LeaveRun
+) -> None:
+    target = {"metric": "validation_accuracy", "value": 0.9}
+    for optimizer, steps in {"adam": [30, 40, 35, 50], "sgd": [90, None, None, 80]}.items():
+        for seed, value in enumerate(steps):
+            folder = leave_run(Path(f"runs/{optimizer}{seed}"), seed, {"optimizer": optimizer})
+            path = folder / "summary.json"
+            summary = json.loads(path.read_text())
+            summary["config"]["target"] = target
+            path.write_text(json.dumps(summary | {"steps_to_target": value}))
+    arguments = ["--metric", "steps_to_target", "--baseline", "optimizer=sgd"]
+    assert nnopt("compare", "runs", *arguments) == 0
+    lines = lines_of(capsys)
+    assert lines[2] == "adam 4 of 4 37.5 * – 1.00 0.029 better"  # p: 2 / C(8, 4)
+    assert lines[3] == "sgd 2 of 4 not reached – – – baseline"
+
+
 def test_compare_command_filters_sorts_and_pivots(
     nnopt: Run, sweep: Path, capsys: Captured
 ) -> None:
@@ -103,7 +167,14 @@ def test_compare_command_filters_sorts_and_pivots(
 
 @pytest.mark.parametrize(
     ("suffix", "start"),
-    [(".txt", "test_acc"), (".csv", "optimizer,"), (".md", "test"), (".tex", "%"), (".html", "<!")],
+    [
+        (".txt", "test_acc"),
+        (".csv", "optimizer,"),
+        (".json", '{\n  "metrics"'),
+        (".md", "test"),
+        (".tex", "%"),
+        (".html", "<!"),
+    ],
 )
 def test_suffix_of_out_option_selects_format(
     nnopt: Run, sweep: Path, capsys: Captured, suffix: str, start: str
@@ -161,6 +232,22 @@ def test_compare_command_reports_point_without_folder(
         (["sweep", "--pivot", "epochs", "optimizer"], "unknown key to pivot by 'epochs'"),
         (["sweep", "--pivot", "optimizer", "optimizer"], "needs two different keys"),
         (["sweep", "--out", "none/table.csv"], "its folder does not exist"),
+        (["sweep", "--margin", "0.01"], "add --baseline KEY=VALUE"),
+        (
+            ["sweep", "--baseline", "optimizer=adam", "--margin", "0"],
+            "--margin 0: the margin of test_accuracy must be a number above 0 and below 1",
+        ),
+        (["sweep", "--estimate", "median"], "invalid choice: 'median'"),
+        (["sweep", "--estimate", "iqm", "--plots", "x"], "--plots draws means, not --estimate iqm"),
+        (
+            ["sweep", "--metric", "steps_to_target", "--plots", "x"],
+            "--plots draws means, which steps_to_target does not have",
+        ),
+        (
+            ["sweep", "--metric", "steps_to_target", "--estimate", "iqm"],
+            "--estimate iqm has no effect on steps_to_target",
+        ),
+        (["sweep", "--metric", "steps_to_target"], "no finished run has a steps_to_target"),
         (["sweep", "--out", "table.pdf"], "no format has the suffix '.pdf'"),
     ],
 )

@@ -36,7 +36,8 @@ def test_completion_of_data_command_lists_its_subcommands(
     ("line", "expected"),
     [
         ("nnopt compare ", set()),  # the shell completes names of folders
-        ("nnopt compare outputs --format ", {"table", "csv", "md", "latex", "html"}),
+        ("nnopt compare outputs --format ", {"table", "csv", "json", "md", "latex", "html"}),
+        ("nnopt compare outputs --estimate ", {"mean", "iqm"}),
         ("nnopt compare outputs --metric test_a", {*METRICS}),
         ("nnopt report outputs --metric ", {*METRICS}),
         ("nnopt report outputs -", {"-h", "--help", "--metric", "--out"}),
