@@ -281,9 +281,11 @@ def test_diverged_run_counts_as_not_reached() -> None:
 
 def test_repeated_run_replaces_diverged_run_with_the_same_seed() -> None:
     runs = [*runs_of([100, 200], lr=1), *runs_of([None], "diverged", lr=1)]
-    found = compared(runs).rows[0].outcomes[0].estimate
+    comparison = compared(runs)
+    found = comparison.rows[0].outcomes[0].estimate
     assert found is not None
     assert (found.n, found.reached) == (2, 2)
+    assert comparison.notes == ("left out of every mean: 1 diverged",)
 
 
 def test_run_without_target_has_no_time() -> None:

@@ -57,14 +57,15 @@ def test_interquartile_estimate_is_reproducible_and_ignores_the_order() -> None:
     assert found.n == 6
 
 
-def test_interquartile_interval_equals_exact_percentiles_of_all_resamples() -> None:
-    """All 5⁵ equally likely resamples give the exact distribution of the bootstrap."""
+@pytest.mark.parametrize("n", [5, 7])
+def test_interquartile_interval_equals_exact_percentiles_of_all_resamples(n: int) -> None:
+    """All nⁿ equally likely resamples give the exact distribution of the bootstrap."""
     from scipy.stats import norm, t
 
-    values = np.array([0.0, 1.0, 3.0, 7.0, 15.0])
-    grid = np.stack(np.meshgrid(*[values] * 5), axis=-1).reshape(-1, 5)
-    means = np.sort(np.sort(grid, axis=1)[:, 1:4].mean(axis=1))
-    level = norm.cdf(-math.sqrt(5 / 4) * t.ppf(0.975, 4))
+    values = 2.0 ** np.arange(n)
+    grid = np.stack(np.meshgrid(*[values] * n), axis=-1).reshape(-1, n)
+    means = np.sort(np.sort(grid, axis=1)[:, 1 : n - 1].mean(axis=1))
+    level = norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1))
     found = interquartile_estimate(list(values)).interval
     assert found is not None
     error = 4 * math.sqrt(level / RESAMPLES)  # standard error of the level, four times

@@ -23,6 +23,7 @@ from hypothesis.extra import numpy as hnp
 from nnopt.errors import OutputError
 from nnopt.io.atomic_files import (
     fresh_folder,
+    json_text,
     link_latest,
     shown,
     write_arrays,
@@ -287,3 +288,12 @@ def test_shown_path_is_on_one_line(name: str) -> None:
     assert shown(Path("runs/größe, a b=c")) == "runs/größe, a b=c"
     assert shown(Path(name)).isprintable()
     assert len(shown(Path(name)).splitlines()) == 1
+
+
+def test_json_text_is_strict_and_ascii() -> None:
+    value = {"mean ± σ": (np.float32(0.5), math.inf), "missing": math.nan, "file": "a\udcff"}
+    text = json_text(value)
+    assert text.isascii()
+    assert text.endswith("}\n")
+    expected = {"mean ± σ": [0.5, None], "missing": None, "file": "a\udcff"}
+    assert json.loads(text) == expected
