@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
@@ -200,10 +201,12 @@ def _by_seed(row: Row, metrics: Sequence[str]) -> list[Record]:
     records = []
     for metric, outcome in zip(metrics, row.outcomes, strict=True):
         result = outcome.estimate
-        ends = [short(end, 6) for end in result.interval] if result and result.interval else None
+        interval = (result and result.interval) or ()
+        ends = [short(end, 6) for end in interval if math.isfinite(end)]
         values = [[seed, short(value, 6)] for seed, value in row.setting.metric(metric).items()]
         mean = short(result.mean, 6) if result else None
-        records.append({"mean": mean, "interval": ends, "values": values})
+        whole = ends if len(ends) == 2 else None  # of times to a target, an end may be infinite
+        records.append({"mean": mean, "interval": whole, "values": values})
     return records
 
 

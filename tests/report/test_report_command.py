@@ -94,6 +94,25 @@ def test_table_of_page_equals_output_of_compare_command(
     assert table["notes"][-1] == "not in the table: 1 running, 1 damaged, 1 pending, 1 timeout"
 
 
+def test_page_of_times_to_target_has_no_infinite_number(
+    nnopt: Run, workplace: Path, leave_run: LeaveRun
+) -> None:
+    """The median and an end of its interval are infinite if too few runs reached the target."""
+    for seed, steps in enumerate([30, 40, None, None, None, 35, None]):
+        summary = leave_run(Path(f"runs/{seed}"), seed) / "summary.json"
+        values = json.loads(summary.read_text())
+        values["config"]["target"] = {"metric": "validation_accuracy", "value": 0.9}
+        summary.write_text(json.dumps(values | {"steps_to_target": steps}))
+    arguments = ["--metric", "steps_to_target", "--out", "page.html"]
+    assert nnopt("report", "runs", *arguments) == 0
+    (scope,) = Page(Path("page.html")).records["scopes"]
+    assert scope["comparison"]["rows"] == [["3 of 7", "not reached", "[30, not reached]"]]
+    assert scope["comparison"]["values"] == [[7, None, 30]]
+    ((found,),) = scope["comparison"]["seeds"]
+    assert (found["mean"], found["interval"]) == (None, None)
+    assert found["values"] == [[0, 30], [1, 40], [5, 35]]
+
+
 def test_user_text_in_page_is_not_markup(nnopt: Run, sweep: Path, capsys: Captured) -> None:
     nnopt("report", str(sweep), "--out", "page.html")
     page = Page(Path("page.html"))
