@@ -46,10 +46,11 @@ def interquartile_estimate(values: Sequence[float]) -> Estimate:
     plain, center = estimate(values), interquartile_mean(values)
     interval = None
     if plain.n >= MIN_VALUES and plain.std:
-        resampled = np.sort(np.asarray(values, dtype=np.float64))[_middle_indices(plain.n)]
-        with np.errstate(over="ignore"):
-            low, high = np.quantile(resampled.mean(axis=1), _expanded_levels(plain.n))
-        interval = float(low), float(high)
+        # Division by a power of two is exact. Sums of values between -2 and 2 cannot overflow.
+        scale = math.ldexp(1.0, math.frexp(max(map(abs, values)))[1] - 1)
+        resampled = np.sort(np.asarray(values, np.float64) / scale)[_middle_indices(plain.n)]
+        low, high = np.quantile(resampled.mean(axis=1), _expanded_levels(plain.n))
+        interval = float(low) * scale, float(high) * scale
     return Estimate(plain.n, center, plain.std, interval)
 
 

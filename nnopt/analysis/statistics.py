@@ -22,7 +22,7 @@ class Estimate:
     """Mean of n values, or another location: their interquartile mean or their median."""
 
     n: int
-    mean: float  # the location; infinite for the median of times if half of the runs had no end
+    mean: float  # the location; infinite for a median time if too few runs reached the target
     std: float | None  # standard deviation (denominator n - 1); None for one value or a median
     interval: tuple[float, float] | None  # 95 %; None if n is too small or all values are equal
     reached: int | None = None  # of times to a target: number of runs that reached it

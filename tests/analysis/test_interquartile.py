@@ -75,6 +75,12 @@ def test_interquartile_interval_equals_exact_percentiles_of_all_resamples(n: int
         assert low <= end <= high
 
 
+def test_interquartile_interval_of_largest_numbers_does_not_overflow() -> None:
+    values = [1.0e308, 1.5e308, 1.7e308, 1.6e308, 1.1e308]
+    low, high = interquartile_estimate(values).interval or (0.0, 0.0)
+    assert 1e308 <= low < 1.4e308 < high <= 1.7e308
+
+
 @pytest.mark.parametrize("values", [[0.5], [1, 2, 3, 4], [0.7] * 6])
 def test_few_or_equal_values_have_no_interquartile_interval(values: list[float]) -> None:
     assert interquartile_estimate(values).interval is None
