@@ -52,10 +52,10 @@ DIGITS = 8
 def write_study(name: str, folders: Sequence[Path]) -> Path:
     """Write the runs in some folders to the file of a study; return its path.
 
-    Raises SystemExit if a run is unfinished, or if no run has ended.
+    Raises SystemExit if a run is unfinished, missing or damaged.
     """
     index = find_runs(folders, with_summaries=True)
-    if index.unfinished or index.pending or not index.runs:
+    if index.unfinished or index.pending or index.missing or index.damaged:
         raise SystemExit(f"{name}: finish all runs first: nnopt resume {folders[0]}")
     keys = varying_keys(index.runs)
     found = [run.metrics | _accuracies_around_pruning(run) for run in index.runs]
