@@ -62,7 +62,9 @@ NETWORKS = [
     )
 ]
 
-EVERYWHERE = ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw")
+EVERYWHERE = (
+    *("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam"),
+)
 TORCH_ONLY = ("lion", "muon", "schedule_free_sgd", "schedule_free_adamw")
 
 OPTIMIZERS = [

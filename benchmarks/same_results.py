@@ -24,7 +24,7 @@ from nnopt.schema import FIRST_KEYS
 
 IMAGES = ["dataset=mnist", "dataset.subset=512", "epochs=2", "batch_size=64", "plots=false"]
 CONV = [*IMAGES, "dataset.subset=256"]
-EVERY = "sgd", "nesterov", "rmsprop", "adagrad", "adam", "adamw"
+EVERY = "sgd", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam"
 
 CONFIGURATIONS: dict[str, list[str]] = {
     "dense": IMAGES,

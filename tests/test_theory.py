@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnopt.backends.numpy import optimizers
+from nnopt.backends.numpy import update_rules
 from nnopt.backends.numpy.ops import winograd
 from nnopt.config.compose import compose_config
 
@@ -65,7 +65,7 @@ def test_theory_links_every_file_of_operations() -> None:
 
 
 def test_theory_links_every_reference_version() -> None:
-    files = [*OPS.glob("*.py"), OPS.parent / "optimizers.py"]
+    files = [*OPS.glob("*.py"), OPS.parent / "update_rules.py"]
     names = {name for path in files for name in names_of(path) if re.search("[^_]+_naive", name)}
     assert len(names) > 30
     assert names <= {name for name, _ in NAMED}
@@ -73,7 +73,7 @@ def test_theory_links_every_reference_version() -> None:
 
 def test_theory_explains_every_optimizer() -> None:
     rows = re.findall(r"^\| `(\w+)`: .*leftarrow|^\| (adamw) ", TEXT, re.M)
-    assert {name or other for name, other in rows} == set(optimizers.OPTIMIZERS)
+    assert {name or other for name, other in rows} == set(update_rules.OPTIMIZERS)
 
 
 def test_theory_sections_are_in_contents_and_have_a_check() -> None:

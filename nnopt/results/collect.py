@@ -18,7 +18,7 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.received_files import TABLE_BYTES, read_received
 from nnopt.results.metrics import METRICS
 from nnopt.results.summary import FILES, read_summary
-from nnopt.schema import WITHOUT_EFFECT, new_override
+from nnopt.schema import WITHOUT_EFFECT, new_override, with_added_keys
 from nnopt.schema.values import flatten, format_value
 
 Value = bool | int | float | str | tuple[Any, ...] | None  # value of a key; lists become tuples
@@ -209,12 +209,14 @@ def _named(sources: Mapping[str, str], name: Any) -> set[str]:
 def settings_of(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Value]:
     """Build ``Run.settings`` from a resolved configuration and the overrides that led to it.
 
-    Keys already have their current names. The entry of a config group precedes those of its keys.
+    Keys already have their current names. Keys of later versions are added with their defaults, so
+    that runs of all versions can be compared. The entry of a config group precedes those of its
+    keys.
     """
     pairs = (override.lstrip("+").partition("=") for override in overrides)
     choices = {key: value for key, _, value in pairs if "." not in key}
     settings: dict[str, Value] = {}
-    for key, value in config.items():
+    for key, value in with_added_keys(config).items():
         if key in WITHOUT_EFFECT:
             continue
         if not isinstance(value, dict):

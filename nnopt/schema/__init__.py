@@ -39,11 +39,13 @@ from nnopt.schema.launcher import PoolConfig as PoolConfig
 from nnopt.schema.launcher import RayConfig as RayConfig
 from nnopt.schema.launcher import SequentialConfig as SequentialConfig
 from nnopt.schema.launcher import SubmititConfig as SubmititConfig
+from nnopt.schema.optimizer import AdadeltaConfig as AdadeltaConfig
 from nnopt.schema.optimizer import AdagradConfig as AdagradConfig
 from nnopt.schema.optimizer import AdamConfig as AdamConfig
 from nnopt.schema.optimizer import LionConfig as LionConfig
 from nnopt.schema.optimizer import MomentumConfig as MomentumConfig
 from nnopt.schema.optimizer import MuonConfig as MuonConfig
+from nnopt.schema.optimizer import NadamConfig as NadamConfig
 from nnopt.schema.optimizer import OptimizerVariant as OptimizerVariant
 from nnopt.schema.optimizer import RmspropConfig as RmspropConfig
 from nnopt.schema.optimizer import ScheduleFreeAdamwConfig as ScheduleFreeAdamwConfig

@@ -45,6 +45,8 @@ class RmspropConfig(OptimizerConfig):
     name: Literal["rmsprop"]
     rho: DecayRate
     epsilon: Epsilon
+    momentum: DecayRate
+    centered: bool  # divide by the standard deviation of the gradient
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,15 @@ class AdagradConfig(OptimizerConfig):
 
 
 @dataclass(frozen=True)
+class AdadeltaConfig(OptimizerConfig):
+    """Adadelta."""
+
+    name: Literal["adadelta"]
+    rho: DecayRate
+    epsilon: Epsilon
+
+
+@dataclass(frozen=True)
 class AdamConfig(OptimizerConfig):
     """Adam, or AdamW with decoupled weight decay."""
 
@@ -63,6 +74,18 @@ class AdamConfig(OptimizerConfig):
     beta1: DecayRate
     beta2: DecayRate
     epsilon: Epsilon
+    amsgrad: bool  # divide by the largest average of squared gradients so far
+
+
+@dataclass(frozen=True)
+class NadamConfig(OptimizerConfig):
+    """NAdam, which is Adam with Nesterov's momentum."""
+
+    name: Literal["nadam"]
+    beta1: DecayRate
+    beta2: DecayRate
+    epsilon: Epsilon
+    momentum_decay: Annotated[float, Range(minimum=0, maximum=1)]
 
 
 @dataclass(frozen=True)
@@ -106,7 +129,15 @@ class ScheduleFreeAdamwConfig(OptimizerConfig):
     epsilon: Epsilon
 
 
-SharedOptimizer = SgdConfig | MomentumConfig | RmspropConfig | AdagradConfig | AdamConfig
+SharedOptimizer = (
+    SgdConfig
+    | MomentumConfig
+    | RmspropConfig
+    | AdagradConfig
+    | AdadeltaConfig
+    | AdamConfig
+    | NadamConfig
+)
 """The optimizers of both backends."""
 
 ScheduleFreeConfig = ScheduleFreeSgdConfig | ScheduleFreeAdamwConfig

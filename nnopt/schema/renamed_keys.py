@@ -57,6 +57,15 @@ ADDED_KEYS: Mapping[str, Any] = {
 }
 """Key that is missing in configurations of earlier versions -> default value of the key."""
 
+ADDED_TO_CHOICES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "optimizer": {
+        "rmsprop": {"momentum": 0.0, "centered": False},
+        "adam": {"amsgrad": False},
+        "adamw": {"amsgrad": False},
+    },
+}
+"""Group -> name of a choice -> the group's keys that earlier versions lack -> their defaults."""
+
 RENAMED_FLAGS: Mapping[str, str] = {"--mixed-data": "--allow-mixed-data"}
 """Old flag of a command line -> new flag."""
 
@@ -128,12 +137,40 @@ with_new_keys, with_first_keys = _TO_NEW.container, _TO_FIRST.container
 
 def with_added_keys(container: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored configuration with the defaults of the keys that it lacks."""
-    return {**container, **{key: x for key, x in ADDED_KEYS.items() if key not in container}}
+    below = {
+        group: _with_missing(section, _added_keys(group, section))
+        for group, section in container.items()
+        if isinstance(section, Mapping)
+    }
+    return _with_missing(container, ADDED_KEYS) | below
 
 
 def without_added_keys(container: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration without the keys that ``with_added_keys`` would add again."""
-    return {k: x for k, x in container.items() if k not in ADDED_KEYS or x != ADDED_KEYS[k]}
+    kept = _without(container, ADDED_KEYS)
+    below = {
+        group: _without(section, _added_keys(group, section))
+        for group, section in kept.items()
+        if isinstance(section, Mapping)
+    }
+    return kept | below
+
+
+def _added_keys(group: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys that earlier versions lack in a group, and their defaults."""
+    name = section.get("name")
+    of_choice = ADDED_TO_CHOICES.get(group, {}).get(name) if isinstance(name, str) else None
+    return dict(of_choice or {})
+
+
+def _with_missing(container: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a container with those keys of ``defaults`` that it lacks, after its own keys."""
+    return {**container, **{k: x for k, x in defaults.items() if k not in container}}
+
+
+def _without(container: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a container without the keys whose values equal those in ``defaults``."""
+    return {k: x for k, x in container.items() if k not in defaults or x != defaults[k]}
 
 
 new_override, first_override = _TO_NEW.override, _TO_FIRST.override

@@ -22,7 +22,8 @@ from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy.ops.normalization import BATCH_NORM, GROUP_NORM, LAYER_NORM
 from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D
 from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
-from nnopt.backends.numpy.optimizers import OPTIMIZERS, Optimizer
+from nnopt.backends.numpy.optimizers import Optimizer
+from nnopt.backends.numpy.update_rules import OPTIMIZERS
 from nnopt.schema import Config
 
 Array = np.ndarray

@@ -18,7 +18,9 @@ BEFORE, AFTER = 3, 4  # steps before and after the state is saved
 
 LAYERS = ({"dense": 8}, "batch_norm", "relu", {"dropout": 0.3}, {"dense": "classes"})
 IMAGE_LAYERS = ({"conv2d": 8}, "batch_norm", "relu", "global_avg_pool", {"dense": "classes"})
-BOTH = ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw")
+BOTH = (
+    *("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam"),
+)
 PYTORCH_ONLY = ("lion", "muon", "schedule_free_sgd", "schedule_free_adamw")
 OPTIMIZERS = [
     *(("numpy", name) for name in BOTH),
@@ -30,6 +32,12 @@ MODES: dict[str, dict[str, Any]] = {
     "max-norm": {"regularizer.max_norm": 0.5},
     "penalties": {"regularizer.l1": 0.01, "regularizer.l2": 0.1},
     "weight decay": {"optimizer": "adamw", "regularizer.weight_decay": 0.1},
+    "centered RMSprop with momentum": {
+        "optimizer": "rmsprop",
+        "optimizer.momentum": 0.5,
+        "optimizer.centered": True,
+    },
+    "AMSGrad": {"optimizer": "adam", "optimizer.amsgrad": True},
     "accumulation": {"batch_size": 10, "accumulation_steps": 3},
     "float32": {"backend.dtype": "float32", "optimizer": "adam"},
 }

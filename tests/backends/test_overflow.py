@@ -176,7 +176,7 @@ def test_clipping_of_norm_above_range_of_float32_keeps_direction(
     assert_allclose(gradient(network), expected.ravel(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "adagrad"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "nadam", "rmsprop", "adagrad", "adadelta"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_overflowing_square_of_gradient_makes_optimizer_state_not_finite(
     make_network: MakeNetwork, backend: str, optimizer: str

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from threadpoolctl import threadpool_limits
 
-from nnopt.backends.numpy import optimizers, threads, tuning
+from nnopt.backends.numpy import threads, tuning, update_rules
 from nnopt.backends.numpy.average import Average
 from nnopt.backends.numpy.gradients import norm
 from nnopt.backends.numpy.network import NumpyNetwork
@@ -104,7 +104,7 @@ def test_training_bits_do_not_depend_on_number_of_threads(
 
 
 @pytest.mark.usefixtures("cut_finely")
-@pytest.mark.parametrize("optimizer", optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", update_rules.OPTIMIZERS)
 def test_optimizer_bits_do_not_depend_on_number_of_threads(
     make_network: MakeNetwork, optimizer: str
 ) -> None:

@@ -137,7 +137,7 @@ def test_problems_of_all_points_are_reported_once() -> None:
             "'hydra/luncher=pool': did you mean 'hydra/launcher'? unsupported",
         ),
         (["hydra.run.dri=x"], "'hydra.run.dri=x': did you mean 'hydra.run.dir'? unsupported"),
-        (["optimizer=adm"], "optimizer = 'adm': did you mean 'adam'? allowed: adagrad, adam"),
+        (["optimizer=adm"], "optimizer = 'adm': did you mean 'adam'? allowed: adadelta, adagrad"),
         (["backend=jax"], "backend = 'jax': allowed: numpy, torch"),
         (["experiment=mnist"], "experiment = 'mnist': did you mean 'mnist_mlp'?"),
         (["epochs"], "cannot read 'epochs': write key=value"),
@@ -301,6 +301,42 @@ def test_point_id_changes_with_keys_that_affect_results(
     make_config: Callable[..., Config], changes: dict[str, Any]
 ) -> None:
     assert point_id(make_config(**changes)) != point_id(make_config())
+
+
+EARLIER_IDS: dict[tuple[str, ...], str] = {
+    ("optimizer=rmsprop",): "spiral-numpy-mlp-rmsprop-s0-4470336ff6",
+    ("optimizer=adam",): "spiral-numpy-mlp-adam-s0-4cc52d29ec",
+    ("optimizer=adamw", "initializer=normal"): "spiral-numpy-mlp-adamw-s0-8113029256",
+    (
+        "schedule=plateau",
+        "schedule.min_delta=0.1",
+        "initializer=uniform",
+    ): "spiral-numpy-mlp-momentum-s0-3a2fa35971",
+    (
+        "early_stopping.patience=5",
+        "early_stopping.min_delta=0.1",
+    ): "spiral-numpy-mlp-momentum-s0-ac7adf5eca",
+}
+"""Overrides -> id that nnopt computed at commit 5c38ebc, which has fewer keys."""
+
+
+@pytest.mark.parametrize("overrides", EARLIER_IDS, ids=" ".join)
+def test_point_id_does_not_depend_on_later_keys_with_defaults(overrides: tuple[str, ...]) -> None:
+    assert ids(*overrides) == [EARLIER_IDS[overrides]]
+
+
+LATER_KEYS = [
+    ({"optimizer": "rmsprop"}, {"optimizer.momentum": 0.1}),
+    ({"optimizer": "rmsprop"}, {"optimizer.centered": True}),
+    ({"optimizer": "adam"}, {"optimizer.amsgrad": True}),
+]
+
+
+@pytest.mark.parametrize(("choice", "changes"), LATER_KEYS, ids=str)
+def test_point_id_depends_on_later_keys_with_other_values(
+    make_config: Callable[..., Config], choice: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    assert point_id(make_config(**choice, **changes)) != point_id(make_config(**choice))
 
 
 def test_point_id_is_same_in_any_sweep() -> None:

@@ -36,7 +36,7 @@ COUNTS = {
     "hydra/launcher": 4,
     "hydra/sweeper": 2,
     "initializer": 9,
-    "optimizer": 11,
+    "optimizer": 13,
     "pruning": 5,
     "regularizer": 19,
     "schedule": 7,

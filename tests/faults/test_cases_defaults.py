@@ -164,7 +164,7 @@ def test_default_configuration_learns_features_of_any_scale(
     assert accuracy_of(attempt, workplace, *overrides) > 0.85
 
 
-SHARED = ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw"]
+SHARED = ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam"]
 
 
 @pytest.mark.parametrize("name", SHARED)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nnopt.config.compose import make_plan
 from nnopt.errors import ConfigError
-from nnopt.schema import FIRST_KEYS, RENAMED_KEYS, first_override, new_override
+from nnopt.schema import (
+    FIRST_KEYS,
+    RENAMED_KEYS,
+    first_override,
+    new_override,
+    with_added_keys,
+    without_added_keys,
+)
+from nnopt.schema.renamed_keys import ADDED_TO_CHOICES
 
 OVERRIDES = [
     ("accumulation=2", "accumulation_steps=2"),
@@ -36,6 +45,40 @@ def test_override_is_converted_in_both_directions(old: str, new: str) -> None:
 def test_renamed_keys_are_unambiguous() -> None:
     assert len(FIRST_KEYS) == len(RENAMED_KEYS)
     assert FIRST_KEYS.keys().isdisjoint(RENAMED_KEYS)
+
+
+STORED: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"optimizer": {"name": "adam", "lr": 1}}, {"amsgrad": False}),
+    ({"optimizer": {"name": "rmsprop", "lr": 1}}, {"momentum": 0.0, "centered": False}),
+    ({"optimizer": {"name": "sgd", "lr": 1}}, {}),
+    ({"optimizer": {"name": ["adam"]}}, {}),
+]
+"""A stored configuration of an earlier version -> the keys of its group that are added."""
+
+
+@pytest.mark.parametrize(("stored", "added"), STORED)
+def test_added_keys_of_groups_are_added_and_removed(
+    stored: dict[str, Any], added: dict[str, Any]
+) -> None:
+    ((group, section),) = stored.items()
+    converted = with_added_keys(stored)
+    assert converted[group] == section | added
+    assert without_added_keys(converted) == stored
+    assert with_added_keys(converted) == converted
+
+
+def test_added_key_with_another_value_is_kept() -> None:
+    stored = {"optimizer": {"name": "adam", "amsgrad": True}}
+    assert with_added_keys(stored)["optimizer"] == stored["optimizer"]
+    assert without_added_keys(stored) == stored
+
+
+def test_defaults_of_added_keys_equal_those_in_the_files() -> None:
+    """A plain run of this version therefore has the id of an earlier version."""
+    for group, choices in ADDED_TO_CHOICES.items():
+        for name, defaults in choices.items():
+            section = make_plan([f"{group}={name}"]).points[0].container[group]
+            assert {key: section[key] for key in defaults} == defaults
 
 
 REFUSED = [

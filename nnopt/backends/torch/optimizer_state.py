@@ -20,13 +20,24 @@ STATE_KEYS = {
     "SGD": ("momentum_buffer",),
     "RMSprop": ("step", "square_avg"),
     "Adagrad": ("step", "sum"),
+    "Adadelta": ("step", "square_avg", "acc_delta"),
     "Adam": ("step", "exp_avg", "exp_avg_sq"),
+    "NAdam": ("step", "mu_product", "exp_avg", "exp_avg_sq"),
     "Lion": ("m",),
     "Muon": ("m",),
     "SGDScheduleFree": ("z",),
     "AdamWScheduleFree": ("z", "exp_avg_sq"),
 }
 """Class of an optimizer -> keys of the state of a parameter after the first step."""
+
+OPTIONAL_KEYS = {
+    "RMSprop": {"momentum": "momentum_buffer", "centered": "grad_avg"},
+    "Adam": {"amsgrad": "max_exp_avg_sq"},
+}
+"""Class of an optimizer -> option -> key of the state that exists only if the option is used."""
+
+SCALARS = {"step": "float32", "mu_product": "float64"}
+"""Key of a state that is one number on the CPU -> type of the number."""
 
 Named = Mapping[str, nn.Parameter]
 """Full name -> parameter."""
@@ -62,10 +73,10 @@ def expected_state(
     for kind, _, groups in _states(optimizer):
         own = _own_parameters(groups, named)
         has_state = any(name in own for _, name in map(_parse, found))
-        for key in STATE_KEYS[kind] if has_state else ():
+        for key in _state_keys(kind, groups[0]) if has_state else ():
             for name, parameter in own.items():
-                shape = () if key == "step" else tuple(parameter.shape)
-                dtype = "float32" if key == "step" else str(parameter.dtype).removeprefix("torch.")
+                shape = () if key in SCALARS else tuple(parameter.shape)
+                dtype = SCALARS.get(key, str(parameter.dtype).removeprefix("torch."))
                 expected[f"optimizer/{key}/{name}"] = np.broadcast_to(np.zeros((), dtype), shape)
     for index, group in enumerate(optimizer.param_groups):
         numbers = [key for key in GROUP_NUMBERS if key in group]
@@ -100,6 +111,12 @@ def _states(optimizer: optim.Optimizer) -> list[tuple[str, dict[Any, Any], list[
     return [(type(inner).__name__, optimizer.state, optimizer.param_groups)]
 
 
+def _state_keys(kind: str, group: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys of a parameter's state, given the options in ``group``."""
+    optional = OPTIONAL_KEYS.get(kind, {})
+    return (*STATE_KEYS[kind], *(key for option, key in optional.items() if group[option]))
+
+
 def _own_parameters(groups: list[dict[str, Any]], named: Named) -> Named:
     own = {id(parameter) for group in groups for parameter in group["params"]}
     return {name: parameter for name, parameter in named.items() if id(parameter) in own}
@@ -115,8 +132,8 @@ def _parse(entry: str) -> tuple[str, str]:
 def _tensor(key: str, array: NDArray[Any], parameter: nn.Parameter, is_fused: bool) -> Tensor:
     """Return a restored tensor with the memory layout of its parameter.
 
-    The number of steps is on the CPU, except in fused optimizers.
+    A single number is on the CPU, except in fused optimizers.
     """
-    if key == "step":
+    if key in SCALARS:
         return torch.tensor(array, device=parameter.device if is_fused else "cpu")
     return torch.empty_like(parameter).detach().copy_(torch.from_numpy(array))

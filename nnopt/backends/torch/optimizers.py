@@ -17,12 +17,14 @@ from torch import Tensor, nn, optim
 from nnopt.backends.torch.muon import Muon
 from nnopt.backends.torch.schedule_free import ScheduleFree
 from nnopt.schema import (
+    AdadeltaConfig,
     AdagradConfig,
     AdamConfig,
     Config,
     LionConfig,
     MomentumConfig,
     MuonConfig,
+    NadamConfig,
     RmspropConfig,
     ScheduleFreeConfig,
     SgdConfig,
@@ -51,8 +53,18 @@ def momentum(parameters: Parameters, config: MomentumConfig) -> optim.Optimizer:
 
 
 def rmsprop(parameters: Parameters, config: RmspropConfig) -> optim.Optimizer:
-    """Return RMSprop: s ← ρ·s + (1-ρ)·g²;  w ← w - lr·g / (√s + ε)."""
-    return optim.RMSprop(parameters, alpha=config.rho, eps=config.epsilon, foreach=True)
+    """Return RMSprop: s ← ρ·s + (1-ρ)·g²;  v ← μ·v + g / (√s + ε);  w ← w - lr·v.
+
+    If ``centered``, the variance s - m² replaces s, with the mean m ← ρ·m + (1-ρ)·g.
+    """
+    return optim.RMSprop(
+        parameters,
+        alpha=config.rho,
+        eps=config.epsilon,
+        momentum=config.momentum,
+        centered=config.centered,
+        foreach=True,
+    )
 
 
 def adagrad(parameters: Parameters, config: AdagradConfig) -> optim.Optimizer:
@@ -61,10 +73,46 @@ def adagrad(parameters: Parameters, config: AdagradConfig) -> optim.Optimizer:
     return optim.Adagrad(parameters, eps=config.epsilon, **implementation)
 
 
+def adadelta(parameters: Parameters, config: AdadeltaConfig) -> optim.Optimizer:
+    """Return Adadelta: w ← w - lr·d with d = g·√(a + ε) / √(s + ε).
+
+    s and a are the averages of g² and d²: s ← ρ·s + (1-ρ)·g² before d, a ← ρ·a + (1-ρ)·d² after d.
+    """
+    return optim.Adadelta(parameters, rho=config.rho, eps=config.epsilon, foreach=True)
+
+
 def adam(parameters: Parameters, config: AdamConfig) -> optim.Optimizer:
-    """Return Adam: m ← β₁·m + (1-β₁)·g;  s ← β₂·s + (1-β₂)·g²;  w ← w - lr·m̂ / (√ŝ + ε)."""
+    """Return Adam: m ← β₁·m + (1-β₁)·g;  s ← β₂·s + (1-β₂)·g²;  w ← w - lr·m̂ / (√ŝ + ε).
+
+    With ``amsgrad``, ŝ is computed from the largest s so far.
+    """
     betas = (config.beta1, config.beta2)
-    return optim.Adam(parameters, betas=betas, eps=config.epsilon, fused=True)
+    return optim.Adam(
+        parameters, betas=betas, eps=config.epsilon, amsgrad=config.amsgrad, fused=True
+    )
+
+
+def nadam(parameters: Parameters, config: NadamConfig) -> optim.Optimizer:
+    """Return NAdam: m, s and ŝ as in Adam;  w ← w - lr·n / (√ŝ + ε).
+
+    n = (1-μₜ)·g / (1-μ₁⋯μₜ) + μₜ₊₁·m / (1-μ₁⋯μₜ₊₁). The product of the momenta is in float64 here.
+    PyTorch would compute it in float32, also for parameters in float64.
+    """
+    optimizer = optim.NAdam(
+        parameters,
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+        momentum_decay=config.momentum_decay,
+        foreach=True,
+    )
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.tensor(0.0),
+            "mu_product": torch.tensor(1.0, dtype=torch.float64),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
 
 
 class Lion(optim.Optimizer):
@@ -100,8 +148,10 @@ OPTIMIZERS: dict[str, Callable[[Parameters, Any], optim.Optimizer]] = {
     "nesterov": momentum,
     "rmsprop": rmsprop,
     "adagrad": adagrad,
+    "adadelta": adadelta,
     "adam": adam,
     "adamw": adam,  # weight decay is decoupled for every optimizer
+    "nadam": nadam,
     "lion": Lion,
 }
 

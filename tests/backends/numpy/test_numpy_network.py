@@ -17,6 +17,7 @@ from nnopt.backends.numpy import threads, tuning
 from nnopt.backends.numpy.modules import LayerBuilder
 from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.backends.numpy.tape import Variable
+from nnopt.backends.numpy.update_rules import OPTIMIZERS
 from nnopt.random import DropoutMasks
 
 Array = np.ndarray
@@ -351,7 +352,7 @@ def test_dropout_masks_depend_on_the_step_and_vanish_in_evaluation(
     assert (seen[0] != seen[1]).any()
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_learning_rate_zero_changes_no_bit(
     make_network: MakeNetwork, batches: Batches, optimizer: str
 ) -> None:
@@ -363,7 +364,7 @@ def test_learning_rate_zero_changes_no_bit(
         assert_array_equal(array, before[name])
 
 
-@pytest.mark.parametrize("optimizer", ["rmsprop", "adagrad", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam"])
 def test_network_of_dead_units_stays_finite(
     make_network: MakeNetwork, batches: Batches, optimizer: str
 ) -> None:

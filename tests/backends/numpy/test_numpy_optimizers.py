@@ -1,7 +1,8 @@
-"""Twenty steps of every NumPy optimizer in float64, compared with torch.optim."""
+"""A hundred steps of every NumPy optimizer in float64, compared with torch.optim."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import numpy as np
@@ -11,10 +12,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from nnopt import schema
 from nnopt.backends.numpy import tuning
-from nnopt.backends.numpy.optimizers import OPTIMIZERS, Optimizer
+from nnopt.backends.numpy.optimizers import Optimizer
 from nnopt.backends.numpy.threads import ThreadPool
+from nnopt.backends.numpy.update_rules import OPTIMIZERS
 
-SIZE, DECAYED, STEPS = 23, 14, 20
+SIZE, DECAYED, STEPS = 23, 14, 100
 LR = 0.05
 
 CONFIGS: dict[str, tuple[schema.OptimizerVariant, Any]] = {
@@ -32,22 +34,55 @@ CONFIGS: dict[str, tuple[schema.OptimizerVariant, Any]] = {
         lambda p: torch.optim.SGD(p, LR, momentum=0.8, nesterov=True),
     ),
     "rmsprop": (
-        schema.RmspropConfig("rmsprop", LR, 0.9, 1e-3),
+        schema.RmspropConfig("rmsprop", LR, 0.9, 1e-3, 0.0, False),
         lambda p: torch.optim.RMSprop(p, LR, alpha=0.9, eps=1e-3),
+    ),
+    "rmsprop, momentum": (
+        schema.RmspropConfig("rmsprop", LR, 0.9, 1e-3, 0.7, False),
+        lambda p: torch.optim.RMSprop(p, LR, alpha=0.9, eps=1e-3, momentum=0.7),
+    ),
+    "rmsprop, centered": (
+        schema.RmspropConfig("rmsprop", LR, 0.9, 1e-3, 0.0, True),
+        lambda p: torch.optim.RMSprop(p, LR, alpha=0.9, eps=1e-3, centered=True),
+    ),
+    "rmsprop, momentum and centered": (
+        schema.RmspropConfig("rmsprop", LR, 0.9, 1e-3, 0.7, True),
+        lambda p: torch.optim.RMSprop(p, LR, alpha=0.9, eps=1e-3, momentum=0.7, centered=True),
+    ),
+    "adadelta": (
+        schema.AdadeltaConfig("adadelta", LR, 0.8, 1e-3),
+        lambda p: torch.optim.Adadelta(p, LR, rho=0.8, eps=1e-3),
     ),
     "adagrad": (
         schema.AdagradConfig("adagrad", LR, 1e-3),
         lambda p: torch.optim.Adagrad(p, LR, eps=1e-3),
     ),
     "adam": (
-        schema.AdamConfig("adam", LR, 0.8, 0.95, 1e-3),
+        schema.AdamConfig("adam", LR, 0.8, 0.95, 1e-3, False),
         lambda p: torch.optim.Adam(p, LR, betas=(0.8, 0.95), eps=1e-3),
     ),
     "adamw": (
-        schema.AdamConfig("adamw", LR, 0.8, 0.95, 1e-3),
+        schema.AdamConfig("adamw", LR, 0.8, 0.95, 1e-3, False),
         lambda p: torch.optim.Adam(p, LR, betas=(0.8, 0.95), eps=1e-3),
     ),
+    "adam, amsgrad": (
+        schema.AdamConfig("adam", LR, 0.8, 0.95, 1e-3, True),
+        lambda p: torch.optim.Adam(p, LR, betas=(0.8, 0.95), eps=1e-3, amsgrad=True),
+    ),
+    "nadam": (
+        schema.NadamConfig("nadam", LR, 0.8, 0.95, 1e-3, 0.04),
+        lambda p: torch.optim.NAdam(p, LR, betas=(0.8, 0.95), eps=1e-3, momentum_decay=0.04),
+    ),
 }
+
+
+@pytest.fixture(autouse=True)
+def _scalars_in_float64() -> Iterator[None]:
+    """Let PyTorch store scalars in float64, such as the product of NAdam's momenta."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
 
 
 def test_every_optimizer_has_a_case() -> None:
@@ -100,20 +135,44 @@ def test_optimizer_trajectory_equals_torch(
         assert_allclose(ours, theirs.detach().numpy(), rtol=1e-11, atol=1e-13)
 
 
+DECOUPLED: dict[str, tuple[schema.OptimizerVariant, Any]] = {
+    "adamw": (
+        schema.AdamConfig("adamw", LR, 0.8, 0.95, 1e-3, False),
+        lambda p: torch.optim.AdamW(p, LR, betas=(0.8, 0.95), eps=1e-3),
+    ),
+    "adamw, amsgrad": (
+        schema.AdamConfig("adamw", LR, 0.8, 0.95, 1e-3, True),
+        lambda p: torch.optim.AdamW(p, LR, betas=(0.8, 0.95), eps=1e-3, amsgrad=True),
+    ),
+    "nadam": (
+        schema.NadamConfig("nadam", LR, 0.8, 0.95, 1e-3, 0.04),
+        lambda p: torch.optim.NAdam(
+            p,
+            LR,
+            betas=(0.8, 0.95),
+            eps=1e-3,
+            momentum_decay=0.04,
+            decoupled_weight_decay=True,
+        ),
+    ),
+}
+"""Optimizers for which PyTorch has decoupled weight decay."""
+
+
 @pytest.mark.parametrize("chunk", [7, 1000])
-def test_adamw_trajectory_equals_torch_adamw(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+@pytest.mark.parametrize("name", DECOUPLED)
+def test_trajectory_with_decoupled_decay_equals_torch(
+    monkeypatch: pytest.MonkeyPatch, name: str, chunk: int
+) -> None:
     monkeypatch.setattr(tuning, "UPDATE_CHUNK_ELEMENTS", chunk)
+    config, build = DECOUPLED[name]
     matrix = curvature()
     ours = np.random.default_rng(1).standard_normal(SIZE)
     start = torch.tensor(ours)
     decayed, exempt = (torch.nn.Parameter(part) for part in (start[:DECAYED], start[DECAYED:]))
-    reference = torch.optim.AdamW(
-        [{"params": [decayed], "weight_decay": 0.3}, {"params": [exempt], "weight_decay": 0.0}],
-        LR,
-        betas=(0.8, 0.95),
-        eps=1e-3,
+    reference = build(
+        [{"params": [decayed], "weight_decay": 0.3}, {"params": [exempt], "weight_decay": 0.0}]
     )
-    config = schema.AdamConfig("adamw", LR, 0.8, 0.95, 1e-3)
     gradient = np.empty(SIZE)
     optimizer = Optimizer(config, ours, gradient, slice(DECAYED), 0.3)
     for step in range(STEPS):

@@ -15,9 +15,10 @@ from image_cases import POOLS, step
 from numpy.testing import assert_allclose
 from test_numpy_optimizers import CONFIGS
 
-from nnopt.backends.numpy import ops, optimizers
+from nnopt.backends.numpy import ops, update_rules
 from nnopt.backends.numpy.ops import Op
-from nnopt.backends.numpy.optimizers import OPTIMIZERS, Optimizer
+from nnopt.backends.numpy.optimizers import Optimizer
+from nnopt.backends.numpy.update_rules import OPTIMIZERS
 
 Array = np.ndarray
 
@@ -138,7 +139,7 @@ def test_every_operation_has_a_case() -> None:
 
 def test_every_optimizer_has_a_reference() -> None:
     assert {f"{rule.update.__name__}_naive" for rule in OPTIMIZERS.values()} <= set(
-        vars(optimizers)
+        vars(update_rules)
     )
 
 
@@ -146,10 +147,10 @@ def test_every_optimizer_has_a_reference() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_optimizer_equals_its_reference(name: str, size: int) -> None:
     config, _ = CONFIGS[name]
-    reference = getattr(optimizers, f"{OPTIMIZERS[config.name].update.__name__}_naive")
+    reference = getattr(update_rules, f"{OPTIMIZERS[config.name].update.__name__}_naive")
     rng = np.random.default_rng(0)
     fast, gradient = rng.standard_normal(size), np.empty(size)
-    slow, state = fast.copy(), [np.zeros(size), np.zeros(size)]
+    slow, state = fast.copy(), [np.zeros(size) for _ in range(3)]
     optimizer = Optimizer(config, fast, gradient, slice(size // 2), 0.3)
     for t in range(1, 8):
         gradient[:] = rng.standard_normal(size) * (rng.random(size) < 0.8)  # a fifth are zeros

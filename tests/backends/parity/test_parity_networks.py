@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from nnopt.backends.numpy.optimizers import OPTIMIZERS
+from nnopt.backends.numpy.update_rules import OPTIMIZERS
 from nnopt.backends.protocol import Network, StepRecord
 
 MakeNetwork = Callable[..., Network]
@@ -23,6 +23,8 @@ Batches = list[tuple[np.ndarray, np.ndarray]]
 
 BACKENDS = ("numpy", "torch")
 TIGHT = {"rtol": 1e-10, "atol": 1e-12}
+LONG = {"rtol": 1e-9, "atol": 1e-12}
+"""Tolerance after a hundred steps, in which rounding errors grow."""
 
 LAYERS: dict[str, list[Any]] = {
     "dense": [{"dense": 5}],
@@ -151,6 +153,30 @@ def test_optimizer_agrees_between_backends(
     assert_equal_after(make_network, batches, layers, 20, 0.05, TIGHT, **options)
 
 
+RULES: list[dict[str, Any]] = [
+    {"optimizer": "rmsprop", "optimizer.momentum": 0.5},
+    {"optimizer": "rmsprop", "optimizer.centered": True, "optimizer.epsilon": 1e-3},
+    {
+        "optimizer": "rmsprop",
+        "optimizer.momentum": 0.5,
+        "optimizer.centered": True,
+        "optimizer.epsilon": 1e-3,
+    },
+    {"optimizer": "adam", "optimizer.amsgrad": True},
+    {"optimizer": "nadam", "optimizer.momentum_decay": 0.1},
+    {"optimizer": "adadelta", "optimizer.rho": 0.5},
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_optimizer_with_options_agrees_between_backends(
+    make_network: MakeNetwork, batches: Batches, rule: dict[str, Any]
+) -> None:
+    layers = [{"dense": 8}, "tanh", {"dense": "classes"}]
+    options = rule | {"regularizer.weight_decay": 0.02, "regularizer.l2": 0.01}
+    assert_equal_after(make_network, batches, layers, 100, 0.05, LONG, **options)
+
+
 WHOLE = {
     "batch norm": ["batch_norm", "relu"],
     "batch norm and dropout": ["batch_norm", "relu", {"dropout": 0.3}],
@@ -165,9 +191,8 @@ def test_hundred_steps_agree_between_backends(
     """Training uses momentum and an L2 penalty. Every seventh batch is smaller."""
     hidden = [{"dense": {"units": 16, "bias": False}}, *WHOLE[name]]
     layers = [*hidden, *hidden, {"dense": "classes"}]
-    tolerance = {"rtol": 1e-9, "atol": 1e-12}
     options = {"optimizer": "momentum", "regularizer.l2": 0.01}
-    assert_equal_after(make_network, batches, layers, 100, 0.1, tolerance, **options)
+    assert_equal_after(make_network, batches, layers, 100, 0.1, LONG, **options)
 
 
 def test_comparison_of_networks_with_different_masks_fails(

@@ -126,13 +126,20 @@ def test_masks_and_weights_agree_between_backends(
         assert_allclose(array, arrays[name], rtol=0, atol=1e-9, err_msg=name)
 
 
+SHARED = (
+    *("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam"),
+)
 OPTIMIZERS = {
-    "numpy": ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw"),
-    "torch": (
-        *("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw", "lion", "muon"),
-        *("schedule_free_sgd", "schedule_free_adamw"),
-    ),
+    "numpy": SHARED,
+    "torch": (*SHARED, "lion", "muon", "schedule_free_sgd", "schedule_free_adamw"),
 }
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rmsprop": {"optimizer.momentum": 0.5, "optimizer.centered": True},
+    "adam": {"optimizer.amsgrad": True},
+}
+"""Optimizer -> settings with which the optimizer has the most state."""
 
 
 @pytest.mark.parametrize(
@@ -147,6 +154,7 @@ def test_pruned_weights_are_zero_after_every_step(
     changes = {
         "start": 1.5,
         "optimizer": optimizer,
+        **OPTIONS.get(optimizer, {}),
         "epochs": 4,
         "regularizer.weight_decay": 0.1,
         "regularizer.l2": 0.01,

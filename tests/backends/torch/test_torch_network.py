@@ -202,7 +202,9 @@ def test_penalties_act_on_norm_layers_and_biases_only_if_configured(
         assert_allclose(gradient, bare[name] + penalty, **EXACT, err_msg=name)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop", "adagrad", "adam"])
+@pytest.mark.parametrize(
+    "optimizer", ["sgd", "momentum", "rmsprop", "adagrad", "adadelta", "adam", "nadam"]
+)
 def test_weight_decay_is_decoupled(
     make_network: MakeNetwork, batches: Batches, optimizer: str
 ) -> None:
@@ -290,7 +292,7 @@ def test_read_steps_returns_every_step_once(
 
 
 def test_learning_rate_zero_changes_no_bit(make_network: MakeNetwork, batches: Batches) -> None:
-    for optimizer in ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adamw"):
+    for optimizer in ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adamw"):
         network = make_network("torch", MLP, optimizer=optimizer)
         before = network.arrays()
         network.train_step(*as_tensors(batches[0]), 0.0, 0)

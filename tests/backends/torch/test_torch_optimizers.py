@@ -44,11 +44,23 @@ def nesterov(config: Any) -> Iterator[Array]:
 
 
 def rmsprop(config: Any) -> Iterator[Array]:
-    s = 0.0
+    s, m, v = 0.0, 0.0, 0.0
     g, lr = yield
     while True:
         s = config.rho * s + (1 - config.rho) * g**2
-        g, lr = yield lr * g / (np.sqrt(s) + config.epsilon)
+        m = config.rho * m + (1 - config.rho) * g
+        v = config.momentum * v + g / (np.sqrt(s - config.centered * m**2) + config.epsilon)
+        g, lr = yield lr * v
+
+
+def adadelta(config: Any) -> Iterator[Array]:
+    s, a = 0.0, 0.0
+    g, lr = yield
+    while True:
+        s = config.rho * s + (1 - config.rho) * g**2
+        d = g * np.sqrt(a + config.epsilon) / np.sqrt(s + config.epsilon)
+        a = config.rho * a + (1 - config.rho) * d**2
+        g, lr = yield lr * d
 
 
 def adagrad(config: Any) -> Iterator[Array]:
@@ -60,14 +72,31 @@ def adagrad(config: Any) -> Iterator[Array]:
 
 
 def adam(config: Any) -> Iterator[Array]:
-    m, s, t = 0.0, 0.0, 0
+    m, s, largest, t = 0.0, 0.0, 0.0, 0
     g, lr = yield
     while True:
         t += 1
         m = config.beta1 * m + (1 - config.beta1) * g
         s = config.beta2 * s + (1 - config.beta2) * g**2
-        corrected_m, corrected_s = m / (1 - config.beta1**t), s / (1 - config.beta2**t)
+        largest = np.maximum(largest, s)
+        corrected_m = m / (1 - config.beta1**t)
+        corrected_s = (largest if config.amsgrad else s) / (1 - config.beta2**t)
         g, lr = yield lr * corrected_m / (np.sqrt(corrected_s) + config.epsilon)
+
+
+def nadam(config: Any) -> Iterator[Array]:
+    m, s, t, product = 0.0, 0.0, 0, 1.0
+    g, lr = yield
+    while True:
+        t += 1
+        now, following = (
+            config.beta1 * (1 - 0.96 ** (i * config.momentum_decay) / 2) for i in (t, t + 1)
+        )
+        product *= now
+        m = config.beta1 * m + (1 - config.beta1) * g
+        s = config.beta2 * s + (1 - config.beta2) * g**2
+        n = (1 - now) * g / (1 - product) + following * m / (1 - product * following)
+        g, lr = yield lr * n / (np.sqrt(s / (1 - config.beta2**t)) + config.epsilon)
 
 
 def lion(config: Any) -> Iterator[Array]:
@@ -84,19 +113,27 @@ RULES: dict[str, Rule] = {
     "momentum": momentum,
     "nesterov": nesterov,
     "rmsprop": rmsprop,
+    "adadelta": adadelta,
     "adagrad": adagrad,
     "adam": adam,
     "adamw": adam,
+    "nadam": nadam,
     "lion": lion,
 }
-UNUSUAL = {
-    "momentum": {"optimizer.momentum": 0.0},
-    "nesterov": {"optimizer.momentum": 0.5},
-    "rmsprop": {"optimizer.rho": 0.3, "optimizer.epsilon": 0.1},
-    "adagrad": {"optimizer.epsilon": 0.1},
-    "adam": {"optimizer.beta1": 0.0, "optimizer.beta2": 0.5, "optimizer.epsilon": 0.1},
-    "lion": {"optimizer.beta1": 0.2, "optimizer.beta2": 0.5},
-}
+UNUSUAL: list[tuple[str, dict[str, float]]] = [
+    ("momentum", {"momentum": 0.0}),
+    ("nesterov", {"momentum": 0.5}),
+    ("rmsprop", {"rho": 0.3, "epsilon": 0.1}),
+    ("rmsprop", {"momentum": 0.6}),
+    ("rmsprop", {"centered": True, "epsilon": 0.1}),
+    ("rmsprop", {"rho": 0.9, "momentum": 0.6, "centered": True, "epsilon": 0.1}),
+    ("adagrad", {"epsilon": 0.1}),
+    ("adadelta", {"rho": 0.3, "epsilon": 0.1}),
+    ("adam", {"beta1": 0.0, "beta2": 0.5, "epsilon": 0.1}),
+    ("adam", {"beta2": 0.5, "amsgrad": True}),
+    ("nadam", {"beta1": 0.5, "beta2": 0.5, "momentum_decay": 0.5}),
+    ("lion", {"beta1": 0.2, "beta2": 0.5}),
+]
 
 
 def test_every_optimizer_of_the_schema_has_a_formula() -> None:
@@ -105,13 +142,12 @@ def test_every_optimizer_of_the_schema_has_a_formula() -> None:
     assert set(OPTIMIZERS) == set(RULES)
 
 
-@pytest.mark.parametrize(
-    ("name", "changes"), [(name, {}) for name in RULES] + list(UNUSUAL.items())
-)
+@pytest.mark.parametrize(("name", "changes"), [*((name, {}) for name in RULES), *UNUSUAL])
 def test_twenty_steps_of_optimizer_equal_formula(
     make_config: Callable[..., Config], name: str, changes: dict[str, float]
 ) -> None:
-    whole = make_config(optimizer=name, **changes)
+    changed = {f"optimizer.{key}": value for key, value in changes.items()}
+    whole = make_config(optimizer=name, **changed)
     config = whole.optimizer
     rng = np.random.default_rng(3)
     shapes = [(4, 3), (5,)]
