@@ -110,7 +110,9 @@ def plain_config() -> Config:
         optimizer=OPTIMIZER_DEFAULTS["momentum"],
         schedule=schema.ConstantConfig("constant", warmup_epochs=0),
         initializer=schema.InitializerConfig("he_normal", "lecun_normal", None),
-        early_stopping=schema.EarlyStoppingConfig(None, "epochs", None, 0.0, "accuracy"),
+        early_stopping=schema.EarlyStoppingConfig(
+            None, "epochs", None, 0.0, "absolute", "accuracy"
+        ),
         checkpoint=schema.CheckpointConfig(interval=30.0, keep=False),
     )
 

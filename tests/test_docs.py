@@ -86,7 +86,13 @@ def name_of(kind: Any) -> str:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
-        plural = {int: "whole numbers", int | str: "names or numbers", str: "names", Any: "layers"}
+        plural = {
+            int: "whole numbers",
+            int | str: "names or numbers",
+            str: "names",
+            Any: "layers",
+            float: "numbers",
+        }
         return f"list of {plural[item]}"
     names = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text", Any: "map"}
     return names[kind]

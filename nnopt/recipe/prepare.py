@@ -18,11 +18,13 @@ from nnopt.data.dataset import Dataset
 from nnopt.data.published import PUBLISHED
 from nnopt.data.split import chosen_classes, training_samples
 from nnopt.errors import ConfigError
-from nnopt.pruning.schedule import schedule_problems
+from nnopt.pruning.schedule import prunings
+from nnopt.pruning.schedule import schedule_problems as pruning_schedule_problems
 from nnopt.recipe.pruning_checks import pruning_problems
-from nnopt.schema import Config, ImageConfig, MuonConfig
+from nnopt.schema import Config, ImageConfig, MuonConfig, NoPruningConfig
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.length import Length
+from nnopt.training.schedules import schedule_problems
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,18 @@ def _length_problems(config: Config, length: Length) -> list[str]:
             f"{length.epochs} epochs; set a smaller value or more epochs"
         )
     lengths = length.epochs, length.steps_per_epoch, length.steps
-    return [*problems, *schedule_problems(config.pruning, *lengths)]
+    of_pruning = list(pruning_schedule_problems(config.pruning, *lengths))
+    if warmup <= length.steps and not of_pruning:
+        steps = _steps_of_schedule(config, length)
+        problems += schedule_problems(config.schedule, length.steps_per_epoch, steps)
+    return [*problems, *of_pruning]
+
+
+def _steps_of_schedule(config: Config, length: Length) -> int:
+    """Return the number of steps of the learning rate schedule."""
+    if isinstance(config.pruning, NoPruningConfig) or not config.pruning.rewind_schedule:
+        return length.steps
+    return prunings(config.pruning, length.epochs, length.steps_per_epoch)[0].step
 
 
 def _batch_problems(

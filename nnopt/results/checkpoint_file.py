@@ -23,7 +23,7 @@ from nnopt.results.metrics_file import LayerRow
 from nnopt.results.summary import check_summary
 from nnopt.results.weights import read_weights
 
-FORMAT = 2
+FORMAT = 3
 """Version of the format of checkpoints. A newer nnopt may write a higher version."""
 
 TRAINING: Mapping[str, type] = {
@@ -105,6 +105,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         check_summary(values["summary"])
         if version == 1:
             values["training"] = _without_prunings(values["training"])
+        if version in (1, 2):
+            values["training"] = _with_reference(values["training"])
         typed(values["training"], TRAINING)
         layers = read_records(LayerRow, values["layers"])
         return Checkpoint(Content(values["training"], arrays), values["summary"], layers, path)
@@ -126,6 +128,18 @@ def _without_prunings(training: dict[str, Any]) -> dict[str, Any]:
         "averaging": averaging | {"first_step": 0},
         "prunings": [],
     }
+
+
+def _with_reference(training: dict[str, Any]) -> dict[str, Any]:
+    """Convert the values of a training from format 2. Raises ValueError.
+
+    In format 2, only an improvement above ``early_stopping.min_delta`` gives the best value, so it
+    is also the reference of the next improvement.
+    """
+    stopping = training.get("stopping")
+    if not isinstance(stopping, dict) or "best" not in stopping:
+        raise ValueError("stopping has a wrong type, or no best value")
+    return training | {"stopping": stopping | {"reference": stopping["best"]}}
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:

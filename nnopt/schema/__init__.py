@@ -75,10 +75,13 @@ from nnopt.schema.renamed_keys import with_new_keys as with_new_keys
 from nnopt.schema.renamed_keys import without_added_keys as without_added_keys
 from nnopt.schema.schedule import ConstantConfig as ConstantConfig
 from nnopt.schema.schedule import CosineConfig as CosineConfig
+from nnopt.schema.schedule import CosineRestartsConfig as CosineRestartsConfig
 from nnopt.schema.schedule import ExponentialConfig as ExponentialConfig
 from nnopt.schema.schedule import InverseTimeConfig as InverseTimeConfig
+from nnopt.schema.schedule import MultistepConfig as MultistepConfig
 from nnopt.schema.schedule import OneCycleConfig as OneCycleConfig
 from nnopt.schema.schedule import PlateauConfig as PlateauConfig
+from nnopt.schema.schedule import PolynomialConfig as PolynomialConfig
 from nnopt.schema.schedule import ScheduleVariant as ScheduleVariant
 from nnopt.schema.schedule import StepConfig as StepConfig
 from nnopt.schema.sweeper import GridConfig as GridConfig

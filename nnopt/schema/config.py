@@ -19,12 +19,17 @@ from nnopt.schema.sweeper import SweeperConfig
 
 @dataclass(frozen=True)
 class EarlyStoppingConfig:
-    """Early stopping, if ``patience`` is set. ``monitor`` also determines the best epoch."""
+    """Early stopping, if ``patience`` is set. ``monitor`` also determines the best epoch.
+
+    ``min_delta`` is the smallest improvement that restarts the patience. In the mode ``relative``
+    it is a fraction of the last value that restarted the patience.
+    """
 
     patience: Annotated[int | None, Range(minimum=1)]
     unit: Literal["epochs", "steps"]
     validate_every: Annotated[int | None, Range(minimum=1)]
     min_delta: Annotated[float, Range(minimum=0)]
+    min_delta_mode: Literal["absolute", "relative"]
     monitor: Literal["loss", "accuracy"]
 
 

@@ -57,14 +57,20 @@ ADDED_KEYS: Mapping[str, Any] = {
 }
 """Key that is missing in configurations of earlier versions -> default value of the key."""
 
+ADDED_TO_GROUPS: Mapping[str, Mapping[str, Any]] = {
+    "early_stopping": {"min_delta_mode": "absolute"},
+}
+"""Group -> the group's keys that earlier versions lack -> their defaults."""
+
 ADDED_TO_CHOICES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "optimizer": {
         "rmsprop": {"momentum": 0.0, "centered": False},
         "adam": {"amsgrad": False},
         "adamw": {"amsgrad": False},
     },
+    "schedule": {"plateau": {"min_delta_mode": "absolute"}},
 }
-"""Group -> name of a choice -> the group's keys that earlier versions lack -> their defaults."""
+"""Group -> name of a choice -> the keys of the choice that earlier versions lack -> defaults."""
 
 RENAMED_FLAGS: Mapping[str, str] = {"--mixed-data": "--allow-mixed-data"}
 """Old flag of a command line -> new flag."""
@@ -160,7 +166,7 @@ def _added_keys(group: str, section: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys that earlier versions lack in a group, and their defaults."""
     name = section.get("name")
     of_choice = ADDED_TO_CHOICES.get(group, {}).get(name) if isinstance(name, str) else None
-    return dict(of_choice or {})
+    return {**ADDED_TO_GROUPS.get(group, {}), **(of_choice or {})}
 
 
 def _with_missing(container: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

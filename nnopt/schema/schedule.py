@@ -31,6 +31,15 @@ class StepConfig(ScheduleConfig):
 
 
 @dataclass(frozen=True)
+class MultistepConfig(ScheduleConfig):
+    """The learning rate is multiplied by ``gamma`` at each of ``milestones``, in epochs."""
+
+    name: Literal["multistep"]
+    milestones: Annotated[tuple[float, ...], Range(above=0)]
+    gamma: Annotated[float, Range(above=0, maximum=1)]
+
+
+@dataclass(frozen=True)
 class ExponentialConfig(ScheduleConfig):
     """``lr(t) = lr * gamma^t``, with the time t in epochs."""
 
@@ -47,10 +56,29 @@ class InverseTimeConfig(ScheduleConfig):
 
 
 @dataclass(frozen=True)
+class PolynomialConfig(ScheduleConfig):
+    """A power of the remaining time, from ``lr`` to ``final_factor * lr``."""
+
+    name: Literal["polynomial"]
+    power: Annotated[float, Range(above=0, maximum=100)]
+    final_factor: Annotated[float, Range(minimum=0, maximum=1)]
+
+
+@dataclass(frozen=True)
 class CosineConfig(ScheduleConfig):
     """A cosine from ``lr`` to ``final_factor * lr``."""
 
     name: Literal["cosine"]
+    final_factor: Annotated[float, Range(minimum=0, maximum=1)]
+
+
+@dataclass(frozen=True)
+class CosineRestartsConfig(ScheduleConfig):
+    """Cosines from ``lr`` to ``final_factor * lr``. Each period is longer than the last one."""
+
+    name: Literal["cosine_restarts"]
+    first_period: Annotated[float, Range(above=0)]  # in epochs
+    period_factor: Annotated[float, Range(minimum=1, maximum=1000)]
     final_factor: Annotated[float, Range(minimum=0, maximum=1)]
 
 
@@ -66,20 +94,27 @@ class OneCycleConfig(ScheduleConfig):
 
 @dataclass(frozen=True)
 class PlateauConfig(ScheduleConfig):
-    """The rate is multiplied by ``gamma`` after more than ``patience`` epochs without progress."""
+    """The rate is multiplied by ``gamma`` after more than ``patience`` epochs without progress.
+
+    In the mode ``relative``, ``min_delta`` is a fraction of the best value.
+    """
 
     name: Literal["plateau"]
     patience: Annotated[int, Range(minimum=0)]
     gamma: Annotated[float, Range(above=0, below=1)]
     min_delta: Annotated[float, Range(minimum=0)]
+    min_delta_mode: Literal["absolute", "relative"]
 
 
 ScheduleVariant = (
     ConstantConfig
     | StepConfig
+    | MultistepConfig
     | ExponentialConfig
     | InverseTimeConfig
+    | PolynomialConfig
     | CosineConfig
+    | CosineRestartsConfig
     | OneCycleConfig
     | PlateauConfig
 )

@@ -6,28 +6,27 @@ import math
 
 from nnopt.results.checkpoint_file import typed
 from nnopt.schema import EarlyStoppingConfig
+from nnopt.training.improvement import is_improvement
 
 
 class EarlyStopping:
     """Monitors one validation metric (Prechelt 1998, "Early stopping - but when?").
 
-    A value is an improvement if it is better than the best one by more than ``min_delta``;
-    NaN and infinity are never improvements. Training stops once ``patience`` epochs or steps have
-    passed since the last improvement.
-
-    Attributes:
-        best_epoch, best_step: Epoch and step of the last improvement or call of ``start``; else 0.
+    The best value determines the best weights, however small its improvement is. The patience
+    starts again only if a value is better by more than ``min_delta`` than the last value at which
+    the patience started. NaN and infinity are never improvements. Training stops once ``patience``
+    epochs or steps have passed since the last start of the patience.
     """
 
     def __init__(self, config: EarlyStoppingConfig) -> None:
         self._config = config
         self._best = math.inf
-        self.best_epoch = 0
-        self.best_step = 0
+        self._reference = math.inf  # the value at the last start of the patience
+        self._epoch = self._step = 0  # the last start of the patience
 
     def start(self, epoch: int, step: int) -> None:
-        """Count the epochs and steps without improvement from here."""
-        self.best_epoch, self.best_step = epoch, step
+        """Start the patience here, at an epoch and step without a value."""
+        self._epoch, self._step = epoch, step
 
     def monitored_value(self, loss: float, accuracy: float) -> float:
         """Return the monitored value, where lower is better.
@@ -39,26 +38,34 @@ class EarlyStopping:
         return loss if self._config.monitor == "loss" else -accuracy
 
     def update(self, value: float, epoch: int, step: int) -> bool:
-        """Record a monitored value and return whether it is an improvement."""
-        if not value < self._best - self._config.min_delta:
+        """Record a monitored value and return whether it is the best one so far."""
+        if is_improvement(value, self._reference, self._config):
+            self._reference = value
+            self.start(epoch, step)
+        if not value < self._best:
             return False
-        self._best, self.best_epoch, self.best_step = value, epoch, step
+        self._best = value
         return True
 
     def should_stop(self, epoch: int, step: int) -> bool:
-        """Return whether ``patience`` epochs or steps have passed since the last improvement."""
+        """Return whether ``patience`` epochs or steps have passed since the patience started."""
         if self._config.patience is None:
             return False
-        waited = step - self.best_step
+        waited = step - self._step
         if self._config.unit == "epochs":
-            waited = epoch - self.best_epoch
+            waited = epoch - self._epoch
         return waited >= self._config.patience
 
     def state(self) -> dict[str, float]:
         """Return the numbers that later updates depend on."""
-        return {"best": self._best, "epoch": self.best_epoch, "step": self.best_step}
+        return {
+            "best": self._best,
+            "reference": self._reference,
+            "epoch": self._epoch,
+            "step": self._step,
+        }
 
     def load_state(self, state: object) -> None:
         """Restore the numbers. Raises ValueError if they are not valid."""
-        values = typed(state, {"best": float, "epoch": int, "step": int})
-        self._best, self.best_epoch, self.best_step = values.values()
+        values = typed(state, {"best": float, "reference": float, "epoch": int, "step": int})
+        self._best, self._reference, self._epoch, self._step = values.values()

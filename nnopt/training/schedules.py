@@ -7,19 +7,28 @@ counted in epochs, t = step / steps per epoch, and starts at the end of the warm
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 
 from nnopt.results.checkpoint_file import typed
 from nnopt.schema import (
     ConstantConfig,
     CosineConfig,
+    CosineRestartsConfig,
     ExponentialConfig,
     InverseTimeConfig,
+    MultistepConfig,
     OneCycleConfig,
     PlateauConfig,
+    PolynomialConfig,
     ScheduleVariant,
     StepConfig,
 )
+from nnopt.schema.values import format_value
+from nnopt.training.improvement import is_improvement
+
+TOLERANCE = 1e-9
+"""Tolerance of comparisons of times, because 0.3 / 0.1 is slightly below 3."""
 
 Schedule = Callable[[int], float]
 """Step, counted from 0 -> learning rate of its update."""
@@ -52,14 +61,19 @@ def _factor(config: ScheduleVariant, step: int, steps: int, steps_per_epoch: int
         case ConstantConfig() | PlateauConfig():
             return 1.0
         case StepConfig(step_size=step_size, gamma=gamma):
-            passed = math.floor(t / step_size + 1e-9)  # 0.3 / 0.1 is slightly below 3
-            return float(gamma**passed)
+            return float(gamma ** math.floor(t / step_size + TOLERANCE))
+        case MultistepConfig(milestones=milestones, gamma=gamma):
+            return float(gamma ** bisect_right(milestones, t + TOLERANCE))
         case ExponentialConfig(gamma=gamma):
             return float(gamma**t)
         case InverseTimeConfig(decay_rate=decay_rate):
             return 1 / (1 + decay_rate * t)
+        case PolynomialConfig(power=power, final_factor=final):
+            return float(final + (1 - final) * (1 - step / steps) ** power)
         case CosineConfig(final_factor=final):
             return _cosine(1.0, final, step / steps)
+        case CosineRestartsConfig(first_period=first, period_factor=factor, final_factor=final):
+            return _cosine(1.0, final, _fraction_of_period(t, first, factor))
         case OneCycleConfig(pct_start=pct_start, initial_factor=start, final_factor=final):
             peak = pct_start * steps - 1  # the last step of the rise, as PyTorch counts
             if step <= peak:
@@ -70,6 +84,49 @@ def _factor(config: ScheduleVariant, step: int, steps: int, steps_per_epoch: int
 def _cosine(first: float, last: float, fraction: float) -> float:
     """Interpolate along half a period of a cosine (Loshchilov and Hutter 2017, eq. 5)."""
     return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2
+
+
+def _fraction_of_period(t: float, first: float, factor: float) -> float:
+    """Return the fraction of the current period that has passed at time t.
+
+    Period n = 0, 1, ... lasts ``first * factor**n``. So it starts at the time
+    ``first * (factor**n - 1) / (factor - 1)``, or ``first * n`` if the factor is 1.
+    """
+    periods = t / first
+    if factor == 1:
+        return max(periods - math.floor(periods + TOLERANCE), 0.0)
+    log = math.log1p(factor - 1)
+    number = math.floor(math.log1p(periods * (factor - 1)) / log + TOLERANCE)
+    start = math.expm1(number * log) / (factor - 1)
+    return min(max((periods - start) / math.exp(number * log), 0.0), 1.0)
+
+
+def schedule_problems(config: ScheduleVariant, steps_per_epoch: int, steps: int) -> Iterator[str]:
+    """Yield a line for each key that does not fit a schedule of ``steps`` steps after a warm-up."""
+    remaining = steps - round(config.warmup_epochs * steps_per_epoch)
+    length = f"{remaining / steps_per_epoch:g} epochs"
+    if config.warmup_epochs:
+        length += " after the warm-up"
+    if isinstance(config, MultistepConfig):
+        last = (remaining - 1) / steps_per_epoch + TOLERANCE
+        if late := [x for x in config.milestones if x > last]:
+            milestones = format_value(config.milestones, "{:g}".format)
+            yield (
+                f"schedule.milestones = {milestones}: {late[0]:g} has no effect, because the "
+                f"schedule lasts {length}; set smaller milestones, or more epochs"
+            )
+    if isinstance(config, CosineRestartsConfig):
+        first = config.first_period * steps_per_epoch
+        if first < 1 - TOLERANCE:
+            yield (
+                f"schedule.first_period = {config.first_period:g} epochs is shorter than a step; "
+                f"set at least {1 / steps_per_epoch:.3g}"
+            )
+        if first > remaining + TOLERANCE:
+            yield (
+                f"schedule.first_period = {config.first_period:g} epochs is longer than the "
+                f"schedule, which lasts {length}; set a smaller value, or more epochs"
+            )
 
 
 class Plateau:
@@ -92,7 +149,7 @@ class Plateau:
         """Record a monitored value, where lower is better; NaN is no improvement."""
         if self._config is None:
             return
-        if value < self._best - self._config.min_delta:
+        if is_improvement(value, self._best, self._config):
             self._best, self._waited = value, 0
             return
         self._waited += 1

@@ -329,6 +329,11 @@ LATER_KEYS = [
     ({"optimizer": "rmsprop"}, {"optimizer.momentum": 0.1}),
     ({"optimizer": "rmsprop"}, {"optimizer.centered": True}),
     ({"optimizer": "adam"}, {"optimizer.amsgrad": True}),
+    ({}, {"early_stopping.min_delta_mode": "relative"}),
+    (
+        {"schedule": schema.PlateauConfig("plateau", 0, 5, 0.5, 0.1, "absolute")},
+        {"schedule.min_delta_mode": "relative"},
+    ),
 ]
 
 

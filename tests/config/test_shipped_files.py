@@ -39,7 +39,7 @@ COUNTS = {
     "optimizer": 13,
     "pruning": 5,
     "regularizer": 19,
-    "schedule": 7,
+    "schedule": 10,
     "sweep.yaml": 1,
 }
 

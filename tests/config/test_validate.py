@@ -143,6 +143,17 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"@schedule": "one_cycle"}, "schedule.initial_factor", 0, "needs to be above 0 and at most 1"),
     ({"@schedule": "plateau"}, "schedule.gamma", 1, "needs to be above 0 and below 1"),
     ({"@schedule": "plateau"}, "schedule.patience", -1, "needs to be at least 0"),
+    ({"@schedule": "plateau"}, "schedule.min_delta_mode", "rel", "allowed: absolute, relative"),
+    ({"@schedule": "multistep"}, "schedule.milestones", 30, "needs a list, such as [30]"),
+    ({"@schedule": "multistep"}, "schedule.milestones", [], "needs at least one epoch"),
+    ({"@schedule": "multistep"}, "schedule.milestones", [30, 30], "needs increasing epochs"),
+    ({"@schedule": "multistep"}, "schedule.milestones", [45, 30.5], "needs increasing epochs"),
+    ({"@schedule": "multistep"}, "schedule.gamma", 0, "needs to be above 0 and at most 1"),
+    ({"@schedule": "polynomial"}, "schedule.power", 0, "needs to be above 0 and at most 100"),
+    ({"@schedule": "cosine_restarts"}, "schedule.first_period", 0, "needs to be above 0"),
+    ({"@schedule": "cosine_restarts"}, "schedule.period_factor", 0.9, "at least 1 and at most"),
+    ({"@schedule": "cosine_restarts"}, "schedule.final_factor", 2, "at least 0 and at most 1"),
+    ({}, "early_stopping.min_delta_mode", "rel", "allowed: absolute, relative"),
     ({}, "early_stopping.patience", 0, "needs to be at least 1"),
     ({}, "early_stopping.validate_every", 0, "needs to be at least 1"),
     ({}, "early_stopping.min_delta", -1, "needs to be at least 0"),
@@ -277,7 +288,8 @@ def test_unknown_key_is_reported_with_nearest_key(
 def test_key_of_other_variant_is_reported_with_that_variant(base: dict[str, Any]) -> None:
     (message,) = problems(base, {"@optimizer": "sgd", "optimizer.momentum": 0.9})
     expected = "unknown key 'optimizer.momentum' here; it belongs to optimizer=momentum,"
-    assert message == f"{expected} optimizer=nesterov, optimizer=muon, optimizer=schedule_free_sgd"
+    others = ("nesterov", "rmsprop", "muon", "schedule_free_sgd")
+    assert message == f"{expected} {', '.join(f'optimizer={name}' for name in others)}"
 
 
 @pytest.mark.parametrize("key", ["seed", "optimizer.lr", "dataset.validation", "regularizer.l1"])
@@ -353,6 +365,18 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {**NO_VALIDATION, "early_stopping.validate_every": 3},
         ["early_stopping.validate_every", "dataset.validation.source = 'none'"],
+    ),
+    (
+        {"early_stopping.min_delta": 1.0, "early_stopping.min_delta_mode": "relative"},
+        ["early_stopping.min_delta = 1.0", "'relative'", "must be below 1", "0.01 for 1 %"],
+    ),
+    (
+        {
+            "@schedule": "plateau",
+            "schedule.min_delta": 2.0,
+            "schedule.min_delta_mode": "relative",
+        },
+        ["schedule.min_delta = 2.0", "'relative'", "must be below 1"],
     ),
     (
         {**NO_VALIDATION, "@schedule": "plateau"},

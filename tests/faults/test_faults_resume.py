@@ -578,6 +578,8 @@ LONGER = {
     "step": ["schedule=step", "schedule.step_size=1"],
     "exponential": ["schedule=exponential"],
     "inverse_time": ["schedule=inverse_time"],
+    "multistep": ["schedule=multistep", "schedule.milestones=[0.5,1.5]"],
+    "cosine_restarts": ["schedule=cosine_restarts", "schedule.first_period=0.7"],
     "plateau": ["schedule=plateau", "schedule.patience=0", "schedule.min_delta=0.3"],
 }
 
@@ -602,6 +604,10 @@ def test_run_resumed_with_more_epochs_equals_longer_training(
 KEPT = ["epochs=4", "checkpoint.keep=true"]
 REFUSED = {
     "cosine": (["schedule=cosine", *KEPT], "schedule.name = 'cosine' depends on it"),
+    "polynomial": (
+        ["schedule=polynomial", *KEPT],
+        "schedule.name = 'polynomial' depends on it",
+    ),
     "one_cycle": (["schedule=one_cycle", *KEPT], "schedule.name = 'one_cycle' depends on it"),
     "SWA": (["regularizer.swa_start=0.5", *KEPT], "regularizer.swa_start = 0.5 depends on it"),
     "early stopping": (

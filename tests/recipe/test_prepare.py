@@ -29,6 +29,26 @@ MakeConfig = Callable[..., Config]
             {"schedule": schema.ConstantConfig("constant", 61.0)},
             ["warmup_epochs = 61", "480 steps"],
         ),
+        (
+            {"schedule": schema.MultistepConfig("multistep", 0.0, (30.0, 60.0, 90.0), 0.1)},
+            ["schedule.milestones = [30, 60, 90]", ": 60 has no effect", "lasts 60 epochs"],
+        ),
+        (
+            {"schedule": schema.MultistepConfig("multistep", 0.0, (59.9,), 0.1)},
+            ["schedule.milestones = [59.9]", "lasts 60 epochs"],
+        ),
+        (
+            {"schedule": schema.MultistepConfig("multistep", 5.0, (54.0, 56.0), 0.1)},
+            ["schedule.milestones", ": 56 has no effect", "lasts 55 epochs after the warm-up"],
+        ),
+        (
+            {"schedule": schema.CosineRestartsConfig("cosine_restarts", 1.0, 59.5, 2.0, 0.0)},
+            ["schedule.first_period = 59.5", "lasts 59 epochs after the warm-up"],
+        ),
+        (
+            {"schedule": schema.CosineRestartsConfig("cosine_restarts", 0.0, 0.1, 2.0, 0.0)},
+            ["schedule.first_period = 0.1", "shorter than a step", "at least 0.125"],
+        ),
         ({"regularizer.swa_start": 0.99}, ["regularizer.swa_start = 0.99", "60 epochs"]),
         (
             {"regularizer.swa_start": 0.75, "max_steps": 20},

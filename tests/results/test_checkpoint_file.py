@@ -87,15 +87,32 @@ def test_checkpoint_signed_by_the_test_is_accepted(path: Path) -> None:
 
 def test_checkpoint_of_format_1_has_no_prunings(path: Path) -> None:
     """Format 1 has no list of prunings, and its rows of metrics have no sparsity."""
-    arrays = stored(path)
     old = {name: value for name, value in VALUES.items() if name != "prunings"}
+    old["stopping"] = {"best": 0.25, "epoch": 1, "step": 2}
     old["history"] = [[1, 2, 0.1, 0.5, 0.75, None, None, 0.0, 1.5, 9.0]]
-    values = {"format": 1, "training": old, "summary": SUMMARY, "layers": []}
-    text = json.dumps(values).encode("ascii")
-    sign(path, arrays | {"values": np.frombuffer(text, np.uint8)})
-    training = read_checkpoint(path).training.values
+    training = read_values(path, {"format": 1, "training": old})
     assert training["prunings"] == []
     assert training["history"] == [[1, 2, 0.1, 0.5, 0.75, None, None, 0.0, 1.5, 9.0, 0.0]]
+
+
+def test_checkpoint_of_format_2_has_its_best_value_as_reference(path: Path) -> None:
+    """In format 2, the best value was that of the last improvement above ``min_delta``."""
+    old = {**VALUES, "stopping": {"best": 0.25, "epoch": 1, "step": 2}}
+    training = read_values(path, {"format": 2, "training": old})
+    assert training["stopping"] == {"best": 0.25, "reference": 0.25, "epoch": 1, "step": 2}
+
+
+@pytest.mark.parametrize("stopping", [{}, [], None])
+def test_checkpoint_of_format_2_without_best_value_is_refused(path: Path, stopping: Any) -> None:
+    with pytest.raises(ResumeError, match="is not a checkpoint of nnopt: stopping has a wrong"):
+        read_values(path, {"format": 2, "training": {**VALUES, "stopping": stopping}})
+
+
+def read_values(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of the training that are read from a checkpoint with these values."""
+    text = json.dumps({"summary": SUMMARY, "layers": [], **values}).encode("ascii")
+    sign(path, stored(path) | {"values": np.frombuffer(text, np.uint8)})
+    return read_checkpoint(path).training.values
 
 
 @pytest.mark.parametrize("size", [0, 10, 0.5, -1], ids=["empty", "10 bytes", "half", "last byte"])
@@ -174,28 +191,28 @@ CONTENTS: dict[str, tuple[Any, str]] = {
     "a list": ([], "is not a checkpoint of nnopt"),
     "nested deeply": (b"[" * 100_000, "is not a checkpoint of nnopt"),
     "a huge number": (b"9" * 10_000, "is not a checkpoint of nnopt"),
-    "a newer format": ({"format": 3, "anything": 1}, "has format 3, but this nnopt reads format 2"),
+    "a newer format": ({"format": 4, "anything": 1}, "has format 4, but this nnopt reads format 3"),
     "an older format": ({"format": 0}, "is not a checkpoint of nnopt"),
     "a format as text": ({"format": "1"}, "is not a checkpoint of nnopt"),
     "no layers": (
-        {"format": 2, "training": {}, "summary": {}},
+        {"format": 3, "training": {}, "summary": {}},
         "is not a checkpoint of nnopt: expected a map with exactly the keys format, training",
     ),
     "layers that are a map": (
-        {"format": 2, "training": {}, "summary": SUMMARY, "layers": {}},
+        {"format": 3, "training": {}, "summary": SUMMARY, "layers": {}},
         "layers has a wrong type",
     ),
     "a layer that is short": (
-        {"format": 2, "training": VALUES, "summary": SUMMARY, "layers": [[1]]},
+        {"format": 3, "training": VALUES, "summary": SUMMARY, "layers": [[1]]},
         "a row has 1 values",
     ),
     "no summary": (
-        {"format": 2, "training": VALUES, "summary": {}, "layers": []},
+        {"format": 3, "training": VALUES, "summary": {}, "layers": []},
         "it has no 'status', 'seed', 'config', 'overrides', 'data', 'error'",
     ),
     "a summary with a wrong type": (
         {
-            "format": 2,
+            "format": 3,
             "training": VALUES,
             "summary": SUMMARY | {"interruptions": "3"},
             "layers": [],
@@ -203,16 +220,16 @@ CONTENTS: dict[str, tuple[Any, str]] = {
         'interruptions is "3", expected a whole number',
     ),
     "a summary with a list of seconds": (
-        {"format": 2, "training": VALUES, "summary": SUMMARY | {"total_seconds": []}, "layers": []},
+        {"format": 3, "training": VALUES, "summary": SUMMARY | {"total_seconds": []}, "layers": []},
         r"total_seconds is \[\], expected a number",
     ),
     "training without plateau": (
-        {"format": 2, "training": {"numbers": {}}, "summary": SUMMARY, "layers": []},
+        {"format": 3, "training": {"numbers": {}}, "summary": SUMMARY, "layers": []},
         "exactly the keys numbers, stopping, plateau",
     ),
     "a negative epoch": (
         {
-            "format": 2,
+            "format": 3,
             "training": VALUES,
             "summary": SUMMARY,
             "layers": [[-1, "a", 0.0, 0.0, None, None, None]],

@@ -17,7 +17,7 @@ from nnopt.schema import (
     with_added_keys,
     without_added_keys,
 )
-from nnopt.schema.renamed_keys import ADDED_TO_CHOICES
+from nnopt.schema.renamed_keys import ADDED_TO_CHOICES, ADDED_TO_GROUPS
 
 OVERRIDES = [
     ("accumulation=2", "accumulation_steps=2"),
@@ -52,6 +52,8 @@ STORED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"optimizer": {"name": "rmsprop", "lr": 1}}, {"momentum": 0.0, "centered": False}),
     ({"optimizer": {"name": "sgd", "lr": 1}}, {}),
     ({"optimizer": {"name": ["adam"]}}, {}),
+    ({"schedule": {"name": "plateau", "min_delta": 0}}, {"min_delta_mode": "absolute"}),
+    ({"early_stopping": {"min_delta": 0}}, {"min_delta_mode": "absolute"}),
 ]
 """A stored configuration of an earlier version -> the keys of its group that are added."""
 
@@ -79,6 +81,9 @@ def test_defaults_of_added_keys_equal_those_in_the_files() -> None:
         for name, defaults in choices.items():
             section = make_plan([f"{group}={name}"]).points[0].container[group]
             assert {key: section[key] for key in defaults} == defaults
+    container = make_plan([]).points[0].container
+    for group, defaults in ADDED_TO_GROUPS.items():
+        assert {key: container[group][key] for key in defaults} == defaults
 
 
 REFUSED = [

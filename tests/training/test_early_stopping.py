@@ -1,4 +1,4 @@
-"""Early stopping: improvements of the best value, and the end of patience."""
+"""Early stopping: the best value, the start of the patience and its end."""
 
 from __future__ import annotations
 
@@ -16,18 +16,29 @@ def stopping(
     unit: Literal["epochs", "steps"] = "epochs",
     least: float = 0.0,
     monitor: Literal["loss", "accuracy"] = "loss",
+    mode: Literal["absolute", "relative"] = "absolute",
 ) -> EarlyStopping:
-    return EarlyStopping(EarlyStoppingConfig(patience, unit, None, least, monitor))
+    return EarlyStopping(EarlyStoppingConfig(patience, unit, None, least, mode, monitor))
 
 
 def updates(follower: EarlyStopping, values: list[float]) -> list[bool]:
     return [follower.update(value, epoch, 10 * epoch) for epoch, value in enumerate(values, 1)]
 
 
-def test_update_with_smaller_value_is_an_improvement() -> None:
-    follower = stopping()
-    assert updates(follower, [3, 2, 2, 2.5, 1]) == [True, True, False, False, True]
-    assert (follower.best_epoch, follower.best_step) == (5, 50)
+def starts(follower: EarlyStopping, values: list[float]) -> list[int]:
+    """Return the number of each value, counted from 1, at which the patience starts."""
+    found = []
+    for epoch, value in enumerate(values, 1):
+        follower.update(value, epoch, 10 * epoch)
+        if follower.state()["epoch"] == epoch:
+            assert follower.state()["step"] == 10 * epoch
+            found.append(epoch)
+    return found
+
+
+def test_update_with_smaller_value_is_the_best() -> None:
+    assert updates(stopping(), [3, 2, 2, 2.5, 1]) == [True, True, False, False, True]
+    assert starts(stopping(), [3, 2, 2, 2.5, 1]) == [1, 2, 5]
 
 
 def test_monitored_value_depends_on_the_monitor() -> None:
@@ -35,15 +46,44 @@ def test_monitored_value_depends_on_the_monitor() -> None:
     assert stopping(monitor="accuracy").monitored_value(0.3, 0.9) == -0.9
 
 
-def test_update_measures_min_delta_from_the_best_value() -> None:
-    follower = stopping(least=0.1)
-    # At first, the best value is 1, and an improvement must be below 0.9.
-    # After the improvement to 0.89, the next improvement must be below 0.79.
-    assert updates(follower, [1, 0.95, 0.91, 0.89, 0.8]) == [True, False, False, True, False]
+VALUES = [1, 0.95, 0.91, 0.89, 0.8, 0.9, 0.78]
 
 
-def test_update_with_first_value_is_an_improvement() -> None:
-    assert updates(stopping(least=10.0), [5, 4]) == [True, False]
+def test_best_value_does_not_depend_on_min_delta() -> None:
+    for mode in ("absolute", "relative"):
+        found = updates(stopping(least=0.1, mode=mode), VALUES)
+        assert found == [True, True, True, True, True, False, True]
+
+
+def test_patience_starts_again_at_an_improvement_above_min_delta() -> None:
+    """The reference is 1 at first, so an improvement must be below 0.9, and after 0.89 below 0.79.
+
+    The improvements to 0.95, 0.91 and 0.8 are smaller, but add up.
+    """
+    assert starts(stopping(least=0.1), VALUES) == [1, 4, 7]
+
+
+def test_relative_min_delta_is_a_fraction_of_the_last_improvement() -> None:
+    """The first improvement must be below 10 - 1, the next below 8 - 0.8."""
+    follower = stopping(least=0.1, mode="relative")
+    assert starts(follower, [10, 9.5, 9, 8, 7.3, 7.1]) == [1, 4, 6]
+
+
+def test_relative_min_delta_of_accuracy_is_a_fraction_of_the_last_improvement() -> None:
+    """The accuracy must exceed 0.5 + 0.05, and then 0.6 + 0.06. Monitored values are negative."""
+    follower = stopping(least=0.1, mode="relative", monitor="accuracy")
+    assert starts(follower, [-0.5, -0.54, -0.6, -0.65, -0.67]) == [1, 3, 5]
+
+
+@pytest.mark.parametrize("mode", ["absolute", "relative"])
+def test_first_finite_value_starts_the_patience(mode: Any) -> None:
+    assert starts(stopping(least=0.9, mode=mode), [math.inf, math.nan, 5, 4.9]) == [3]
+
+
+def test_training_stops_if_improvements_are_too_small_but_keeps_the_best_value() -> None:
+    follower = stopping(patience=3, least=0.01, mode="relative")
+    assert updates(follower, [1, 0.999, 0.998, 0.997]) == [True, True, True, True]
+    assert follower.should_stop(4, 40)
 
 
 @pytest.mark.parametrize("values", [[math.nan, 2, math.nan, 1], [math.nan, math.nan, 5, math.nan]])

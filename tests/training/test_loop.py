@@ -128,6 +128,7 @@ def stopping(**changes: Any) -> schema.EarlyStoppingConfig:
         "unit": "epochs",
         "validate_every": None,
         "min_delta": 0.0,
+        "min_delta_mode": "absolute",
         "monitor": "accuracy",
     }
     return schema.EarlyStoppingConfig(**values | changes)
@@ -194,7 +195,7 @@ def test_schedule_sets_the_rate_of_every_step(make_config: MakeConfig) -> None:
 
 def test_plateau_reduces_the_rate_of_the_next_epoch(make_config: MakeConfig) -> None:
     network = ScriptedNetwork([0.5, 0.5, 0.5, 0.9])
-    schedule = schema.PlateauConfig("plateau", 0, 1, 0.5, 0.0)
+    schedule = schema.PlateauConfig("plateau", 0, 1, 0.5, 0.0, "absolute")
     run(make_config(epochs=5, batch_size=BATCH, schedule=schedule), network)
     assert [lr for lr, _ in network.steps[::3]] == pytest.approx([0.01, 0.01, 0.01, 0.005, 0.005])
 
@@ -243,6 +244,17 @@ def test_patience_in_epochs_stops_training(make_config: MakeConfig) -> None:
     assert len(found) == 4
     assert loop.training.stopped_early
     assert loop.training.best["dense1.weight"] == 6
+
+
+def test_best_weights_do_not_depend_on_min_delta(make_config: MakeConfig) -> None:
+    """No improvement exceeds 0.5, so the patience ends three epochs after the first."""
+    early = stopping(patience=3, min_delta=0.5)
+    config = make_config(epochs=9, batch_size=BATCH, early_stopping=early)
+    loop, found = run(config, ScriptedNetwork([0.5, 0.6, 0.7, 0.65]))
+    assert [is_best for _, is_best in found] == [True, True, True, False]
+    assert loop.training.stopped_early
+    assert (loop.training.best_epoch, loop.training.best_validation_accuracy) == (3, 0.7)
+    assert loop.training.best["dense1.weight"] == 9
 
 
 def test_patience_in_steps_stops_within_an_epoch(make_config: MakeConfig) -> None:

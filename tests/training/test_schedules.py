@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -68,6 +69,64 @@ def test_cosine_schedule_equals_formula() -> None:
     assert found[0] == LR
 
 
+def test_multistep_schedule_equals_formula() -> None:
+    found = rates(schema.MultistepConfig("multistep", 0, (2.0, 2.5, 7.0), 0.1))
+    passed = sum((epochs() >= milestone - 1e-9).astype(int) for milestone in (2.0, 2.5, 7.0))
+    assert found == pytest.approx(LR * 0.1**passed)
+    assert len(set(found)) == 4
+
+
+@pytest.mark.parametrize("per_epoch", [3, 7, 10, 49, 469])
+def test_multistep_schedule_of_fractional_epochs_is_exact(per_epoch: int) -> None:
+    """In floating point, 21 / 70 is below 0.3, and 147 / 490 is above it."""
+    config = schema.MultistepConfig("multistep", 0, (0.3, 0.6, 0.7), 0.5)
+    actual = rates(config, per_epoch, per_epoch)
+    tenths = [10 * step // per_epoch for step in range(per_epoch)]
+    assert actual == pytest.approx([LR * 0.5 ** sum(x >= m for m in (3, 6, 7)) for x in tenths])
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
+def test_polynomial_schedule_equals_formula(power: float) -> None:
+    found = rates(schema.PolynomialConfig("polynomial", 0, power, 0.1))
+    rest = 1 - np.arange(STEPS) / STEPS
+    assert found == pytest.approx(LR * (0.1 + 0.9 * rest**power))
+
+
+@pytest.mark.parametrize(
+    ("first", "factor", "starts"),
+    [
+        (2, 1, [0, 2, 4, 6, 8, 10]),
+        (1, 2, [0, 1, 3, 7, 15]),
+        (0.4, 1.5, [0, 0.4, 1.0, 1.9, 3.25, 5.275, 8.3125, 12.86875]),
+        (1, 1 + 1e-12, range(11)),
+        (10, 2, [0, 10]),
+        (1000, 7, [0, 1000]),
+    ],
+)
+def test_cosine_restarts_schedule_equals_formula(
+    first: float, factor: float, starts: list[float]
+) -> None:
+    found = rates(schema.CosineRestartsConfig("cosine_restarts", 0, first, factor, 0.1))
+    for lr, t in zip(found, epochs(), strict=True):
+        number = max(n for n, start in enumerate(starts) if start <= t + 1e-9)
+        share = (t - starts[number]) / (first * factor**number)
+        assert lr == pytest.approx(LR * (0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2), rel=1e-6)
+
+
+@pytest.mark.parametrize("per_epoch", [3, 7, 10, 49, 469])
+@pytest.mark.parametrize("factor", [1.0, 1.5, 2.0, 3.0])
+def test_cosine_restarts_return_to_lr_at_the_exact_step(per_epoch: int, factor: float) -> None:
+    config = schema.CosineRestartsConfig("cosine_restarts", 0, 2.0, factor, 0.0)
+    found = rates(config, per_epoch, 60 * per_epoch)
+    step, period = 0.0, 2.0 * per_epoch
+    while step < len(found):
+        if step.is_integer():
+            assert found[int(step)] == pytest.approx(LR, rel=1e-12)
+        if step and (step - 1).is_integer():
+            assert found[int(step) - 1] < LR / 2
+        step, period = step + period, period * factor
+
+
 def test_one_cycle_schedule_rises_and_falls() -> None:
     found = rates(schema.OneCycleConfig("one_cycle", 0, 0.3, 0.04, 0.001))
     peak = int(found.argmax())
@@ -84,9 +143,12 @@ SCHEDULES: list[ScheduleVariant] = [
     schema.StepConfig("step", 0, 2, 0.5),
     schema.ExponentialConfig("exponential", 0, 0.9),
     schema.InverseTimeConfig("inverse_time", 0, 0.3),
+    schema.MultistepConfig("multistep", 0, (1.0, 4.0), 0.1),
+    schema.PolynomialConfig("polynomial", 0, 2.0, 0.1),
     schema.CosineConfig("cosine", 0, 0.1),
+    schema.CosineRestartsConfig("cosine_restarts", 0, 1.0, 2.0, 0.1),
     schema.OneCycleConfig("one_cycle", 0, 0.3, 0.04, 0.001),
-    schema.PlateauConfig("plateau", 0, 2, 0.5, 0.0),
+    schema.PlateauConfig("plateau", 0, 2, 0.5, 0.0, "absolute"),
 ]
 
 
@@ -124,7 +186,31 @@ SCHEDULE_STRATEGY = st.one_of(
         shares,
     ),
     st.builds(
-        schema.PlateauConfig, st.just("plateau"), warmups, st.just(1), st.just(0.5), st.just(0.0)
+        schema.PlateauConfig,
+        st.just("plateau"),
+        warmups,
+        st.just(1),
+        st.just(0.5),
+        st.just(0.0),
+        st.just("absolute"),
+    ),
+    st.builds(
+        schema.MultistepConfig,
+        st.just("multistep"),
+        warmups,
+        st.lists(st.floats(1e-3, 20), min_size=1, unique=True).map(sorted).map(tuple),
+        st.floats(1e-9, 1),
+    ),
+    st.builds(
+        schema.PolynomialConfig, st.just("polynomial"), warmups, st.floats(1e-3, 100), shares
+    ),
+    st.builds(
+        schema.CosineRestartsConfig,
+        st.just("cosine_restarts"),
+        warmups,
+        st.floats(1e-3, 100),
+        st.one_of(st.just(1.0), st.floats(1, 1 + 1e-9), st.floats(1, 1000)),
+        shares,
     ),
 )
 
@@ -146,8 +232,10 @@ def test_schedule_rates_are_between_zero_and_lr(
     assert (found <= lr * (1 + 1e-12)).all()
 
 
-def plateau(patience: int = 2, min_delta: float = 0.0) -> Plateau:
-    return Plateau(schema.PlateauConfig("plateau", 0, patience, 0.5, min_delta))
+def plateau(
+    patience: int = 2, min_delta: float = 0.0, mode: Literal["absolute", "relative"] = "absolute"
+) -> Plateau:
+    return Plateau(schema.PlateauConfig("plateau", 0, patience, 0.5, min_delta, mode))
 
 
 def factors(follower: Plateau, values: list[float]) -> list[float]:
@@ -169,6 +257,11 @@ def test_plateau_with_patience_zero_reduces_rate_immediately() -> None:
 
 def test_plateau_counts_change_below_min_delta_as_no_improvement() -> None:
     assert factors(plateau(0, 0.1), [1, 0.95, 0.85]) == [1, 0.5, 0.5]
+
+
+def test_plateau_with_relative_min_delta_needs_a_fraction_of_the_best_value() -> None:
+    assert factors(plateau(0, 0.1, "relative"), [10, 9.1, 8.9]) == [1, 0.5, 0.5]
+    assert factors(plateau(0, 0.1, "relative"), [-0.5, -0.54, -0.56]) == [1, 0.5, 0.5]
 
 
 def test_plateau_counts_nan_as_no_improvement() -> None:

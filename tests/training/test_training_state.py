@@ -28,14 +28,22 @@ MakeConfig = Callable[..., Config]
 LAYERS = ({"dense": 5}, "batch_norm", "relu", {"dropout": 0.2}, {"dense": "classes"})
 
 STOPPING = {"patience": None, "unit": "epochs", "validate_every": None, "min_delta": 0.0}
+STOPPING["min_delta_mode"] = "absolute"
 
 
 CASES: dict[str, dict[str, Any]] = {
     "adam": {"optimizer": "adam"},
     "without validation": {"dataset.validation": schema.Validation("none", 0.2)},
-    "plateau": {"epochs": 5, "schedule": schema.PlateauConfig("plateau", 0, 1, 0.5, 5.0)},
+    "plateau": {
+        "epochs": 5,
+        "schedule": schema.PlateauConfig("plateau", 0, 1, 0.5, 5.0, "absolute"),
+    },
     "max_steps": {"max_steps": 8, "schedule": schema.CosineConfig("cosine", 1, 0.0)},
     "stopped by epochs": {"epochs": 9, "early_stopping": {"patience": 2, "min_delta": 5.0}},
+    "stopped by small improvements": {
+        "epochs": 9,
+        "early_stopping": {"patience": 3, "min_delta": 0.1, "min_delta_mode": "relative"},
+    },
     "stopped by steps": {
         "epochs": 9,
         "early_stopping": {"patience": 5, "unit": "steps", "validate_every": 2, "min_delta": 5.0},
@@ -328,7 +336,8 @@ WRONG_VALUES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "the plateau is a list": lambda x: x | {"plateau": []},
     "a factor is missing": lambda x: x | {"plateau": {"best": 1.0, "waited": 0}},
     "the average is null": lambda x: x | {"averaging": None},
-    "patience is a text": lambda x: changed(x, "stopping", "best", "low"),
+    "the best value is a text": lambda x: changed(x, "stopping", "best", "low"),
+    "the reference is null": lambda x: changed(x, "stopping", "reference", None),
     "seconds are null": lambda x: changed(x, "epoch", "seconds", None),
 }
 
