@@ -109,7 +109,7 @@ def plain_config() -> Config:
         pruning=schema.NoPruningConfig("none"),
         optimizer=OPTIMIZER_DEFAULTS["momentum"],
         schedule=schema.ConstantConfig("constant", warmup_epochs=0),
-        initializer=schema.InitializerConfig("he_normal", "lecun_normal", None),
+        initializer=schema.InitializerConfig("he_normal", "lecun_normal", None, 1.0, 1.0, 0.0, 1.0),
         early_stopping=schema.EarlyStoppingConfig(
             None, "epochs", None, 0.0, "absolute", "accuracy"
         ),

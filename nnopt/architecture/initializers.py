@@ -14,7 +14,8 @@ from nnopt.data.dataset import Dataset
 from nnopt.random import generator
 from nnopt.schema import InitializerConfig
 
-Draw = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
+Draw = Callable[[np.random.Generator, tuple[int, ...], InitializerConfig], NDArray[np.float64]]
+"""Random generator, shape of a weight, settings -> the weight."""
 
 
 def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -24,13 +25,15 @@ def _fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _normal(variance: Callable[[int, int], float]) -> Draw:
-    return lambda rng, shape: rng.standard_normal(shape) * math.sqrt(variance(*_fans(shape)))
+    return lambda rng, shape, _: rng.standard_normal(shape) * math.sqrt(variance(*_fans(shape)))
 
 
 def _uniform(variance: Callable[[int, int], float]) -> Draw:
     """Return a function that draws from U(-bound, bound), where bound²/3 is the variance."""
 
-    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def draw(
+        rng: np.random.Generator, shape: tuple[int, ...], _: InitializerConfig
+    ) -> NDArray[np.float64]:
         bound = math.sqrt(3 * variance(*_fans(shape)))
         return rng.uniform(-bound, bound, shape)
 
@@ -46,9 +49,9 @@ VARIANCES: dict[str, Callable[[int, int], float]] = {
 INITIALIZERS: dict[str, Draw] = {
     **{f"{name}_normal": _normal(variance) for name, variance in VARIANCES.items()},
     **{f"{name}_uniform": _uniform(variance) for name, variance in VARIANCES.items()},
-    "normal": lambda rng, shape: rng.standard_normal(shape),
-    "uniform": lambda rng, shape: rng.uniform(0, 1, shape),
-    "zeros": lambda rng, shape: np.zeros(shape),
+    "normal": lambda rng, shape, config: rng.standard_normal(shape) * config.std,
+    "uniform": lambda rng, shape, config: rng.uniform(config.low, config.high, shape),
+    "zeros": lambda rng, shape, _: np.zeros(shape),
 }
 """Name of an initializer -> function that draws weights. Sources: He et al. 2015
 (arXiv:1502.01852), eq. 10; Glorot and Bengio 2010, eq. 12 and 16; LeCun et al. 1998, "Efficient
@@ -62,7 +65,8 @@ def initial_arrays(
 
     Biases and running means are 0. Norm weights and running variances are 1. Each layer draws from
     a random stream that is named after the layer. Therefore, a layer that keeps its name and shape
-    keeps its weights if other layers change. ``dataset`` is needed only for whitening.
+    keeps its weights if other layers change. ``config.scale`` multiplies the drawn weights, but not
+    those of whitening. ``dataset`` is needed only for whitening.
     """
     output = architecture.output_layer.name
     arrays: dict[str, NDArray[np.float64]] = {}
@@ -70,7 +74,8 @@ def initial_arrays(
         draw = INITIALIZERS[config.output if layer.name == output else config.hidden]
         for key, shape in (layer.parameters | layer.statistics).items():
             if key == "weight" and len(shape) > 1:
-                array = draw(generator(seed, f"initial/{layer.name}"), shape)
+                array = draw(generator(seed, f"initial/{layer.name}"), shape, config)
+                array *= config.scale
             else:
                 array = np.full(shape, 1.0 if key in ("weight", "running_var") else 0.0)
             arrays[f"{layer.name}.{key}"] = array

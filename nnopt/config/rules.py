@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import pairwise
 from operator import attrgetter
 
 from nnopt.architecture.layers import Residual
 from nnopt.architecture.parse import parse_layers
-from nnopt.errors import ConfigError, Problem, refused_value
+from nnopt.config.training_rules import improvements, initializer, milestones
+from nnopt.errors import ConfigError, refused_value
 from nnopt.io.paths import path_problem
 from nnopt.schema import (
     Config,
     CsvConfig,
     ImageConfig,
     LayersConfig,
-    MultistepConfig,
     MuonConfig,
     NoPruningConfig,
     ResnetConfig,
@@ -28,7 +27,6 @@ from nnopt.schema import (
     VggConfig,
     weight_decay,
 )
-from nnopt.schema.values import format_value
 
 Rule = Callable[[Config], Iterator[str]]
 """Yields one line for each problem of a configuration."""
@@ -105,19 +103,6 @@ def _convolutions(config: Config) -> Iterator[str]:
         yield refused_value("architecture.kernel", architecture.kernel, reason)
 
 
-def _milestones(config: Config) -> Iterator[str]:
-    if not isinstance(config.schedule, MultistepConfig):
-        return
-    milestones = config.schedule.milestones
-    if milestones == ():
-        yield refused_value("schedule.milestones", [], "needs at least one epoch")
-    if any(later <= earlier for earlier, later in pairwise(milestones)):
-        shown = format_value(milestones, "{:g}".format)
-        reason = "needs increasing epochs, each larger than the one before"
-        message = f"schedule.milestones = {shown}: {reason}"
-        yield Problem(message, "schedule.milestones", list(milestones))
-
-
 def _architecture(config: Config) -> Iterator[str]:
     if config.architecture.name == "mlp" and config.regularizer.norm == "group":
         yield (
@@ -133,6 +118,7 @@ def _architecture(config: Config) -> Iterator[str]:
             "initializer.hidden": "he_normal",
             "initializer.output": "lecun_normal",
             "initializer.input": None,
+            "initializer.scale": 1,
         }
     else:
         return
@@ -209,17 +195,6 @@ def _validation(config: Config) -> Iterator[str]:
         yield f"{{schedule.name}} {missing} {source}, or another schedule"
     if config.test_weights == "best":
         yield f"{{test_weights}} {missing} test_weights=last, or {source}"
-
-
-def _improvements(config: Config) -> Iterator[str]:
-    groups = ["early_stopping", *(["schedule"] if config.schedule.name == "plateau" else [])]
-    for group in groups:
-        section = getattr(config, group)
-        if section.min_delta_mode == "relative" and section.min_delta >= 1:
-            yield (
-                f"{{{group}.min_delta}} with {{{group}.min_delta_mode}} must be below 1: it is a "
-                "fraction, such as 0.01 for 1 %"
-            )
 
 
 def _batch_and_loss(config: Config) -> Iterator[str]:
@@ -315,16 +290,17 @@ def _backend(config: Config) -> Iterator[str]:
         )
 
 
-VALUE_RULES: tuple[Rule, ...] = (_name, _data_folders, _layers, _convolutions, _milestones)
+VALUE_RULES: tuple[Rule, ...] = (_name, _data_folders, _layers, _convolutions, milestones)
 """Rules that ``Range`` cannot express, each for a single key. Their messages contain the values."""
 
 RULES: tuple[Rule, ...] = (
     _architecture,
+    initializer,
     _checkpoints,
     _stochastic_depth,
     _optimizer,
     _validation,
-    _improvements,
+    improvements,
     _batch_and_loss,
     _images,
     _policy,

@@ -1,7 +1,9 @@
 """The keys of ``conf/initializer/``."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from nnopt.schema.range import Range
 
 Initializer = Literal[
     "he_normal",
@@ -18,8 +20,16 @@ Initializer = Literal[
 
 @dataclass(frozen=True)
 class InitializerConfig:
-    """The distributions of the initial weights of the hidden layers and of the output layer."""
+    """The distributions of the initial weights of the hidden layers and of the output layer.
+
+    ``scale`` multiplies the weights of both. The distribution ``normal`` has mean 0 and standard
+    deviation ``std``, and ``uniform`` is between ``low`` and ``high``.
+    """
 
     hidden: Initializer
     output: Initializer
     input: Literal["whitening"] | None  # for the first layer; None: the same as ``hidden``
+    scale: Annotated[float, Range(above=0, maximum=1_000_000)]
+    std: Annotated[float, Range(above=0, maximum=1_000_000)]
+    low: Annotated[float, Range(minimum=-1_000_000, maximum=1_000_000)]
+    high: Annotated[float, Range(minimum=-1_000_000, maximum=1_000_000)]

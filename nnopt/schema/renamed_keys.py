@@ -59,6 +59,7 @@ ADDED_KEYS: Mapping[str, Any] = {
 
 ADDED_TO_GROUPS: Mapping[str, Mapping[str, Any]] = {
     "early_stopping": {"min_delta_mode": "absolute"},
+    "initializer": {"scale": 1.0, "std": 1.0, "low": 0.0, "high": 1.0},
 }
 """Group -> the group's keys that earlier versions lack -> their defaults."""
 

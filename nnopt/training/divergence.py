@@ -43,4 +43,6 @@ def _remedies(config: Config) -> list[str]:
         remedies.append(
             f"initializer=he instead of initializer.hidden = {config.initializer.hidden!r}"
         )
+    if config.initializer.scale > 1:
+        remedies.append(f"initializer.scale=1 instead of {config.initializer.scale:g}")
     return remedies

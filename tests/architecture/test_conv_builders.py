@@ -178,7 +178,9 @@ def test_every_norm_layer_is_accepted_together_with_dropout(
     for layer in layers:
         if isinstance(layer.record, Conv2d):
             assert layer.record.bias is (norm != "batch")
-    arrays = initial_arrays(network, schema.InitializerConfig("uniform", "zeros", None), seed=0)
+    arrays = initial_arrays(
+        network, schema.InitializerConfig("uniform", "zeros", None, 1.0, 1.0, 0.0, 1.0), seed=0
+    )
     for layer in weighted(network):
         is_output = layer.name == network.output_layer.name
         assert arrays[f"{layer.name}.weight"].any() is not is_output

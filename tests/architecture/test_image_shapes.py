@@ -112,7 +112,9 @@ def test_inferred_shapes_and_flops_of_conv_network_equal_hand_calculation() -> N
 def test_convolution_as_output_layer_has_output_initializer() -> None:
     """A convolution can be the output layer: no dense layer is needed."""
     network = infer(["relu", {"conv2d": 5}, {"conv2d": "classes"}, "global_avg_pool"])
-    arrays = initial_arrays(network, schema.InitializerConfig("normal", "zeros", None), seed=0)
+    arrays = initial_arrays(
+        network, schema.InitializerConfig("normal", "zeros", None, 1.0, 1.0, 0.0, 1.0), seed=0
+    )
     assert arrays["conv2d1.weight"].any()
     assert not arrays["conv2d2.weight"].any()
 
@@ -121,7 +123,7 @@ def test_fan_in_of_grouped_conv_counts_only_channels_of_one_group() -> None:
     network = infer([{"conv2d": {"channels": 600, "groups": 2}}, "flatten", {"dense": "classes"}])
     variances = {"he_normal": 2 / 27, "lecun_uniform": 1 / 27, "glorot_normal": 2 / (27 + 5400)}
     for name, variance in variances.items():
-        config = schema.InitializerConfig(name, "zeros", None)  # type: ignore[arg-type]
+        config = schema.InitializerConfig(name, "zeros", None, 1.0, 1.0, 0.0, 1.0)  # type: ignore[arg-type]
         weight = initial_arrays(network, config, seed=0)["conv2d1.weight"]
         assert weight.shape == (600, 3, 3, 3)
         assert weight.var() == pytest.approx(variance, rel=0.05)

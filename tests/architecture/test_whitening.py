@@ -23,7 +23,7 @@ from nnopt.errors import DataError
 from nnopt.schema import Config
 
 SHAPE = (3, 9, 8)
-WHITENING = schema.InitializerConfig("he_normal", "lecun_normal", "whitening")
+WHITENING = schema.InitializerConfig("he_normal", "lecun_normal", "whitening", 1.0, 1.0, 0.0, 1.0)
 
 
 def photographs(count: int = 40) -> Dataset:
@@ -158,13 +158,22 @@ def test_patch_statistics_of_many_images_use_evenly_spaced_images(
 
 def test_whitening_does_not_change_other_layers() -> None:
     architecture = network({"channels": 8}, {"conv2d": 4})
-    plain = schema.InitializerConfig("he_normal", "lecun_normal", None)
+    plain = schema.InitializerConfig("he_normal", "lecun_normal", None, 1.0, 1.0, 0.0, 1.0)
     before = initial_arrays(architecture, plain, 0)
     after = initial_arrays(architecture, WHITENING, 0, photographs())
     assert {name for name in after if (after[name] != before[name]).any()} == {
         "conv2d1.weight",
         "conv2d1.bias",
     }
+
+
+def test_scale_does_not_change_the_weights_of_whitening() -> None:
+    architecture = network({"channels": 8}, {"conv2d": 4})
+    scaled = replace(WHITENING, scale=3.0)
+    plain, found = (initial_arrays(architecture, x, 0, photographs()) for x in (WHITENING, scaled))
+    for name, array in plain.items():
+        factor = 3 if name in ("conv2d2.weight", "dense1.weight") else 1
+        assert_array_equal(found[name], factor * array, err_msg=name)
 
 
 @pytest.mark.parametrize(

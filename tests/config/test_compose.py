@@ -330,6 +330,10 @@ LATER_KEYS = [
     ({"optimizer": "rmsprop"}, {"optimizer.centered": True}),
     ({"optimizer": "adam"}, {"optimizer.amsgrad": True}),
     ({}, {"early_stopping.min_delta_mode": "relative"}),
+    ({}, {"initializer.scale": 2.0}),
+    ({"initializer.hidden": "normal"}, {"initializer.std": 0.1}),
+    ({"initializer.hidden": "uniform"}, {"initializer.low": -1.0}),
+    ({"initializer.hidden": "uniform"}, {"initializer.high": 2.0}),
     (
         {"schedule": schema.PlateauConfig("plateau", 0, 5, 0.5, 0.1, "absolute")},
         {"schedule.min_delta_mode": "relative"},

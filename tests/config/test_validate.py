@@ -154,6 +154,11 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"@schedule": "cosine_restarts"}, "schedule.period_factor", 0.9, "at least 1 and at most"),
     ({"@schedule": "cosine_restarts"}, "schedule.final_factor", 2, "at least 0 and at most 1"),
     ({}, "early_stopping.min_delta_mode", "rel", "allowed: absolute, relative"),
+    ({}, "initializer.scale", 0, "needs to be above 0 and at most 1000000"),
+    ({}, "initializer.scale", -2, "needs to be above 0 and at most 1000000"),
+    ({}, "initializer.scale", "big", "needs a number"),
+    ({"initializer.hidden": "normal"}, "initializer.std", 0, "needs to be above 0 and at most"),
+    ({"initializer.hidden": "uniform"}, "initializer.low", -1e7, "at least -1000000 and at most"),
     ({}, "early_stopping.patience", 0, "needs to be at least 1"),
     ({}, "early_stopping.validate_every", 0, "needs to be at least 1"),
     ({}, "early_stopping.min_delta", -1, "needs to be at least 0"),
@@ -365,6 +370,21 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {**NO_VALIDATION, "early_stopping.validate_every": 3},
         ["early_stopping.validate_every", "dataset.validation.source = 'none'"],
+    ),
+    *(
+        (
+            {f"initializer.{key}": 0.5},
+            [f"initializer.{key} = 0.5", "no effect", "'he_normal'", f"initializer={name}"],
+        )
+        for key, name in (("std", "normal"), ("low", "uniform"), ("high", "uniform"))
+    ),
+    (
+        {"initializer.hidden": "zeros", "initializer.output": "zeros", "initializer.scale": 2.0},
+        ["initializer.scale = 2.0", "no effect", "set initializer.scale=1"],
+    ),
+    (
+        {"initializer.hidden": "uniform", "initializer.low": 1.0},
+        ["initializer.low = 1.0", "must be below initializer.high = 1.0"],
     ),
     (
         {"early_stopping.min_delta": 1.0, "early_stopping.min_delta_mode": "relative"},

@@ -53,6 +53,10 @@ STORED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"optimizer": {"name": "sgd", "lr": 1}}, {}),
     ({"optimizer": {"name": ["adam"]}}, {}),
     ({"schedule": {"name": "plateau", "min_delta": 0}}, {"min_delta_mode": "absolute"}),
+    (
+        {"initializer": {"hidden": "zeros"}},
+        {"scale": 1.0, "std": 1.0, "low": 0.0, "high": 1.0},
+    ),
     ({"early_stopping": {"min_delta": 0}}, {"min_delta_mode": "absolute"}),
 ]
 """A stored configuration of an earlier version -> the keys of its group that are added."""

@@ -20,6 +20,8 @@ REMEDIES = {
     "deep network": (["architecture=vgg"], ["regularizer.norm=batch"]),
     "deep network with norms": (["architecture=resnet", "regularizer.norm=layer"], []),
     "large first weights": (["initializer=normal"], ["initializer=he"]),
+    "scaled weights": (["initializer.scale=20"], ["initializer.scale=1"]),
+    "small weights": (["initializer.scale=0.5"], []),
     "all": (
         ["initializer=uniform", "regularizer.grad_clip=0", "dataset.normalization=none"],
         ["regularizer.grad_clip=1", "dataset.normalization=standard", "initializer=he"],

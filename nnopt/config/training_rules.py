@@ -1,0 +1,57 @@
+"""Rules for the initial weights, early stopping and the learning rate schedule.
+
+In a message, ``nnopt.config.rules`` replaces ``{KEY}`` by ``KEY = VALUE``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import get_args
+
+from nnopt.errors import Problem, refused_value
+from nnopt.schema import Config, Initializer, MultistepConfig
+from nnopt.schema.values import format_value
+
+
+def milestones(config: Config) -> Iterator[str]:
+    """Refuse milestones that do not increase. The message contains the value."""
+    if not isinstance(config.schedule, MultistepConfig):
+        return
+    times = config.schedule.milestones
+    if times == ():
+        yield refused_value("schedule.milestones", [], "needs at least one epoch")
+    if any(later <= earlier for earlier, later in pairwise(times)):
+        shown = format_value(times, "{:g}".format)
+        reason = "needs increasing epochs, each larger than the one before"
+        message = f"schedule.milestones = {shown}: {reason}"
+        yield Problem(message, "schedule.milestones", list(times))
+
+
+def initializer(config: Config) -> Iterator[str]:
+    """Refuse keys without effect, and bounds that do not increase."""
+    chosen = config.initializer
+    used = {chosen.hidden, chosen.output}
+    keys = (("std", 1, {"normal"}), ("low", 0, {"uniform"}), ("high", 1, {"uniform"}))
+    others = {*get_args(Initializer)} - {"zeros"}
+    for key, default, owners in (*keys, ("scale", 1, others)):
+        if getattr(chosen, key) != default and not used & owners:
+            mend = f", or initializer={min(owners)}" if len(owners) == 1 else ""
+            yield (
+                f"{{initializer.{key}}} has no effect on {{initializer.hidden}} and "
+                f"{{initializer.output}}; set initializer.{key}={default}{mend}"
+            )
+    if chosen.low >= chosen.high and "uniform" in used:
+        yield "{initializer.low} must be below {initializer.high}"
+
+
+def improvements(config: Config) -> Iterator[str]:
+    """Refuse fractions of 1 and more."""
+    groups = ["early_stopping", *(["schedule"] if config.schedule.name == "plateau" else [])]
+    for group in groups:
+        section = getattr(config, group)
+        if section.min_delta_mode == "relative" and section.min_delta >= 1:
+            yield (
+                f"{{{group}.min_delta}} with {{{group}.min_delta_mode}} must be below 1: it is a "
+                "fraction, such as 0.01 for 1 %"
+            )
