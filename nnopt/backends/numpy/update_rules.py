@@ -114,7 +114,7 @@ def nadam_naive(
     s = state[1] = beta2 * state[1] + (1 - beta2) * g * g
     mu = [beta1 * (1 - 0.96 ** (i * momentum_decay) / 2) for i in range(1, t + 2)]
     n = (1 - mu[-2]) * g / (1 - math.prod(mu[:-1])) + mu[-1] * m / (1 - math.prod(mu))
-    return w - lr * n / (np.sqrt(s / (1 - beta2**t)) + epsilon)
+    return np.asarray(w - lr * n / (np.sqrt(s / (1 - beta2**t)) + epsilon))
 
 
 class Momenta:
@@ -132,7 +132,8 @@ class Momenta:
     def __getitem__(self, i: int) -> float:
         """Return μᵢ (Dozat 2016, algorithm 2, with the schedule of PyTorch)."""
         config = self._config
-        return config.beta1 * (1 - 0.5 * 0.96 ** (i * config.momentum_decay))
+        decay: float = 0.96 ** (i * config.momentum_decay)
+        return config.beta1 * (1 - 0.5 * decay)
 
     def advance(self, t: int) -> None:
         """Compute the product for update t. Only an update that is not the next one takes long."""
