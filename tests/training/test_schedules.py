@@ -76,13 +76,11 @@ def test_multistep_schedule_equals_formula() -> None:
     assert len(set(found)) == 4
 
 
-@pytest.mark.parametrize("per_epoch", [3, 7, 10, 49, 469])
-def test_multistep_schedule_of_fractional_epochs_is_exact(per_epoch: int) -> None:
-    """In floating point, 21 / 70 is below 0.3, and 147 / 490 is above it."""
-    config = schema.MultistepConfig("multistep", 0, (0.3, 0.6, 0.7), 0.5)
+@pytest.mark.parametrize("per_epoch", [3, 6, 21, 468])
+def test_multistep_schedule_accepts_milestones_rounded_to_eleven_digits(per_epoch: int) -> None:
+    config = schema.MultistepConfig("multistep", 0, (0.33333333333, 0.66666666667), 0.5)
     actual = rates(config, per_epoch, per_epoch)
-    tenths = [10 * step // per_epoch for step in range(per_epoch)]
-    assert actual == pytest.approx([LR * 0.5 ** sum(x >= m for m in (3, 6, 7)) for x in tenths])
+    assert actual == pytest.approx([LR * 0.5 ** (3 * x // per_epoch) for x in range(per_epoch)])
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 3.0])

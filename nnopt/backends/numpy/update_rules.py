@@ -210,7 +210,8 @@ def rmsprop(u: Update, lr: float, t: int) -> None:
         _divide_gradient(s, u, lr)
         return
     (v,) = optional
-    _root(s, u)
+    np.sqrt(s, out=u.change)
+    np.add(u.change, u.config.epsilon, out=u.change)
     np.divide(u.g, u.change, out=u.change)
     np.multiply(v, u.config.momentum, out=v)
     np.add(v, u.change, out=v)
@@ -240,12 +241,16 @@ def adam(u: Update, lr: float, t: int) -> None:
     Source of ``amsgrad``: Reddi et al. 2018, algorithm 2, with the bias correction of PyTorch.
     """
     m, s, *optional = u.state
-    _average(m, u.config.beta1, u)
+    np.multiply(m, u.config.beta1, out=m)
+    np.multiply(u.g, 1 - u.config.beta1, out=u.change)
+    np.add(m, u.change, out=m)
     _average_squares(s, u.config.beta2, u)
     if u.config.amsgrad:
         (largest,) = optional
         s = np.maximum(largest, s, out=largest)
-    _corrected_root(s, u, t)
+    np.sqrt(s, out=u.change)
+    np.multiply(u.change, 1 / math.sqrt(1 - u.config.beta2**t), out=u.change)
+    np.add(u.change, u.config.epsilon, out=u.change)
     np.multiply(m, lr / (1 - u.config.beta1**t), out=u.scratch)
     np.divide(u.scratch, u.change, out=u.change)
 
@@ -259,7 +264,9 @@ def nadam(u: Update, lr: float, t: int) -> None:
     of_mean = following / (1 - product * following)
     _average(m, u.config.beta1, u)
     _average_squares(s, u.config.beta2, u)
-    _corrected_root(s, u, t)
+    np.sqrt(s, out=u.change)
+    np.multiply(u.change, 1 / math.sqrt(1 - u.config.beta2**t), out=u.change)
+    np.add(u.change, u.config.epsilon, out=u.change)
     np.multiply(m, of_mean / of_gradient, out=u.scratch)
     np.add(u.scratch, u.g, out=u.scratch)
     np.multiply(u.scratch, lr * of_gradient, out=u.scratch)
@@ -273,13 +280,6 @@ def _average(m: Array, decay: float, u: Update) -> None:
     np.add(m, u.change, out=m)
 
 
-def _corrected_root(s: Array, u: Update, t: int) -> None:
-    """Compute change ← √(s / (1-β₂ᵗ)) + ε."""
-    np.sqrt(s, out=u.change)
-    np.multiply(u.change, 1 / math.sqrt(1 - u.config.beta2**t), out=u.change)
-    np.add(u.change, u.config.epsilon, out=u.change)
-
-
 def _average_squares(s: Array, decay: float, u: Update) -> None:
     """Compute s ← ρ·s + (1-ρ)·g² with ρ = ``decay``."""
     np.multiply(s, decay, out=s)
@@ -288,15 +288,10 @@ def _average_squares(s: Array, decay: float, u: Update) -> None:
     np.add(s, u.change, out=s)
 
 
-def _root(s: Array, u: Update) -> None:
-    """Compute change ← √s + ε."""
-    np.sqrt(s, out=u.change)
-    np.add(u.change, u.config.epsilon, out=u.change)
-
-
 def _divide_gradient(s: Array, u: Update, lr: float) -> None:
     """Compute change ← lr·g / (√s + ε)."""
-    _root(s, u)
+    np.sqrt(s, out=u.change)
+    np.add(u.change, u.config.epsilon, out=u.change)
     np.multiply(u.g, lr, out=u.scratch)
     np.divide(u.scratch, u.change, out=u.change)
 

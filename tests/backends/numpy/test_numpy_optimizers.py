@@ -187,6 +187,25 @@ def test_trajectory_with_decoupled_decay_equals_torch(
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_optimizer_after_reset_equals_new_optimizer(name: str) -> None:
+    config, _ = CONFIGS[name]
+    start = np.random.default_rng(1).standard_normal(SIZE)
+    used, new = start.copy(), start.copy()
+    gradient = np.empty(SIZE)
+    optimizers = [Optimizer(config, w, gradient, slice(DECAYED), 0.1) for w in (used, new)]
+    for step in range(5):
+        gradient[:] = noise(step)
+        optimizers[0].step(LR)
+    optimizers[0].reset()
+    used[:] = start
+    for step in range(5):
+        gradient[:] = noise(10 + step)
+        for optimizer in optimizers:
+            optimizer.step(LR)
+    assert_array_equal(used, new)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_optimizer_float32_keeps_dtype_and_is_near_float64(name: str) -> None:
     config, _ = CONFIGS[name]
     matrix = curvature()
