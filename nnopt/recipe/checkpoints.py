@@ -212,7 +212,8 @@ def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
 def _changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Yield a text for each key that differs and can change the steps so far."""
     old, new = dict(flatten(before)), dict(flatten(now))
-    for key in sorted(old.keys() | new.keys()):
+    # Names of choices come first, because keys may differ only because the choice differs.
+    for key in sorted(old.keys() | new.keys(), key=lambda x: (not x.endswith(".name"), x)):
         group = key.partition(".")[0]
         if group in (*WITHOUT_EFFECT, *LENGTH_KEYS) or key in DATA_FILES:
             continue

@@ -456,8 +456,8 @@ def test_resume_command_with_checkpoint_of_another_run_is_refused(
 def test_resume_command_with_checkpoint_in_newer_format_is_refused(
     attempt: Command, killed: Path
 ) -> None:
-    changed(killed, lambda values, _: values.update(format=3))
-    attempt("resume", "killed").is_refused(4, "has format 3, but this nnopt reads format 2")
+    changed(killed, lambda values, _: values.update(format=4))
+    attempt("resume", "killed").is_refused(4, "has format 4, but this nnopt reads format 3")
 
 
 ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
