@@ -157,3 +157,17 @@ def test_settings_of_layers_have_the_syntax_of_overrides(
     summary["config"]["architecture"] = {"name": "layers", "layers": [{"dense": 32}, "tanh"]}
     (folder / "summary.json").write_text(json.dumps(summary))
     assert setting_text(read_run(folder).settings["architecture.layers"]) == "[{dense: 32}, tanh]"
+
+
+def test_settings_of_an_earlier_run_have_the_defaults_of_later_keys(
+    tmp_path: Path, leave_run: LeaveRun
+) -> None:
+    """Otherwise, a run without the key and a run with another value would be one setting."""
+    folder = leave_run(tmp_path / "a", changes={"optimizer": "adam"})
+    summary = json.loads((folder / "summary.json").read_text())
+    current = read_run(folder).settings
+    del summary["config"]["optimizer"]["amsgrad"], summary["config"]["initializer"]["scale"]
+    del summary["config"]["pruning"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert read_run(folder).settings == current
+    assert (current["optimizer.amsgrad"], current["initializer.scale"]) == (False, 1)
