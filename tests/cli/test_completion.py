@@ -71,7 +71,7 @@ def test_completion_of_version_command_is_empty(
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("nnopt run optimizer=ad", {"optimizer=adam", "optimizer=adamw", "optimizer=adagrad"}),
+        ("nnopt run optimizer=adam", {"optimizer=adam", "optimizer=adamw"}),
         ("nnopt run debug=", {"debug=overfit_batch", "debug=tiny"}),
         ("nnopt lr-find optimizer=adag", {"optimizer=adagrad"}),
         ("nnopt describe optimizer.", {"optimizer.lr=", "optimizer.momentum=", "optimizer.name="}),

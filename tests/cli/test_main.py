@@ -200,7 +200,7 @@ def test_help_and_cfg_options_print_text_and_write_no_file(
     help_, cfg = start_nnopt("run", "--help"), start_nnopt("run", "--cfg", "job", "epochs=7")
     out, err = help_.communicate(timeout=60)
     assert (help_.returncode, err) == (0, "")
-    assert "optimizer: adagrad, adam" in out
+    assert "optimizer: adadelta, adagrad, adam" in out
     out, err = cfg.communicate(timeout=60)
     assert (cfg.returncode, err) == (0, "")
     assert "\nepochs: 7\n" in out
