@@ -26,13 +26,13 @@ from nnopt.schema.reader import types_of
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 COUNTS = {
-    "ablation": 14,
+    "ablation": 24,
     "architecture": 6,
     "backend": 2,
     "config.yaml": 1,
     "dataset": 8,
     "debug": 2,
-    "experiment": 16,
+    "experiment": 19,
     "hydra/launcher": 4,
     "hydra/sweeper": 2,
     "initializer": 9,
@@ -199,8 +199,9 @@ def assert_builds(point: Point) -> None:
             network.train_step(torch.tensor(x), torch.tensor(y), config.optimizer.lr, 0)
             assert network.predict(torch.tensor(x)).shape == (4, classes)
         else:
-            network.train_step(x, y, config.optimizer.lr, 0)
-            assert network.predict(x).shape == (4, classes)
+            with np.errstate(over="ignore", invalid="ignore"):  # large initial weights diverge
+                network.train_step(x, y, config.optimizer.lr, 0)
+                assert network.predict(x).shape == (4, classes)
         assert np.isfinite(network.read_steps().losses).all()
 
 
