@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from nnopt.io.safe_text import visible
@@ -23,6 +24,7 @@ REFRESH_SECONDS = 0.1  # minimum time between two refreshes
 REFRESH_FRACTION = 1 / 40  # maximum fraction of the total time that refreshes may take
 MIN_COLUMNS, MIN_LINES = 40, 12  # smallest terminal in which learning curves are drawn
 LINES_BELOW_CURVES = 3  # lines for the bar (in a sweep, a title), the text and the cursor
+PLAIN_COLUMNS = 80  # maximum length of a line of metrics if no bar can be drawn
 MAX_PLAIN_LINES = 20  # approximate number of epochs that a training prints if no bar can be drawn
 
 
@@ -183,15 +185,15 @@ class TrainingProgress(LiveDisplay):
         """Report an epoch, and whether its validation metric is the best so far."""
         if self._is_silent:
             return
-        counter, metrics = self._counter(row.epoch), _metrics(row)
-        metrics += ["best"] if best else []
+        counter, metrics = self._counter(row.epoch), _metrics(row, best)
         self.add_epoch(row)
         if self.width is not None:
-            self.text = "  ".join(metrics)
-            self.final_line = "  ".join(part.strip() for part in (counter, *metrics))
+            self.text = _fitted(metrics, self.width)
+            short = {name: _narrow(part) for name, part in metrics.items()}
+            self.final_line = _fitted({"counter": counter, **short}, self.width)
             self.step(row.step)
             return
-        line = "  ".join([counter, *metrics]).rstrip()
+        line = _fitted({"counter": counter, **metrics}, PLAIN_COLUMNS)
         if row.epoch in (1, self._epochs) or row.epoch % self._epochs_per_line == 0:
             self.print_line(line)
             line = ""
@@ -219,12 +221,43 @@ class LrSearchProgress(LiveDisplay):
         return f"learning rate, step {done_steps:>{len(str(self._steps))}}/{self._steps}"
 
 
-def _metrics(row: EpochRow) -> list[str]:
-    """Format loss, accuracies and learning rate, each padded to a constant width."""
-    parts = [f"loss {row.train_loss:<z8.4g}", f"train {row.train_accuracy:.4f}"]
-    if row.validation_accuracy is not None:
-        parts.append(f"val {row.validation_accuracy:.4f}")
-    return [*parts, f"lr {row.lr:<8.3g}"]
+def _metrics(row: EpochRow, best: bool) -> dict[str, str]:
+    """Format the metrics of an epoch by name, padded to the width that they usually have."""
+    loss, accuracy = f"loss {_loss(row.train_loss)}", f"acc {row.train_accuracy:.4f}"
+    if row.validation_loss is not None and row.validation_accuracy is not None:
+        loss += f" val {_loss(row.validation_loss)}"
+        accuracy += f" val {row.validation_accuracy:.4f}"
+    return {
+        "loss": loss,
+        "accuracy": accuracy,
+        "lr": f"lr {row.lr:<7.3g}",
+        **({"best": "best"} if best else {}),
+    }
+
+
+def _loss(value: float) -> str:
+    """Format a loss in at least 7 characters with four significant digits."""
+    return f"{value:<z7.4g}"
+
+
+def _fitted(parts: Mapping[str, str], columns: int) -> str:
+    """Join the parts of a line. If they do not fit, leave out padding, learning rate and loss.
+
+    Args:
+        parts: The parts by name.
+        columns: The width of the terminal.
+    """
+    short = {x: part if x == "counter" else _narrow(part) for x, part in parts.items()}
+    lines = [parts, short]
+    for left_out in (("lr",), ("lr", "loss")):
+        lines.append({name: part for name, part in short.items() if name not in left_out})
+    texts = ["  ".join(line.values()).rstrip() for line in lines]
+    return next((text for text in texts if len(text) <= columns), texts[-1])
+
+
+def _narrow(part: str) -> str:
+    """Remove the padding of a part of a line."""
+    return " ".join(part.split())
 
 
 def no_curves_reason(stream: Stream | None = None) -> str | None:
@@ -256,7 +289,7 @@ def _rich_progress(display: LiveDisplay, terminal: Console) -> Progress:
                 yield self.make_tasks_table(self.tasks)
             if display.text:
                 text = Text(display.text, no_wrap=True, overflow="ellipsis", style="cyan")
-                text.highlight_words(["loss", "train", "val", "lr"], style="dim")
+                text.highlight_words(["loss", "acc", "val", "lr"], style="dim")
                 text.highlight_words(["best"], style="bold green")
                 yield text
 

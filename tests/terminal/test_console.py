@@ -147,8 +147,36 @@ def test_training_line_contains_metrics(capsys: pytest.CaptureFixture[str]) -> N
     with TrainingProgress(1, 20) as run:
         run.epoch(replace(ROW, validation_loss=None, validation_accuracy=None), best=False)
     first, second = capsys.readouterr().out.splitlines()
-    assert " ".join(first.split()) == "epoch 1/1 loss 1 train 0.5000 val 0.4000 lr 0.1 best"
-    assert " ".join(second.split()) == "epoch 1/1 loss 1 train 0.5000 lr 0.1"
+    assert " ".join(first.split()) == (
+        "epoch 1/1 loss 1 val 1.25 acc 0.5000 val 0.4000 lr 0.1 best"
+    )
+    assert " ".join(second.split()) == "epoch 1/1 loss 1 acc 0.5000 lr 0.1"
+
+
+@pytest.mark.parametrize("epochs", [9, 60, 999, 100_000])
+@pytest.mark.parametrize("loss", [0.1234, 0.01234, 2.345e-5, 123456.0, float("inf")])
+def test_training_line_in_pipe_has_at_most_80_columns(
+    capsys: pytest.CaptureFixture[str], epochs: int, loss: float
+) -> None:
+    with TrainingProgress(epochs, 20) as run:
+        row = replace(ROW, train_loss=loss, validation_loss=loss, lr=1.234e-5)
+        run.epoch(replace(row, epoch=epochs), best=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert len(line) <= 80
+    assert line.startswith(f"epoch {epochs}/{epochs}  loss {loss:.4g}")
+    assert line.endswith("best")
+    assert "acc 0.5000 val 0.4000" in line
+
+
+def test_training_line_of_usual_length_contains_all_metrics(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with TrainingProgress(999, 20) as run:
+        row = replace(ROW, train_loss=0.1234, validation_loss=0.2345, lr=0.00123)
+        run.epoch(replace(row, epoch=999), best=True)
+    assert " ".join(capsys.readouterr().out.split()) == (
+        "epoch 999/999 loss 0.1234 val 0.2345 acc 0.5000 val 0.4000 lr 0.00123 best"
+    )
 
 
 def test_epoch_with_nan_loss_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,13 +264,21 @@ def test_output_to_closed_pipe_or_full_disk_does_not_stop_training(
     assert "BrokenPipe" not in ended.stderr
 
 
-@pytest.mark.parametrize("columns", [60, 100])
+FINAL_LINES = {
+    40: "epoch 8/8  acc 0.5000 val 0.4000  best",
+    60: "epoch 8/8  loss 1 val 1.25  acc 0.5000 val 0.4000  best",
+    80: "epoch 8/8  loss 1 val 1.25  acc 0.5000 val 0.4000  lr 0.1  best",
+}
+"""Width of a terminal -> last line of the training. On a narrow terminal, parts are left out."""
+
+
+@pytest.mark.parametrize("columns", FINAL_LINES)
 def test_training_on_terminal_shows_bar_and_panel(tmp_path: Path, columns: int) -> None:
     text = without_codes(train_on_terminal(tmp_path, columns))
     assert "epoch 1/8 ━" in text
     assert "left" in text
     assert "grüße" in text
-    assert "epoch 8/8  loss 1  train 0.5000  val 0.4000  lr 0.1  best" in text
+    assert FINAL_LINES[columns] in re.split(r"[\r\n]+", text)
     panel = text[text.index("╭") :].splitlines()
     assert "spiral" in panel[0]
     assert any("test accuracy" in line and "0.99" in line for line in panel)
