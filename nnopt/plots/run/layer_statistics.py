@@ -1,4 +1,4 @@
-"""Activations, gradients and dead units of each layer against the epoch.
+"""Activations, gradients, updates and dead units of each layer against the epoch.
 
 Statistics of a few layers are drawn as lines, statistics of many layers as maps. A map, like an
 array (L, E), has a row for each layer and a column for each epoch.
@@ -27,6 +27,7 @@ MAX_NAME_CHARACTERS = 28
 MAX_EPOCHS_WITH_MARKERS = 30
 MAX_BRIGHTNESS = 0.9  # part of viridis that is used; its yellow end is faint on white
 MIN_GREY = 0.12  # position of 0 in the colour map "Greys", so that a map of zeros is visible
+DEVIATION, RATIO = "standard deviation", "‖update‖ / ‖weight‖"
 NAME_POINTS, MIN_MARK_DISTANCE = 8.5, 6.0  # points
 
 # Inches:
@@ -42,11 +43,12 @@ MIN_BAR_HEIGHT = 1.5
 def plot_layer_statistics(
     history: Sequence[LayerRow], matrices: Collection[str], path: Path, name: str
 ) -> None:
-    """Draw the standard deviations of outputs and weight gradients, and the dead ReLU units.
+    """Draw the deviations of outputs and gradients, the update ratios, and the dead ReLU units.
 
     Up to 8 layers are lines, from dark to bright by depth. Strips below and above the panel show
     zeros and non-finite values. More than 8 layers are rows of maps. The fraction of dead units,
-    which are 0 for every sample, is always a map.
+    which are 0 for every sample, is always a map. If no row has an update ratio, because an earlier
+    version wrote the rows, the panel is left out.
 
     ``matrices`` are the layers whose weight is a matrix or kernels, not the scale of a
     normalization. ``name`` is the name of the run.
@@ -58,10 +60,18 @@ def plot_layer_statistics(
     weighted = [layer for layer in by_layer if layer in matrices]
     relus = [layer for layer, rows in by_layer.items() if rows[0].dead_fraction is not None]
 
-    def table(statistic: str, layers: Sequence[str]) -> Floats:  # (L, E), NaN if not finite
+    def table(statistic: str, layers: Sequence[str]) -> Floats:
+        """Return values (L, E), NaN if not finite, masked if missing."""
+        missing = [[getattr(x, statistic) is None for x in by_layer[layer]] for layer in layers]
         columns = [style.column_of(by_layer[layer], statistic) for layer in layers]
-        return np.array(columns, dtype=np.float64)
+        return np.ma.array(columns, np.float64, mask=missing)
 
+    panels = [
+        ("Outputs", DEVIATION, table("activation_std", weighted)),
+        ("Gradient of the weights", DEVIATION, table("gradient_std", weighted)),
+    ]
+    if any(row.update_ratio is not None for row in history):
+        panels.append(("Update of the weights", RATIO, table("update_ratio", weighted)))
     names = [style.readable(layer, MAX_NAME_CHARACTERS) for layer in weighted]
     relu_names = [style.readable(layer, MAX_NAME_CHARACTERS) for layer in relus]
     if in_lines := len(weighted) <= MAX_LINES:
@@ -70,22 +80,20 @@ def plot_layer_statistics(
         left, right = _names_width(names), PANEL_GAP
         rows = max(len(weighted), len(relus))
         height = float(np.clip(NAMED_ROW_HEIGHT * rows, MIN_MAP_HEIGHT, MAX_MAP_HEIGHT))
-    width = dead_left = left + 2 * WIDTH + PANEL_GAP + right
+    width = dead_left = left + len(panels) * (WIDTH + PANEL_GAP) - PANEL_GAP + right
     if relus:
         dead_left += _names_width(relu_names)
         width = dead_left + WIDTH + LAST_COLUMN_WIDTH + PANEL_GAP
     draw = _draw_lines if in_lines else _draw_deviations
     title = f"{name}: layers over training"
     with style.drawing(path, width, BOTTOM + height + TOP, title) as figure:
-        box = (left, BOTTOM, WIDTH, height)
-        draw(figure, box, "Outputs", epochs, table("activation_std", weighted), names)
-        box = (left + WIDTH + PANEL_GAP, BOTTOM, WIDTH, height)
-        gradients = table("gradient_std", weighted)
-        axes = draw(figure, box, "Gradient of the weights", epochs, gradients, names)
+        for number, (caption, quantity, values) in enumerate(panels):
+            box = (left + number * (WIDTH + PANEL_GAP), BOTTOM, WIDTH, height)
+            axes = draw(figure, box, (caption, quantity), epochs, values, names)
+            if number > 0 and not in_lines:
+                axes.tick_params(labelleft=False)
         if in_lines:
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1.04), handletextpad=0.5)
-        else:
-            axes.tick_params(labelleft=False)
         if relus:
             box = (dead_left, BOTTOM, WIDTH, height)
             _draw_fractions(figure, box, epochs, 100 * table("dead_fraction", relus), relu_names)
@@ -97,18 +105,25 @@ def _names_width(names: Sequence[str]) -> float:
 
 
 def _draw_lines(
-    figure: Figure, box: Box, title: str, epochs: Ints, values: Floats, names: Sequence[str]
+    figure: Figure,
+    box: Box,
+    titles: tuple[str, str],
+    epochs: Ints,
+    values: Floats,
+    names: Sequence[str],
 ) -> Axes:
     """Draw positive values, on a logarithmic scale if they span a decade or a value is 0.
 
-    Zeros are drawn on a strip below the panel, infinities and NaN on a strip above it. On a strip,
-    each layer has its own height.
+    ``titles`` are the title of the panel and the label of its values. Zeros are drawn on a strip
+    below the panel, infinities and NaN on a strip above it. On a strip, each layer has its own
+    height.
     """
     left, bottom, width, height = box
-    zero, not_finite = values == 0, ~np.isfinite(values)
+    missing, values = np.ma.getmaskarray(values), np.ma.getdata(values)
+    zero, not_finite = values == 0, ~np.isfinite(values) & ~missing
     below, above = _strip_height(zero), _strip_height(not_finite)
     axes = style.panel(figure, left, bottom + below, width, height - below - above)
-    positive = np.where(zero | not_finite, np.nan, values)
+    positive = np.where(zero | not_finite | missing, np.nan, values)
     styles = [_line_style(index, len(names), len(epochs)) for index in range(len(names))]
     for line, line_style, name in zip(positive, styles, names, strict=True):
         axes.plot(epochs, line, label=name, **line_style)
@@ -133,8 +148,8 @@ def _draw_lines(
         style.epoch_axis(part, epochs[0], epochs[-1])
         part.tick_params(bottom=part is stack[0], labelbottom=part is stack[0])
     style.label(stack[0], "epoch", "")
-    style.label(axes, "epoch" if axes is stack[0] else "", "standard deviation", 0.68)
-    style.caption(stack[-1], title)
+    style.label(axes, "epoch" if axes is stack[0] else "", titles[1], 0.68)
+    style.caption(stack[-1], titles[0])
     return axes
 
 
@@ -175,26 +190,39 @@ def _draw_strip(
 
 
 def _draw_deviations(
-    figure: Figure, box: Box, title: str, epochs: Ints, values: Floats, names: Sequence[str]
+    figure: Figure,
+    box: Box,
+    titles: tuple[str, str],
+    epochs: Ints,
+    values: Floats,
+    names: Sequence[str],
 ) -> Axes:
-    """Draw a map with a log colour scale, circles for zeros, and crosses for infinities and NaN."""
+    """Draw a map with a log colour scale, circles for zeros, and crosses for infinities and NaN.
+
+    ``titles`` are the title of the map and the label of its colour bar.
+    """
     from matplotlib import colormaps
     from matplotlib.colors import LogNorm
 
+    missing, values = np.ma.getmaskarray(values), np.ma.getdata(values)
     positive = np.ma.masked_where(~((values > 0) & np.isfinite(values)), values)
     low, high = (positive.min(), positive.max()) if positive.count() else (0.5, 2.0)
     if high < 1.5 * low:  # the scale needs ticks even if all values are almost equal
         low, high = low / 1.5, high * 1.5
     norm = LogNorm(low, high)
     image = _draw_map(figure, box, epochs, positive, names, colormaps["viridis"], norm)
-    marks = [("o", "○ exactly 0", values == 0), ("x", "× not finite", ~np.isfinite(values))]
+    title = titles[0]
+    marks = [
+        ("o", "○ exactly 0", values == 0),
+        ("x", "× not finite", ~np.isfinite(values) & ~missing),
+    ]
     for marker, text, where in marks:
         if where.any():
             _draw_marks(image.axes, epochs, where, marker)
             title += f"   {text}"
     style.caption(image.axes, title)
     if positive.count():
-        bar = style.colour_bar(image, "standard deviation")
+        bar = style.colour_bar(image, titles[1])
         bar.locator, bar.formatter = style.log_ticks(low, high)
         bar.update_ticks()
     return image.axes

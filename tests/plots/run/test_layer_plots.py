@@ -37,6 +37,10 @@ def texts_of(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
+def texts_of_figure(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.texts]
+
+
 # filters ------------------------------------------------------------------------------------------
 
 
@@ -400,6 +404,47 @@ def test_maps_of_very_many_layers_show_every_second_name(
     outputs, *_ = plot(statistics(1, 60), tmp_path, figures)
     assert ticks_of(outputs)[:3] == ["conv2d1", "conv2d3", "conv2d5"]
     assert drawn(outputs)[0].shape == (61, 1)
+
+
+def with_updates(rows: list[LayerRow], first: int = 1) -> list[LayerRow]:
+    """Add update ratios from an epoch on; 0 in the last epoch of the first layer."""
+    last = rows[-1].epoch
+
+    def ratio(row: LayerRow) -> float | None:
+        if row.gradient_std is None or row.epoch < first:
+            return None
+        return 0.0 if (row.layer, row.epoch) == ("conv2d1", last) else 0.001 / row.epoch
+
+    return [replace(row, weight_norm=1.0, update_ratio=ratio(row)) for row in rows]
+
+
+def test_update_ratios_of_few_layers_are_lines(
+    tmp_path: Path, figures: list[Figure], check_png: CheckPng
+) -> None:
+    """The epochs before the second were trained by an earlier version, so their ratios are missing.
+
+    A missing ratio is not drawn. It is not marked as a value that is not finite.
+    """
+    drawn_axes = plot(with_updates(statistics(4, 2), first=2), tmp_path, figures)
+    check_png(tmp_path / "a.png")
+    labels = [axes.get_ylabel() for axes in drawn_axes]
+    assert labels[:3] == ["standard deviation", "standard deviation", "‖update‖ / ‖weight‖"]
+    updates, strip = drawn_axes[2:4]
+    assert_allclose(values_of(updates.lines[1]), [np.nan, 0.0005, 0.001 / 3, 0.00025])
+    assert_allclose(values_of(updates.lines[0]), [np.nan, 0.0005, 0.001 / 3, np.nan])
+    assert on_strip(strip) == {0: [4]}
+    assert len(drawn_axes) == len(plot(statistics(4, 2), tmp_path, figures)) + 2
+
+
+def test_update_ratios_of_many_layers_are_a_map(
+    tmp_path: Path, figures: list[Figure], check_png: CheckPng
+) -> None:
+    drawn_axes = plot(with_updates(statistics(4, 20), first=2), tmp_path, figures)
+    check_png(tmp_path / "a.png")
+    assert drawn_axes[5].get_ylabel() == "‖update‖ / ‖weight‖"
+    values = np.ma.asarray(drawn_axes[4].images[0].get_array())
+    assert_allclose(values[1].filled(-1), [-1, 0.0005, 0.001 / 3, 0.00025])
+    assert "Update of the weights   ○ exactly 0" in texts_of_figure(figures[-1])
 
 
 def test_layer_statistics_without_relu_or_finite_values_are_drawn(
