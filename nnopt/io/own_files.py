@@ -22,6 +22,8 @@ from nnopt.io.received_files import SAFE_FLAGS, kind_of
 
 SUMMARY = "summary.json"
 
+CLASSES, CONFUSION, PREDICTIONS = "classes.csv", "confusion.csv", "predictions.csv"
+
 CHECKPOINTS = ("checkpoint_a.npz", "checkpoint_b.npz")
 """The two checkpoint files, which a run replaces alternately."""
 
@@ -29,7 +31,7 @@ RUN_FILES = frozenset(
     (
         *(SUMMARY, *CHECKPOINTS, "config.yaml", "events.out.tfevents.nnopt", "layers.csv"),
         *("lr_find.csv", "metrics.csv", "model_best.npz", "model_last.npz", "run.log"),
-        *("masks.npz", "architecture.yaml"),
+        *("masks.npz", "architecture.yaml", CLASSES, CONFUSION, PREDICTIONS),
     )
 )
 """The files of a run, apart from its lock and its plots."""
