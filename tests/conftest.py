@@ -113,6 +113,8 @@ def plain_config() -> Config:
         early_stopping=schema.EarlyStoppingConfig(
             None, "epochs", None, 0.0, "absolute", "accuracy"
         ),
+        target=schema.TargetConfig(None, None),
+        evaluation=schema.EvaluationConfig(train=True, predictions=False),
         checkpoint=schema.CheckpointConfig(interval=30.0, keep=False),
     )
 

@@ -19,6 +19,7 @@ from nnopt.backends.protocol import Loader, Network
 from nnopt.config.search_space import COLUMNS
 from nnopt.io.own_files import CHECKPOINTS
 from nnopt.results.metrics_file import METRICS_COLUMNS, LayerRow
+from nnopt.results.prediction_files import CLASS_COLUMNS, CONFUSION_COLUMNS, PREDICTION_COLUMNS
 from nnopt.schema import (
     LARGEST_SEED,
     PLUGINS,
@@ -215,6 +216,7 @@ def test_run_files_are_documented_completely(finished_run: Path) -> None:
     }
     of_images = ["plots/samples.png", "plots/filters.png", "plots/feature_maps.png"]
     on_demand = ["layers.csv", "plots/layer_statistics.png", "lr_find.csv", "plots/lr_find.png"]
+    on_demand += ["predictions.csv"]
     on_demand += ["events.out.tfevents.nnopt", *CHECKPOINTS]
     on_demand += ["masks.npz", "architecture.yaml", "plots/kept.png", "plots/mask.png"]
     documented = sorted(row[0].strip("`") for row in rows)
@@ -229,6 +231,17 @@ def test_metrics_columns_are_documented_completely() -> None:
 def test_layer_columns_are_documented_completely() -> None:
     rows = rows_of(DOCS / "results.md", "Column of a layer", "Unit", "Definition")
     assert [row[0] for row in rows] == [f"`{field.name}`" for field in fields(LayerRow)]
+
+
+def test_columns_of_test_tables_are_documented_completely() -> None:
+    tables = {
+        "classes.csv": CLASS_COLUMNS,
+        "confusion.csv": CONFUSION_COLUMNS,
+        "predictions.csv": (*PREDICTION_COLUMNS, "probability_CLASS"),
+    }
+    for file, columns in tables.items():
+        rows = rows_of(DOCS / "results.md", f"Column of `{file}`", "Definition")
+        assert [row[0] for row in rows] == [f"`{column}`" for column in columns]
 
 
 def test_summary_keys_are_documented_completely(finished_run: Path) -> None:

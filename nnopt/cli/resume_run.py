@@ -39,6 +39,8 @@ CHANGEABLE = (
     "checkpoint.keep",
     "progress",
     "plots",
+    "evaluation.train",
+    "evaluation.predictions",
     *DATA_FILES,
     "data.root",
     "data.cache",

@@ -223,9 +223,14 @@ def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
         "test accuracy": f"{summary['test_accuracy']:z.4f}",
         "test loss": f"{summary['test_loss']:z.4f}",
     }
+    if summary["train_accuracy"] is not None:
+        gap = summary["generalization_gap"]
+        results["train accuracy"] = f"{summary['train_accuracy']:.4f} (gap {gap:+z.4f})"
     if summary["best_validation_accuracy"] is not None:
         best = summary["best_validation_accuracy"]
         results["best validation accuracy"] = f"{best:.4f} (epoch {summary['best_epoch']})"
+    if summary["target_reached"] is not None:
+        results["target"] = _target(summary)
     results["parameters"] = f"{summary['parameters']:,}"
     if summary["pruning"]:
         ratio = summary["compression_ratio"]
@@ -240,3 +245,16 @@ def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
     if (folder / "plots").is_dir():
         paths["plots"] = folder / "plots"
     console.summary(summary["name"], results, {"folder": folder, **paths})
+
+
+def _target(summary: Mapping[str, Any]) -> str:
+    """Describe the target of a run, and when the training has reached it."""
+    target = summary["config"]["target"]
+    text = f"{target['metric'].replace('_', ' ')} {target['value']:g}"
+    if not summary["target_reached"]:
+        return f"{text}, not reached"
+    epochs = summary["epochs_to_target"]
+    return (
+        f"{text}, reached after {summary['steps_to_target']} steps, {epochs:.4g} epochs, "
+        f"{summary['seconds_to_target']:.1f} s"
+    )

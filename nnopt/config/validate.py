@@ -10,7 +10,7 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from nnopt.config.rules import cross_field_problems
-from nnopt.errors import CombinationError
+from nnopt.errors import CombinationError, Problem
 from nnopt.schema import VARIANTS, Config
 from nnopt.schema.reader import UNIONS, Reader, types_of
 
@@ -25,7 +25,9 @@ def read_config(container: Mapping[str, Any]) -> Config:
     """
     reader = Reader()
     config: Config | None = reader.read_record(Config, container, "")
-    combined = cross_field_problems(config, incomplete=bool(reader.problems)) if config else []
+    refused = [problem.key for problem in reader.problems if isinstance(problem, Problem)]
+    incomplete = bool(reader.problems)
+    combined = cross_field_problems(config, incomplete, refused) if config else []
     if combined and not reader.problems:
         raise CombinationError(combined)
     reader.problems += combined

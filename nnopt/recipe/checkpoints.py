@@ -104,6 +104,14 @@ class CheckpointWriter:
                 self._try_to_write(self._final)
             raise
 
+    def check_time(self) -> None:
+        """Raise TimeLimitError after ``max_time`` if a checkpoint can preserve the training.
+
+        A process that has not trained a step is exempt, so that a resumed run ends.
+        """
+        if self._final is not None and self._is_over_time():
+            raise self._time_limit()
+
     def _between_steps(self) -> None:
         self._raise_pending()
         if time.monotonic() < self._due:
@@ -114,11 +122,17 @@ class CheckpointWriter:
             self._write(None)
 
     def _raise_pending(self) -> None:
-        has_advanced = self._loop.training.step > self._first_step
-        if has_advanced and time.monotonic() >= self._deadline:
-            assert self._config.max_time is not None
-            self._postponed.request(TimeLimitError(self._config.max_time, "max_time"))
+        if self._is_over_time():
+            self._postponed.request(self._time_limit())
         self._postponed.raise_pending()
+
+    def _is_over_time(self) -> bool:
+        has_advanced = self._loop.training.step > self._first_step
+        return has_advanced and time.monotonic() >= self._deadline
+
+    def _time_limit(self) -> TimeLimitError:
+        assert self._config.max_time is not None
+        return TimeLimitError(self._config.max_time, "max_time")
 
     def _write(self, content: Content | None) -> None:
         """Write the given or the current state to the file with the older checkpoint."""

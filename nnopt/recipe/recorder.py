@@ -13,12 +13,12 @@ from typing import Any
 from nnopt.config.point import Point, to_yaml
 from nnopt.errors import NnoptError, OutputError, PrunedError, TimeLimitError
 from nnopt.io.atomic_files import write_text
-from nnopt.io.own_files import CHECKPOINTS, LogFile, remove_files
+from nnopt.io.own_files import CHECKPOINTS, CLASSES, CONFUSION, PREDICTIONS, LogFile, remove_files
 from nnopt.results import environment
 from nnopt.results.checkpoint_file import Checkpoint, Content
 from nnopt.results.collect import settings_of
 from nnopt.results.event_file import FILE_NAME, EventFile
-from nnopt.results.metrics import METRICS
+from nnopt.results.metrics import AFTER_TRAINING, METRICS
 from nnopt.results.metrics_file import EpochRow, LayerRow, MetricsFile
 from nnopt.results.summary import file_checksums, write_summary
 from nnopt.terminal.console import note
@@ -29,8 +29,11 @@ from nnopt.training.state import TrainingState
 
 log = logging.getLogger("nnopt")
 
+OF_TEST = (CLASSES, CONFUSION, PREDICTIONS)
+"""Files that are written after training. A resumed training removes those of an earlier end."""
+
 KEPT = (
-    *METRICS,
+    *(name for name in METRICS if name not in AFTER_TRAINING),
     *("started", "data", "interruptions", "checkpoint_seconds"),
 )
 """Keys of a summary whose values a resumed run takes from its checkpoint."""
@@ -141,7 +144,7 @@ class RunRecorder:
         progress = TrainingProgress(loop.length.epochs, loop.length.steps_per_epoch, mode)
         self._training_started = time.perf_counter() - (self.summary["train_seconds"] or 0)
         history = list(loop.training.history)
-        remove_files(self.directory, ["metrics.csv", "layers.csv"])
+        remove_files(self.directory, ["metrics.csv", "layers.csv", *OF_TEST])
         try:
             with ExitStack() as stack:
                 metrics = MetricsFile(self.directory / "metrics.csv", history)
@@ -164,6 +167,7 @@ class RunRecorder:
             self._update_seconds()
             self._training_started = math.nan
             self.summary |= _training_summary(loop.training)
+            self.summary |= _target_summary(loop)
 
     def checkpoint(self, training: Content) -> Checkpoint:
         """Return a checkpoint with the state of the training and the results so far."""
@@ -262,6 +266,17 @@ def _training_summary(training: TrainingState) -> dict[str, Any]:
         "best_validation_accuracy": training.best_validation_accuracy,
         "final_train_loss": last.train_loss if last else None,
         "final_train_accuracy": last.train_accuracy if last else None,
+    }
+
+
+def _target_summary(loop: Loop) -> dict[str, Any]:
+    target = loop.training.target
+    epochs = None if target.step is None else target.step / loop.length.steps_per_epoch
+    return {
+        "target_reached": target.is_reached,
+        "steps_to_target": target.step,
+        "epochs_to_target": epochs,
+        "seconds_to_target": target.seconds,
     }
 
 

@@ -17,7 +17,7 @@ from nnopt.backends.models import initial_arrays
 from nnopt.backends.protocol import DeviceArray, Loader, Network
 from nnopt.backends.thread_choice import threads_for
 from nnopt.config.point import Point
-from nnopt.data.dataset import Part
+from nnopt.data.dataset import Dataset, Part
 from nnopt.errors import ResumeError, TrainingError, memory_shortage
 from nnopt.io.atomic_files import shown, write_arrays
 from nnopt.plots.run.draw import plot_convolutions, plot_pruning, plot_test, plot_training
@@ -26,6 +26,7 @@ from nnopt.pruning.unit_pruner import UnitPruner
 from nnopt.pruning.weight_pruner import WeightPruner
 from nnopt.recipe.auto_lr import with_suggested_rate
 from nnopt.recipe.checkpoints import CheckpointWriter
+from nnopt.recipe.evaluation import record_test, record_train
 from nnopt.recipe.prepare import Prepared, prepare
 from nnopt.recipe.pruning import (
     PRUNING_METRICS,
@@ -40,6 +41,7 @@ from nnopt.recipe.recorder import AfterEpoch, RunRecorder
 from nnopt.results import environment
 from nnopt.results.checkpoint_file import Checkpoint
 from nnopt.results.cores import thread_pools
+from nnopt.results.metrics_file import LayerRow
 from nnopt.schema import Config, draws_plots
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.chance import chance_level_warning
@@ -93,6 +95,8 @@ def run(
             with writer.after():
                 trained, training = train(model, recorder, writer, resumed)
                 result = test(trained, training, recorder)
+                if result is not None and config.evaluation.train:
+                    evaluate_training_part(trained, recorder, writer)
                 draw(trained, training, result, recorder)
                 if trained.prepared.architecture != model.prepared.architecture:
                     record_speed(model, trained, recorder)
@@ -102,17 +106,26 @@ def run(
 
 @dataclass(frozen=True)
 class Model:
-    """The network of a run. ``initial``: full name -> initial parameter or running statistic."""
+    """The network of a run.
+
+    Attributes:
+        config: The configuration.
+        prepared: The data, the architecture and the length of the training.
+        network: The network.
+        initial: Full name -> initial parameter or running statistic.
+        train_loader: The loader of the training part. It may hold the data on a device, so there is
+            only one.
+    """
 
     config: Config
     prepared: Prepared
     network: Network
     initial: Mapping[str, NDArray[np.floating]]
+    train_loader: Loader
 
     def loader(self, part: Part) -> Loader:
-        """Return a loader of the batches of one part of the dataset."""
-        normalization = self.prepared.dataset.normalization
-        return load_backend(self.config.backend.name).build_loader(part, normalization, self.config)
+        """Return a new loader of the batches of one part of the dataset."""
+        return _loader(part, self.prepared.dataset, self.config)
 
     def predict(self, inputs: np.ndarray) -> NDArray[np.floating]:
         """Return the logits (N, K) of raw inputs (N, ...)."""
@@ -125,6 +138,10 @@ class Model:
     def _batches(self, inputs: np.ndarray) -> Iterator[DeviceArray]:
         part = Part(inputs, np.zeros(len(inputs), np.int64), np.arange(len(inputs)))
         return self.loader(part).evaluation_batches()
+
+
+def _loader(part: Part, dataset: Dataset, config: Config) -> Loader:
+    return load_backend(config.backend.name).build_loader(part, dataset.normalization, config)
 
 
 def build(config: Config, prepared: Prepared, recorder: RunRecorder) -> Model:
@@ -142,7 +159,7 @@ def build(config: Config, prepared: Prepared, recorder: RunRecorder) -> Model:
     summary["versions"] = environment.versions()
     summary["threads"] |= environment.threads()
     summary["machine"]["accelerator"] = environment.accelerator(config.backend.device)
-    return Model(config, prepared, network, initial)
+    return Model(config, prepared, network, initial, _loader(dataset.train, dataset, config))
 
 
 def train(
@@ -157,7 +174,7 @@ def train(
     validation = None if dataset.validation is None else model.loader(dataset.validation)
     prepared = model.prepared
     pruner = build_pruner(config, prepared.architecture, dataset, model.network, prepared.length)
-    loaders = model.loader(dataset.train), validation
+    loaders = model.train_loader, validation
     if resumed is None and (weights := trained_weights(config.pruning, prepared.architecture)):
         model.network.load(weights)  # the pruner has already copied the initial weights
     loop = Loop(model.network, dataset, loaders, config, pruner)
@@ -170,8 +187,7 @@ def train(
             for row, is_best in loop.run():
                 recorder.write_row(row)
                 if probe is not None:
-                    network, architecture = loop.training.network, model.prepared.architecture
-                    recorder.write_layers(layer_rows(network, architecture, probe, row.epoch))
+                    recorder.write_layers(_layer_rows(model, loop.training, probe))
                 recorder.report_epoch(row, is_best)
     finally:
         for which, arrays in (("last", loop.training.last), ("best", loop.training.best)):
@@ -184,6 +200,12 @@ def train(
         recorder.summary["parameters"] = pruner.architecture.parameter_count
         recorder.summary["flops_per_sample"] = pruner.architecture.flops_per_sample
     return model, loop.training
+
+
+def _layer_rows(model: Model, training: TrainingState, probe: Loader) -> list[LayerRow]:
+    """Return the rows of ``layers.csv`` for the latest epoch."""
+    epoch, architecture = training.history[-1].epoch, model.prepared.architecture
+    return layer_rows(training.network, architecture, probe, epoch, training.updates)
 
 
 def _record_pruning(
@@ -249,9 +271,15 @@ def test(model: Model, training: TrainingState, recorder: RunRecorder) -> Evalua
     labels = dataset.test.labels[dataset.test.rows]
     batches = model.loader(dataset.test).evaluation_batches()
     result = evaluate(model.network, batches, labels, config.loss)
-    summary["test_loss"], summary["test_accuracy"] = result.loss, result.accuracy
-    log.info("test loss %.6g, test accuracy %.4f", result.loss, result.accuracy)
+    record_test(result, dataset, config, recorder)
     return result
+
+
+def evaluate_training_part(model: Model, recorder: RunRecorder, writer: CheckpointWriter) -> None:
+    """Evaluate the tested weights, which are those of the network, on the training part."""
+    dataset, config = model.prepared.dataset, model.config
+    network, loader, summary = model.network, model.train_loader, recorder.summary
+    record_train(network, loader, dataset, config, summary, writer.check_time)
 
 
 def draw(

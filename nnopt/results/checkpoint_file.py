@@ -28,6 +28,7 @@ FORMAT = 3
 
 TRAINING: Mapping[str, type] = {
     **dict.fromkeys(("numbers", "stopping", "plateau", "averaging", "epoch"), dict),
+    **dict.fromkeys(("target", "updates"), dict),
     "history": list,
     "prunings": list,
 }
@@ -106,7 +107,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if version == 1:
             values["training"] = _without_prunings(values["training"])
         if version in (1, 2):
-            values["training"] = _with_reference(values["training"])
+            values = _from_format_2(values)
         typed(values["training"], TRAINING)
         layers = read_records(LayerRow, values["layers"])
         return Checkpoint(Content(values["training"], arrays), values["summary"], layers, path)
@@ -130,16 +131,27 @@ def _without_prunings(training: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_reference(training: dict[str, Any]) -> dict[str, Any]:
-    """Convert the values of a training from format 2. Raises ValueError.
+def _from_format_2(values: dict[str, Any]) -> dict[str, Any]:
+    """Convert the values of format 2, which has no target and no norms. Raises ValueError.
 
     In format 2, only an improvement above ``early_stopping.min_delta`` gives the best value, so it
     is also the reference of the next improvement.
     """
+    training, layers = values["training"], values["layers"]
     stopping = training.get("stopping")
     if not isinstance(stopping, dict) or "best" not in stopping:
         raise ValueError("stopping has a wrong type, or no best value")
-    return training | {"stopping": stopping | {"reference": stopping["best"]}}
+    if not all(isinstance(row, list) for row in layers):
+        raise ValueError("layers has a wrong type")
+    added = {
+        "stopping": stopping | {"reference": stopping["best"]},
+        "target": {"step": None, "seconds": None},
+        "updates": {},
+    }
+    return values | {
+        "training": training | added,
+        "layers": [[*row, None, None] for row in layers],
+    }
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:

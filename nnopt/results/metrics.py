@@ -19,6 +19,12 @@ Array = NDArray[Any]
 METRICS = (
     "test_loss",
     "test_accuracy",
+    "test_top5_accuracy",
+    "test_macro_f1",
+    "test_calibration_error",
+    "train_loss",
+    "train_accuracy",
+    "generalization_gap",
     "best_validation_loss",
     "best_validation_accuracy",
     "best_epoch",
@@ -28,6 +34,10 @@ METRICS = (
     "epochs",
     "steps",
     "stopped_early",
+    "target_reached",
+    "steps_to_target",
+    "epochs_to_target",
+    "seconds_to_target",
     "suggested_lr",
     "parameters",
     "flops_per_sample",
@@ -54,12 +64,18 @@ A run whose configuration has a target, but which did not reach it, has no such 
 censored: it is longer than the training.
 """
 
+AFTER_TRAINING = (
+    *("test_loss", "test_accuracy", "test_top5_accuracy", "test_macro_f1"),
+    *("test_calibration_error", "train_loss", "train_accuracy", "generalization_gap"),
+)
+"""The metrics that are measured after training, with the weights that ``test_weights`` selects."""
+
 
 def better_direction(metric: str) -> Literal["higher", "lower"] | None:
     """Return whether higher or lower values are better; None if neither is."""
-    if metric.endswith(("accuracy", "compression_ratio", "speedup")):
+    if metric.endswith(("accuracy", "macro_f1", "compression_ratio", "speedup")):
         return "higher"
-    costs = ("_to_target", "loss", "seconds", "_mb", "parameters", "flops_per_sample")
+    costs = ("_to_target", "loss", "error", "seconds", "_mb", "parameters", "flops_per_sample")
     return "lower" if metric.endswith(costs) else None
 
 

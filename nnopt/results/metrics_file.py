@@ -47,7 +47,8 @@ class LayerRow:
 
     The activations are all outputs of the layer for some fixed samples, in evaluation mode. A unit
     (for images: a channel) is dead if it is 0 for every sample at every position. The gradient of
-    ``weight`` is that of the last step of the epoch, with penalties and after clipping.
+    ``weight`` is that of the last step of the epoch, with penalties and after clipping. The update
+    ratio is ‖w' - w‖ / ‖w‖, with the weight w before and w' after this step, and L2 norms.
     """
 
     epoch: int  # counted from 1
@@ -57,6 +58,10 @@ class LayerRow:
     dead_fraction: float | None  # None for layers other than ReLU
     gradient_mean: float | None  # None for a layer without weights
     gradient_std: float | None
+    weight_norm: float | None = None  # ‖w'‖; None for a layer without weights
+    update_ratio: float | None = (
+        None  # also None if w is 0, or an earlier version trained the epoch
+    )
 
 
 METRICS_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(EpochRow))

@@ -22,6 +22,8 @@ from nnopt.schema.config import WITHOUT_EFFECT as WITHOUT_EFFECT
 from nnopt.schema.config import CheckpointConfig as CheckpointConfig
 from nnopt.schema.config import Config as Config
 from nnopt.schema.config import EarlyStoppingConfig as EarlyStoppingConfig
+from nnopt.schema.config import EvaluationConfig as EvaluationConfig
+from nnopt.schema.config import TargetConfig as TargetConfig
 from nnopt.schema.config import draws_plots as draws_plots
 from nnopt.schema.config import learning_rate as learning_rate
 from nnopt.schema.config import weight_decay as weight_decay

@@ -34,6 +34,22 @@ class EarlyStoppingConfig:
 
 
 @dataclass(frozen=True)
+class TargetConfig:
+    """A value of a metric. A run records when its training has reached the value."""
+
+    metric: Literal["validation_accuracy", "validation_loss", "train_accuracy", "train_loss"] | None
+    value: Annotated[float | None, Range(minimum=0)]
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluations after training, and files with their results."""
+
+    train: bool
+    predictions: bool
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """Checkpoints, at least ``interval`` seconds apart. ``keep`` keeps the last one after training.
 
@@ -72,6 +88,8 @@ class Config:
     schedule: ScheduleVariant
     initializer: InitializerConfig
     early_stopping: EarlyStoppingConfig
+    target: TargetConfig
+    evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
 
 
@@ -98,7 +116,7 @@ PLUGINS: Mapping[str, Mapping[str, type]] = {
 
 WITHOUT_EFFECT = (
     *("name", "max_time", "plots", "layer_statistics", "tensorboard", "progress", "data"),
-    "checkpoint",
+    *("checkpoint", "evaluation"),
 )
 """Top-level keys that cannot change the results, so a point's id does not depend on them."""
 

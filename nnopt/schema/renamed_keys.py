@@ -54,6 +54,8 @@ ADDED_KEYS: Mapping[str, Any] = {
     "max_time": None,
     "checkpoint": {"interval": 30.0, "keep": False},
     "pruning": {"name": "none"},
+    "target": {"metric": None, "value": None},
+    "evaluation": {"train": True, "predictions": False},
 }
 """Key that is missing in configurations of earlier versions -> default value of the key."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +30,48 @@ def select_probe(dataset: Dataset) -> Part:
     return Part(part.inputs, part.labels, part.rows[rows])
 
 
+def update_ratios(
+    before: Mapping[str, NDArray[np.floating]], after: Mapping[str, NDArray[np.floating]]
+) -> dict[str, float | None]:
+    """Return ‖after - before‖ / ‖before‖ of each ``weight``, by full name; None if before is 0.
+
+    Args:
+        before: All arrays of a network before a step, by full name.
+        after: The same arrays after the step.
+    """
+    ratios: dict[str, float | None] = {}
+    for name, old in before.items():
+        if name.endswith(".weight"):
+            norm = _norm(old)
+            ratios[name] = _norm(after[name].astype(np.float64) - old) / norm if norm else None
+    return ratios
+
+
 def layer_rows(
-    network: Network, architecture: Architecture, probe: Loader, epoch: int
+    network: Network,
+    architecture: Architecture,
+    probe: Loader,
+    epoch: int,
+    updates: Mapping[str, float | None],
 ) -> list[LayerRow]:
-    """Return a row of statistics for each layer, in the order of the architecture."""
+    """Return a row of statistics for each layer, in the order of the architecture.
+
+    Args:
+        network: The network after the epoch.
+        architecture: Its layers.
+        probe: The samples for which the activations are computed.
+        epoch: The number of the epoch, from 1.
+        updates: Full name of a weight -> update ratio of the epoch's last step.
+    """
     activations = {layer.name: RunningMoments() for layer in architecture.walk()}
     for x in _batches(probe):
         for name, y in network.layer_outputs(x).items():
             activations[name].add(y)
-    gradients = network.gradient_arrays()
+    gradients, arrays = network.gradient_arrays(), network.arrays()
     rows = []
     for layer in architecture.walk():
-        moments, gradient = activations[layer.name], gradients.get(f"{layer.name}.weight")
+        name, moments = f"{layer.name}.weight", activations[layer.name]
+        gradient = gradients.get(name)
         rows.append(
             LayerRow(
                 epoch=epoch,
@@ -51,6 +81,8 @@ def layer_rows(
                 dead_fraction=moments.dead_fraction if isinstance(layer.record, ReLU) else None,
                 gradient_mean=None if gradient is None else _mean(gradient),
                 gradient_std=None if gradient is None else _variance(gradient) ** 0.5,
+                weight_norm=None if gradient is None else _norm(arrays[name]),
+                update_ratio=None if gradient is None else updates.get(name),
             )
         )
     return rows
@@ -95,6 +127,11 @@ def _batches(probe: Loader) -> Iterator[DeviceArray]:
     for x in probe.evaluation_batches():
         for start in range(0, len(x), PROBE_BATCH_SIZE):
             yield x[start : start + PROBE_BATCH_SIZE]
+
+
+def _norm(array: NDArray[np.floating]) -> float:
+    """Return the L2 norm of all numbers, computed in float64."""
+    return float(np.linalg.norm(array.astype(np.float64, copy=False).ravel()))
 
 
 def _mean(array: NDArray[np.floating]) -> float:

@@ -21,6 +21,7 @@ from nnopt.results.metrics import penalty
 from nnopt.results.metrics_file import EpochRow
 from nnopt.schema import Config, WeightPruningConfig
 from nnopt.training.evaluation import Evaluation, evaluate
+from nnopt.training.layer_statistics import update_ratios
 from nnopt.training.length import Length
 from nnopt.training.state import Arrays, TrainingState
 
@@ -81,7 +82,11 @@ class Loop:
 
     def save(self) -> Content:
         """Return the state of the training and of the network."""
-        return self.training.save(time.perf_counter() - self._started)
+        return self.training.save(self._seconds())
+
+    def _seconds(self) -> float:
+        """Return the time spent on the current epoch, also in earlier processes."""
+        return time.perf_counter() - self._started
 
     def restore(self, content: Content) -> None:
         """Restore a state that ``save`` has returned. Raises ValueError if it is not valid."""
@@ -121,10 +126,20 @@ class Loop:
                 return False
             x, y = next(batches)
             lr = training.next_learning_rate()
-            self.training.network.train_step(x, y, lr, training.step)
+            before = training.network.arrays() if self._is_measured(training.step + 1) else None
+            training.network.train_step(x, y, lr, training.step)
+            if before is not None:
+                training.updates = update_ratios(before, training.network.arrays())
             training.add_step(lr, len(y))
             self.report_step(training.step)
         return False
+
+    def _is_measured(self, step: int) -> bool:
+        """Return whether the update of this step is needed, because an epoch may end after it."""
+        if not self._config.layer_statistics:
+            return False
+        validate_every = self._config.early_stopping.validate_every
+        return self._is_last_step(step) or bool(validate_every and step % validate_every == 0)
 
     def _is_last_step(self, step: int) -> bool:
         """Return whether an epoch or the training ends after this number of steps."""
@@ -144,8 +159,11 @@ class Loop:
         training = self.training
         if training.validated_step < training.step:
             with training.averaging.applied():
-                self._validate(epoch)
+                result = self._validate(epoch)
             training.validated_step = training.step
+            if result is not None and training.is_final:
+                now = sum(row.seconds for row in training.history) + self._seconds()
+                training.target.within_epoch(result.loss, result.accuracy, training.step, now)
         return training.should_stop(epoch - 1)
 
     def _prune(self, pruner: Pruner, epoch: int) -> bool:
@@ -212,7 +230,7 @@ class Loop:
             validation_accuracy=None if validation is None else validation.accuracy,
             penalty=self._penalty(arrays),
             gradient_norm=steps.records[-1].gradient_norm,
-            seconds=time.perf_counter() - self._started,
+            seconds=self._seconds(),
             sparsity=0.0 if training.pruner is None else training.pruner.sparsity,
         )
         training.finish_epoch(row, arrays)

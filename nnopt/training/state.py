@@ -20,6 +20,7 @@ from nnopt.training.early_stopping import EarlyStopping
 from nnopt.training.evaluation import Evaluation
 from nnopt.training.length import Length
 from nnopt.training.schedules import Plateau, Schedule, build_schedule
+from nnopt.training.target import Target
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -102,8 +103,9 @@ class TrainingState:
         diverged_at: The first step, counted from 1, whose loss is not finite, or the step of the
             check that found weights or optimizer state not finite; None without divergence.
         not_finite_layer: First layer whose outputs are not finite at that step, if known.
-        stopping, averaging, plateau, pruner: Rules that depend on earlier steps. ``pruner`` is None
-            if nothing is pruned.
+        stopping, averaging, plateau, target, pruner: Rules that depend on earlier steps. ``pruner``
+            is None if nothing is pruned.
+        updates: Full name of a weight -> update ratio of the latest measured step.
         network: The network that is trained.
     """
 
@@ -126,6 +128,8 @@ class TrainingState:
         self.stopping = EarlyStopping(config.early_stopping)
         self.averaging = Averaging(network, config, length.epochs)
         self.plateau = Plateau(config.schedule)
+        self.target = Target(config.target)
+        self.updates: Mapping[str, float | None] = {}
         self.pruner = pruner
         steps = length.steps if pruner is None else pruner.steps_of_schedule(length.steps)
         self._schedule: Schedule = build_schedule(
@@ -219,6 +223,8 @@ class TrainingState:
 
     def finish_epoch(self, row: EpochRow, arrays: Arrays) -> None:
         """Add the metrics of an epoch. ``arrays`` are the weights that were evaluated after it."""
+        if self.is_final:
+            self.target.after_epoch(row, self.history)
         self.history.append(row)
         self.last, self.last_averaged = arrays, self.averaging.epochs
         if row.validation_loss is None or row.validation_accuracy is None:
@@ -241,6 +247,8 @@ class TrainingState:
             "stopping": self.stopping.state(),
             "plateau": self.plateau.state(),
             "averaging": self.averaging.state(),
+            "target": self.target.state(),
+            "updates": dict(self.updates),
             "prunings": [],
             "epoch": {
                 "seconds": seconds,
@@ -282,8 +290,10 @@ class TrainingState:
         history = read_records(EpochRow, values["history"])
         if not self._is_position(history, len(rates), sizes, len(losses)):
             raise ValueError("its numbers of steps and epochs contradict each other")
-        for rule in ("stopping", "averaging", "plateau"):
+        for rule in ("stopping", "averaging", "plateau", "target"):
             getattr(self, rule).load_state(values[rule])
+        if not all(isinstance(ratio, float | None) for ratio in values["updates"].values()):
+            raise ValueError("updates has a wrong type")
         network = _with_prefix(arrays, "network/")
         if any(x.startswith("average/") for x in network) is not self.averaging.is_used:
             raise ValueError("its average of the weights is missing or unexpected")
@@ -291,7 +301,7 @@ class TrainingState:
         self.last, self.best = last, best
         for name, value in typed(values["numbers"], NUMBERS).items():
             setattr(self, name, value)
-        self.history = history
+        self.history, self.updates = history, values["updates"]
         self.learning_rates = rates.tolist()
         epoch = typed(values["epoch"], EPOCH_NUMBERS)
         self.epoch = UnfinishedEpoch(sizes.tolist(), [], epoch.pop("seconds"))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Command, Trap
+from omegaconf import OmegaConf
 
 from nnopt.cli.main import run_verb
 from nnopt.data.load import _decode
@@ -36,12 +37,14 @@ SMALL = ("batch_size=8", "dataset.samples_per_class=10", "plots=false", "archite
 RUN = (
     *(*SMALL, "epochs=3", "optimizer=adam", "regularizer.dropout=0.2", "regularizer.norm=batch"),
     *("regularizer.ema_decay=0.9", "early_stopping.validate_every=2", "layer_statistics=true"),
+    *("target.metric=validation_accuracy", "target.value=0.5", "evaluation.predictions=true"),
     "checkpoint.interval=1e-9",
 )
 """Overrides of a run of nine steps that writes a checkpoint before every step."""
 
 OTHER = {
-    *("train_seconds", "total_seconds", "checkpoint_seconds", "started", "finished"),
+    *("train_seconds", "total_seconds", "checkpoint_seconds", "seconds_to_target"),
+    *("started", "finished"),
     *("peak_memory_mb", "versions", "threads", "interruptions", "files", "sha256", "overrides"),
 }
 """Keys of a summary whose values may differ between a resumed and an uninterrupted run."""
@@ -50,6 +53,7 @@ Whole = Callable[[str], dict[str, Any]]
 
 STEP = "nnopt.training.state.TrainingState.add_step"
 VALIDATION = "nnopt.training.loop.evaluate"
+TRAIN = "nnopt.recipe.evaluation.evaluate"
 APPEND = "nnopt.results.metrics_file.MetricsFile.append"
 SIGNALS = {
     signal.SIGINT: (130, "interrupted by Ctrl-C"),
@@ -151,6 +155,7 @@ MOMENTS = {
     "in a checkpoint": ("nnopt.io.atomic_files.os.replace", 6, "the run continues after step 2"),
     "after a row": (APPEND, 3, "the run continues after step 5"),
     "in the test": ("nnopt.recipe.run.evaluate", 1, "the run continues after step 8"),
+    "in the evaluation of the training part": (TRAIN, 1, "the run continues after step 8"),
 }
 
 
@@ -246,6 +251,7 @@ PLACES = {
     "in a checkpoint": ("nnopt.io.atomic_files.os.replace", 6, 4),
     "at the last row": (APPEND, 5, 9),
     "in the test": ("nnopt.recipe.run.evaluate", 1, 9),
+    "in the evaluation of the training part": (TRAIN, 1, 9),
 }
 
 
@@ -456,8 +462,10 @@ def test_resume_command_with_checkpoint_of_another_run_is_refused(
 def test_resume_command_with_checkpoint_in_newer_format_is_refused(
     attempt: Command, killed: Path
 ) -> None:
-    changed(killed, lambda values, _: values.update(format=4))
-    attempt("resume", "killed").is_refused(4, "has format 4, but this nnopt reads format 3")
+    now = checkpoint_file.FORMAT
+    changed(killed, lambda values, _: values.update(format=now + 1))
+    message = f"has format {now + 1}, but this nnopt reads format {now}"
+    attempt("resume", "killed").is_refused(4, message)
 
 
 ARRAYS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
@@ -691,6 +699,64 @@ def test_run_stopped_by_max_time_and_resumed_gives_equal_bits(
     found, expected = results(workplace / "run"), whole(backend)
     found["config"]["max_time"] = None
     assert found == expected
+
+
+def test_time_of_the_target_does_not_include_an_interruption(
+    attempt: Command, workplace: Path, trap: Trap
+) -> None:
+    """The run reaches its target after it is resumed. The process waits before it resumes."""
+    words = (*RUN, "target.metric=train_loss", "target.value=100", "epochs=1")
+    trap(STEP, 2, lambda: signal.raise_signal(signal.SIGTERM))
+    attempt("run", *words, "hydra.run.dir=run").is_refused(143)
+    time.sleep(1.5)
+    attempt("resume", "run").is_done()
+    summary = json.loads((workplace / "run" / "summary.json").read_text())
+    assert summary["steps_to_target"] == 3
+    assert 0 < summary["seconds_to_target"] <= summary["train_seconds"]
+    assert summary["seconds_to_target"] < 1.5
+
+
+def test_run_of_checkpoint_format_2_is_continued(
+    attempt: Command, workplace: Path, killed: Path, backend: str, whole: Whole
+) -> None:
+    """An earlier version had no target, no evaluation of the training part and fewer statistics."""
+
+    def to_format_2(values: dict[str, Any], arrays: dict[str, Any]) -> None:
+        values["format"] = 2
+        for key in ("target", "updates"):
+            del values["training"][key]
+        del values["training"]["stopping"]["reference"]
+        values["layers"] = [row[:-2] for row in values["layers"]]
+        for name in ("target", "evaluation"):
+            del values["summary"]["config"][name]
+
+    changed(killed, to_format_2)
+    config = OmegaConf.to_container(OmegaConf.load(killed / "config.yaml"))
+    assert isinstance(config, dict)
+    old = {key: value for key, value in config.items() if key not in ("target", "evaluation")}
+    OmegaConf.save(OmegaConf.create(old), killed / "config.yaml")
+    summary = json.loads((killed / "summary.json").read_text())
+    del summary["sha256"]
+    for name in ("target", "evaluation"):
+        del summary["config"][name]
+    summary["overrides"] = [
+        x for x in summary["overrides"] if not x.startswith(("target", "evaluation"))
+    ]
+    (killed / "summary.json").write_text(json.dumps(summary))
+
+    attempt("resume", "killed").is_done("the run continues after step")
+    found, expected = results(killed), whole(backend)
+    for name in ("metrics.csv", "model_best.npz", "model_last.npz", "train_accuracy"):
+        assert found[name] == expected[name], name
+    assert found["target_reached"] is None
+    added = ("weight_norm", "update_ratio")
+    for row, new in zip(found["layers.csv"], expected["layers.csv"], strict=True):
+        known = {key: value for key, value in new.items() if key not in added}
+        assert {key: row[key] for key in known} == known
+        if row["epoch"] != "3":
+            assert [row[key] for key in added] == ["", ""]
+        elif new["weight_norm"]:
+            assert [row[key] for key in added] == [new[key] for key in added]
 
 
 def test_run_over_max_time_advances_by_one_step_per_resume_command(

@@ -39,6 +39,12 @@ SUMMARY_KEYS = {
     "data",
     "test_loss",
     "test_accuracy",
+    "test_top5_accuracy",
+    "test_macro_f1",
+    "test_calibration_error",
+    "train_loss",
+    "train_accuracy",
+    "generalization_gap",
     "best_validation_loss",
     "best_validation_accuracy",
     "best_epoch",
@@ -50,6 +56,10 @@ SUMMARY_KEYS = {
     "epochs",
     "steps",
     "stopped_early",
+    "target_reached",
+    "steps_to_target",
+    "epochs_to_target",
+    "seconds_to_target",
     "suggested_lr",
     "parameters",
     "flops_per_sample",
@@ -97,7 +107,9 @@ def without_seconds(directory: Path) -> list[dict[str, str]]:
 def test_run_writes_its_files(workplace: Path) -> None:
     summary = finish(workplace / "a", "seed=3", "regularizer.l2=0.01", "max_steps=4")
     assert {path.name for path in (workplace / "a").iterdir()} == {
+        "classes.csv",
         "config.yaml",
+        "confusion.csv",
         "metrics.csv",
         "model_best.npz",
         "model_last.npz",

@@ -32,7 +32,15 @@ VALUES = {
     "epoch": {"n": 3},
     "history": [],
     "prunings": [],
+    "target": {"step": 3, "seconds": 0.5},
+    "updates": {"dense1.weight": 0.001},
 }
+VALUES_OF_2 = {
+    **{name: x for name, x in VALUES.items() if name not in ("target", "updates")},
+    "stopping": {"best": 0.25, "epoch": 1, "step": 2},
+}
+"""Values of a training in format 2."""
+
 ARRAYS = {
     "learning_rates": np.array([0.1, 0.2]),
     "network/a": np.array([[math.nan, -0.0, 1e-45]], np.float32),
@@ -40,7 +48,7 @@ ARRAYS = {
     "empty": np.zeros((0, 3)),
     "column": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
 }
-LAYERS = [LayerRow(1, "dense1", 0.5, math.nan, None, math.inf, 1e-320)]
+LAYERS = [LayerRow(1, "dense1", 0.5, math.nan, None, math.inf, 1e-320, 2.5, None)]
 
 
 @pytest.fixture
@@ -87,8 +95,7 @@ def test_checkpoint_signed_by_the_test_is_accepted(path: Path) -> None:
 
 def test_checkpoint_of_format_1_has_no_prunings(path: Path) -> None:
     """Format 1 has no list of prunings, and its rows of metrics have no sparsity."""
-    old = {name: value for name, value in VALUES.items() if name != "prunings"}
-    old["stopping"] = {"best": 0.25, "epoch": 1, "step": 2}
+    old = {name: value for name, value in VALUES_OF_2.items() if name != "prunings"}
     old["history"] = [[1, 2, 0.1, 0.5, 0.75, None, None, 0.0, 1.5, 9.0]]
     training = read_values(path, {"format": 1, "training": old})
     assert training["prunings"] == []
@@ -97,15 +104,23 @@ def test_checkpoint_of_format_1_has_no_prunings(path: Path) -> None:
 
 def test_checkpoint_of_format_2_has_its_best_value_as_reference(path: Path) -> None:
     """In format 2, the best value was that of the last improvement above ``min_delta``."""
-    old = {**VALUES, "stopping": {"best": 0.25, "epoch": 1, "step": 2}}
-    training = read_values(path, {"format": 2, "training": old})
+    training = read_values(path, {"format": 2, "training": VALUES_OF_2})
     assert training["stopping"] == {"best": 0.25, "reference": 0.25, "epoch": 1, "step": 2}
 
 
 @pytest.mark.parametrize("stopping", [{}, [], None])
 def test_checkpoint_of_format_2_without_best_value_is_refused(path: Path, stopping: Any) -> None:
     with pytest.raises(ResumeError, match="is not a checkpoint of nnopt: stopping has a wrong"):
-        read_values(path, {"format": 2, "training": {**VALUES, "stopping": stopping}})
+        read_values(path, {"format": 2, "training": {**VALUES_OF_2, "stopping": stopping}})
+
+
+def test_checkpoint_of_format_2_has_no_target_and_no_norms(path: Path) -> None:
+    row = [1, "dense1", 0.5, 0.25, None, 1.0, 2.0]
+    training = read_values(path, {"format": 2, "training": VALUES_OF_2, "layers": [row]})
+    assert training["target"] == {"step": None, "seconds": None}
+    assert training["updates"] == {}
+    expected = LayerRow(1, "dense1", 0.5, 0.25, None, 1.0, 2.0, None, None)
+    assert read_checkpoint(path).layers == [expected]
 
 
 def read_values(path: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -227,12 +242,16 @@ CONTENTS: dict[str, tuple[Any, str]] = {
         {"format": 3, "training": {"numbers": {}}, "summary": SUMMARY, "layers": []},
         "exactly the keys numbers, stopping, plateau",
     ),
+    "a layer of format 2 that is a number": (
+        {"format": 2, "training": VALUES_OF_2, "summary": SUMMARY, "layers": [7]},
+        "layers has a wrong type",
+    ),
     "a negative epoch": (
         {
             "format": 3,
             "training": VALUES,
             "summary": SUMMARY,
-            "layers": [[-1, "a", 0.0, 0.0, None, None, None]],
+            "layers": [[-1, "a", 0.0, 0.0, None, None, None, None, None]],
         },
         "epoch is out of range",
     ),

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from nnopt.results.metrics import accuracy, confusion_matrix, cross_entropy, hinge, penalty, softmax
+from nnopt.results.metrics import (
+    METRICS,
+    accuracy,
+    better_direction,
+    confusion_matrix,
+    cross_entropy,
+    hinge,
+    penalty,
+    softmax,
+)
 
 Case = tuple[NDArray[np.float64], NDArray[np.int64]]
 
@@ -130,3 +139,18 @@ def test_penalty_equals_hand_calculation() -> None:
 def test_penalty_is_infinite_only_above_the_range_of_float64() -> None:
     assert penalty([np.array([1e200])], l1=0.0, l2=1.0) == math.inf
     assert penalty([np.array([3e38, 3e38], np.float32)], l1=1.0, l2=0.0) == pytest.approx(6e38)
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [
+        *(("train_accuracy", "higher"), ("test_top5_accuracy", "higher")),
+        *(("test_macro_f1", "higher"), ("train_loss", "lower")),
+        *(("test_calibration_error", "lower"), ("steps_to_target", "lower")),
+        *(("epochs_to_target", "lower"), ("seconds_to_target", "lower")),
+        *(("generalization_gap", None), ("best_epoch", None), ("steps", None)),
+    ],
+)
+def test_better_direction_of_metrics(metric: str, direction: str | None) -> None:
+    assert metric in METRICS
+    assert better_direction(metric) == direction

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from nnopt.training.layer_statistics import (
     RunningMoments,
     layer_rows,
     select_probe,
+    update_ratios,
 )
 
 MakeConfig = Callable[..., Config]
@@ -89,14 +91,15 @@ def test_layer_rows_equal_statistics_of_outputs_and_gradients(
     dataset = dataset_of(part_of(50), None)
 
     loader = load_backend(backend).build_loader(dataset.train, dataset.normalization, config)
-    rows = layer_rows(network, architecture, loader, epoch=7)
+    rows = layer_rows(network, architecture, loader, 7, {})
     assert {row.gradient_std for row in rows} == {0.0, None}, (
         "a gradient is not 0 before the first step"
     )
     (x,) = loader.evaluation_batches()
     y = x.astype(np.int64)[:, 0, 0, 0] % 3 if backend == "numpy" else (x[:, 0, 0, 0] % 3).long()
-    network.train_step(x, y, 0.0, 0)
-    rows = layer_rows(network, architecture, loader, epoch=7)
+    network.train_step(x, y, 0.01, 0)
+    after = network.arrays()
+    rows = layer_rows(network, architecture, loader, 7, update_ratios(arrays, after))
 
     names = ["conv2d1", "relu1", "batch_norm1", "flatten1", "dense1"]
     assert [(row.epoch, row.layer) for row in rows] == [(7, name) for name in names]
@@ -108,7 +111,26 @@ def test_layer_rows_equal_statistics_of_outputs_and_gradients(
         gradient = gradients.get(f"{row.layer}.weight")
         if gradient is None:
             assert row.gradient_mean is row.gradient_std is None
+            assert row.weight_norm is row.update_ratio is None
         else:
             assert row.gradient_mean == pytest.approx(gradient.mean(), rel=1e-10)
             assert row.gradient_std == pytest.approx(gradient.std(), rel=1e-10)
             assert row.gradient_std
+            old, new = (x[f"{row.layer}.weight"].ravel().tolist() for x in (arrays, after))
+            assert row.weight_norm == pytest.approx(math.hypot(*new), rel=1e-12)
+            change = math.hypot(*(w - v for v, w in zip(old, new, strict=True)))
+            assert row.update_ratio == pytest.approx(change / math.hypot(*old), rel=1e-10)
+            assert row.update_ratio
+
+
+def test_update_ratio_of_zero_weights_is_missing() -> None:
+    before = {"a.weight": np.zeros(3), "b.weight": np.array([3.0, 4.0]), "b.bias": np.ones(1)}
+    after = {"a.weight": np.ones(3), "b.weight": np.array([3.0, 4.5]), "b.bias": np.zeros(1)}
+    assert update_ratios(before, after) == {"a.weight": None, "b.weight": pytest.approx(0.1)}
+
+
+def test_update_ratio_of_float32_weights_is_computed_in_float64() -> None:
+    """The squares of these weights overflow in float32, and the squares of the change vanish."""
+    before = {"a.weight": np.array([1e25, 0.0], np.float32)}
+    after = {"a.weight": np.array([1e25, 1e-25], np.float32)}
+    assert update_ratios(before, after) == {"a.weight": pytest.approx(1e-50)}

@@ -110,6 +110,17 @@ CASES: dict[str, dict[str, Any]] = {
             UNIT_PRUNING, sparsity=0.4, criterion="random", start=1, control="new_weights"
         ),
     },
+    "target in epochs, layer statistics": {
+        "target": schema.TargetConfig("train_accuracy", 0.01),
+        "layer_statistics": True,
+        "max_steps": 8,
+    },
+    "target within epochs, layer statistics": {
+        "epochs": 9,
+        "target": schema.TargetConfig("validation_loss", 100.0),
+        "layer_statistics": True,
+        "early_stopping": {"patience": 5, "unit": "steps", "validate_every": 2, "min_delta": 5.0},
+    },
     "clipping": {"regularizer.grad_clip": 0.5, "optimizer": "rmsprop"},
 }
 
@@ -194,6 +205,7 @@ def results(loop: Loop) -> dict[str, Any]:
     values = content.values
     values["epoch"]["seconds"] = 0.0
     values["history"] = [[*row[:-2], row[-1]] for row in values["history"]]
+    values["target"].pop("seconds")
     arrays = {x: (str(array.dtype), array.tobytes()) for x, array in content.arrays.items()}
     return values | arrays
 
@@ -255,6 +267,12 @@ def test_training_cases_end_as_named(make: Callable[..., Config]) -> None:
         assert found[name].stopped_early
     assert found["stopped by steps"].step % 3
     assert found["SWA, validated within epochs"].last_averaged == 3
+    assert found["target in epochs, layer statistics"].target.step == 3
+    assert found["target within epochs, layer statistics"].target.step == 2
+    assert found["target within epochs, layer statistics"].stopped_early
+    assert set(found["target in epochs, layer statistics"].updates) == {
+        *("batch_norm1.weight", "dense1.weight", "dense2.weight")
+    }
     assert found["diverged"].diverged_at is not None
     assert found["diverged in float32"].diverged_at is not None
 
@@ -338,6 +356,9 @@ WRONG_VALUES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "the average is null": lambda x: x | {"averaging": None},
     "the best value is a text": lambda x: changed(x, "stopping", "best", "low"),
     "the reference is null": lambda x: changed(x, "stopping", "reference", None),
+    "a target without seconds": lambda x: changed(x, "target", "step", 3),
+    "a target is a text": lambda x: changed(x, "target", "step", "3"),
+    "an update is a text": lambda x: changed(x, "updates", "dense1.weight", "1"),
     "seconds are null": lambda x: changed(x, "epoch", "seconds", None),
 }
 

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 MAX_LIGHTNESS = 0.93  # end of the part of cividis that is used, as a fraction
 
-UNITS = {"accuracy": "%", "loss": "mean per sample", "seconds": "s", "mb": "MiB"}
+UNITS = {"accuracy": "%", "gap": "%", "loss": "mean per sample", "seconds": "s", "mb": "MiB"}
 """Last word of a metric's name -> its unit."""
 
 METRIC_NAMES = {
+    "test_top5_accuracy": "test top-5 accuracy",
+    "test_macro_f1": "test macro F1",
+    "train_loss": "training loss",
+    "train_accuracy": "training accuracy",
     "train_seconds": "training time",
     "total_seconds": "total time",
     "peak_memory_mb": "peak memory",
