@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 MAX_LIGHTNESS = 0.93  # end of the part of cividis that is used, as a fraction
 
-UNITS = {"accuracy": "%", "gap": "%", "loss": "mean per sample", "seconds": "s", "mb": "MiB"}
+POINTS = "percentage points"
+"""Unit of a difference of fractions, which can be negative."""
+
+UNITS = {"accuracy": "%", "gap": POINTS, "loss": "mean per sample", "seconds": "s", "mb": "MiB"}
 """Last word of a metric's name -> its unit."""
 
 METRIC_NAMES = {
@@ -124,7 +127,8 @@ def metric_of(comparison: Comparison) -> Metric:
     key = comparison.metrics[0]
     unit = UNITS.get(key.rpartition("_")[2], "")
     name = METRIC_NAMES.get(key) or comparison.label(key).replace("_", " ")
-    return Metric(name, unit, 100.0 if unit == "%" else 1.0, better_direction(key))
+    factor = 100.0 if unit in ("%", POINTS) else 1.0
+    return Metric(name, unit, factor, better_direction(key))
 
 
 def axis_limits(values: Sequence[float], direction: str | None) -> tuple[float, float]:
@@ -155,7 +159,8 @@ def limits_with_intervals(
     results = [x for row in rows if (x := metric.result(row)) is not None]
     ends = [end for result in results for end in result.interval or ()]
     spread = high - low or 0.01 * abs(high) or 0.01
-    lowest, highest = (0.0 if low >= 0 else -np.inf), (100.0 if metric.unit == "%" else np.inf)
+    lowest = 0.0 if low >= 0 and metric.unit != POINTS else -np.inf
+    highest = 100.0 if metric.unit == "%" else np.inf
     low = max(min([low, *ends]), low - spread, lowest)
     high = min(max([high, *ends]), high + spread, highest)
     return with_margin(low, high, 0.04)
