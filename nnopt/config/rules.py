@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from operator import attrgetter
-from typing import get_args
 
 from nnopt.architecture.layers import Residual
 from nnopt.architecture.parse import parse_layers
-from nnopt.config.training_rules import improvements, initializer, milestones
+from nnopt.config.training_rules import improvements, initializer, milestones, target
 from nnopt.errors import ConfigError, refused_value
 from nnopt.io.paths import path_problem
 from nnopt.schema import (
@@ -22,7 +21,6 @@ from nnopt.schema import (
     NoPruningConfig,
     ResnetConfig,
     ScheduleFreeConfig,
-    TargetConfig,
     ThreeLayerConvConfig,
     TorchOptimizer,
     TorchvisionConfig,
@@ -44,7 +42,7 @@ def cross_field_problems(
     """
     problems: list[str] = []
     for rule in (*VALUE_RULES, *RULES):
-        if rule is _target and any(key.startswith("target.") for key in refused):
+        if rule is target and any(key.startswith("target.") for key in refused):
             continue  # null is an allowed value of these keys
         with suppress(*(TypeError, AttributeError) if incomplete else ()):
             for message in rule(config):
@@ -204,33 +202,6 @@ def _validation(config: Config) -> Iterator[str]:
         yield f"{{test_weights}} {missing} test_weights=last, or {source}"
 
 
-def _target(config: Config) -> Iterator[str]:
-    metric, value = config.target.metric, config.target.value
-    if metric is None:
-        if value is not None:
-            allowed = ", ".join(get_args(get_args(TargetConfig.__annotations__["metric"])[0]))
-            yield (
-                f"{{target.value}} has no effect without target.metric; set target.metric to one "
-                f"of {allowed}, or target.value=null"
-            )
-        return
-    kind = "accuracy" if metric.endswith("accuracy") else "loss"
-    needed = "above 0 and at most 1" if kind == "accuracy" else "of at least 0"
-    if value is None:
-        yield (
-            f"{{target.metric}} needs target.value, a number {needed}; set "
-            f"target.value={kind.upper()}, or target.metric=null"
-        )
-    elif kind == "accuracy" and not 0 < value <= 1:
-        hint = f"; set target.value={value / 100:g} for {value:g} %" if 1 < value <= 100 else ""
-        yield f"{{target.value}} must be {needed}, because {{target.metric}} is a fraction{hint}"
-    if metric.startswith("validation") and config.dataset.validation.source == "none":
-        yield (
-            "{target.metric} needs validation data, but {dataset.validation.source}; set "
-            "dataset.validation.source=train, or target.metric=train_" + kind
-        )
-
-
 def _batch_and_loss(config: Config) -> Iterator[str]:
     if config.loss == "hinge" and config.regularizer.label_smoothing:
         yield "{regularizer.label_smoothing} needs loss=cross_entropy, but {loss}"
@@ -335,7 +306,7 @@ RULES: tuple[Rule, ...] = (
     _optimizer,
     _validation,
     improvements,
-    _target,
+    target,
     _batch_and_loss,
     _images,
     _policy,

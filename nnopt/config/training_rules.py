@@ -1,4 +1,4 @@
-"""Rules for the initial weights, early stopping and the learning rate schedule.
+"""Rules for the initial weights, early stopping, the target and the learning rate schedule.
 
 In a message, ``nnopt.config.rules`` replaces ``{KEY}`` by ``KEY = VALUE``.
 """
@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import get_args
 
 from nnopt.errors import Problem, refused_value
-from nnopt.schema import Config, Initializer, MultistepConfig
+from nnopt.schema import Config, Initializer, MultistepConfig, TargetConfig
 from nnopt.schema.values import format_value
 
 
@@ -55,3 +55,31 @@ def improvements(config: Config) -> Iterator[str]:
                 f"{{{group}.min_delta}} with {{{group}.min_delta_mode}} must be below 1: it is a "
                 "fraction, such as 0.01 for 1 %"
             )
+
+
+def target(config: Config) -> Iterator[str]:
+    """Refuse a metric without a value, and a value that the metric cannot reach."""
+    metric, value = config.target.metric, config.target.value
+    if metric is None:
+        if value is not None:
+            allowed = ", ".join(get_args(get_args(TargetConfig.__annotations__["metric"])[0]))
+            yield (
+                f"{{target.value}} has no effect without target.metric; set target.metric to one "
+                f"of {allowed}, or target.value=null"
+            )
+        return
+    kind = "accuracy" if metric.endswith("accuracy") else "loss"
+    needed = "above 0 and at most 1" if kind == "accuracy" else "of at least 0"
+    if value is None:
+        yield (
+            f"{{target.metric}} needs target.value, a number {needed}; set "
+            f"target.value={kind.upper()}, or target.metric=null"
+        )
+    elif kind == "accuracy" and not 0 < value <= 1:
+        hint = f"; set target.value={value / 100:g} for {value:g} %" if 1 < value <= 100 else ""
+        yield f"{{target.value}} must be {needed}, because {{target.metric}} is a fraction{hint}"
+    if metric.startswith("validation") and config.dataset.validation.source == "none":
+        yield (
+            "{target.metric} needs validation data, but {dataset.validation.source}; set "
+            "dataset.validation.source=train, or target.metric=train_" + kind
+        )

@@ -245,6 +245,7 @@ def initial_summary(point: Point) -> dict[str, Any]:
         "seed": point.config.seed,
         "overrides": list(point.overrides),
         "data": None,
+        "steps_per_epoch": None,
         "pruning": None,
         "versions": environment.versions(),
         "git": environment.code_state(),

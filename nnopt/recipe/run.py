@@ -153,6 +153,7 @@ def build(config: Config, prepared: Prepared, recorder: RunRecorder) -> Model:
     summary["data"] = {"name": dataset.name, "sources": dataset.sources, "samples": samples}
     summary["parameters"] = architecture.parameter_count
     summary["flops_per_sample"] = architecture.flops_per_sample
+    summary["steps_per_epoch"] = prepared.length.steps_per_epoch
     network = load_backend(config.backend.name).build_network(architecture, config)
     initial = initial_arrays(architecture, config.initializer, config.seed, dataset)
     network.load(initial)

@@ -163,7 +163,7 @@ _KINDS: dict[str, str] = {
     "data": "a map of name, sources and samples",
     "error": "a text",
     **dict.fromkeys((*METRICS, *RENAMED, "checkpoint_seconds"), "a number"),
-    "interruptions": "a whole number",
+    **dict.fromkeys(("interruptions", "steps_per_epoch"), "a whole number"),
     **dict.fromkeys(("started", "finished"), "a time"),
     **dict.fromkeys(("git", "threads"), "a map"),
     FILES: "a map of texts",
@@ -174,7 +174,10 @@ _KINDS: dict[str, str] = {
 }
 """Key of a summary -> kind of its value."""
 
-_NULLABLE = {"data", "error", *METRICS, *RENAMED, "started", "finished", "git", "threads", FILES}
+_NULLABLE = {
+    *("data", "error", *METRICS, *RENAMED, "steps_per_epoch", "started", "finished", "git"),
+    *("threads", FILES),
+}
 """Keys whose values can also be null."""
 
 

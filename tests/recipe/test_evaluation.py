@@ -241,6 +241,7 @@ def test_target_of_a_run_equals_first_row_of_metrics_that_reaches_it(
     assert summary["target_reached"] is True
     assert summary["steps_to_target"] == first.step
     assert summary["epochs_to_target"] == first.epoch
+    assert summary["steps_per_epoch"] * first.epoch == first.step
     seconds = sum(row.seconds for row in rows[: first.epoch])
     assert summary["seconds_to_target"] == pytest.approx(seconds, rel=1e-12)
 
@@ -249,7 +250,7 @@ def test_target_within_an_epoch_has_a_fraction_of_epochs(workplace: Path) -> Non
     """An epoch has 3 steps; the validation part is evaluated after steps 2, 3, 4, 6, ..."""
     words = ("target.metric=validation_loss", "target.value=100", "early_stopping.validate_every=2")
     summary = finish(workplace / "a", *words)
-    assert summary["steps_to_target"] == 2
+    assert (summary["steps_per_epoch"], summary["steps_to_target"]) == (3, 2)
     assert summary["epochs_to_target"] == pytest.approx(2 / 3)
     first = read_metrics(workplace / "a" / "metrics.csv")[0]
     assert 0 < summary["seconds_to_target"] < first.seconds
