@@ -99,4 +99,5 @@ def calibration_error(logits: Array, labels: Array, bins: int = CALIBRATION_BINS
 
 def _ratio(numerator: Ints, denominator: Ints) -> Floats:
     result = np.full(len(numerator), np.nan)
-    return np.divide(numerator, denominator, out=result, where=denominator > 0)
+    np.divide(numerator, denominator, out=result, where=denominator > 0)
+    return result
