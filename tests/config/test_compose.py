@@ -421,4 +421,5 @@ def test_composition_error_contains_other_problems_despite_missing_file() -> Non
 
 def test_error_about_an_unknown_key_ends_with_all_keys_and_groups() -> None:
     (message,) = problems("zzz=1")
-    assert message.endswith("early_stopping, checkpoint, ablation, debug, experiment")
+    groups = "early_stopping, target, evaluation, checkpoint, ablation, debug, experiment"
+    assert message.endswith(groups)
