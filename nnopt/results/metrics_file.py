@@ -59,9 +59,7 @@ class LayerRow:
     gradient_mean: float | None  # None for a layer without weights
     gradient_std: float | None
     weight_norm: float | None = None  # ‖w'‖; None for a layer without weights
-    update_ratio: float | None = (
-        None  # also None if w is 0, or an earlier version trained the epoch
-    )
+    update_ratio: float | None = None  # also None if w is 0, and in epochs of earlier versions
 
 
 METRICS_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(EpochRow))
