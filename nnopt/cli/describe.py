@@ -9,8 +9,7 @@ from nnopt.architecture.network import Architecture
 from nnopt.cli.parsers import add_format, overrides_parser
 from nnopt.config.compose import compose_config
 from nnopt.io.atomic_files import json_text
-from nnopt.recipe.prepare import prepare, prepare_published
-from nnopt.schema import ImageConfig
+from nnopt.recipe.prepare import prepare, prepare_without_data
 from nnopt.terminal.console import print_table
 from nnopt.terminal.safe_stream import standard_output
 
@@ -18,7 +17,7 @@ HEADER = ("layer", "output shape", "parameters", "FLOPs")
 
 
 def main(arguments: list[str]) -> int:
-    """Print the layers, without reading the files of a published dataset.
+    """Print the layers, reading no data files except those of a CSV dataset.
 
     FLOPs are counted for the forward pass of one sample. A multiplication and an addition are two
     FLOPs. ``skipped`` is the rate of stochastic depth.
@@ -27,10 +26,7 @@ def main(arguments: list[str]) -> int:
     add_format(parser)
     options = parser.parse_intermixed_args(arguments)
     config = compose_config(options.overrides, options.config_dir)
-    if isinstance(config.dataset, ImageConfig):
-        architecture = prepare_published(config, config.dataset)
-    else:
-        architecture = prepare(config).architecture
+    architecture = (prepare_without_data(config) or prepare(config)).architecture
     if options.format == "json":
         standard_output().write(json_text(_document(architecture)))
     else:

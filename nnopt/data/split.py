@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.errors import MAX_LISTED_NAMES, ConfigError, DataError, nearest, suggest
-from nnopt.schema import ImageConfig
+from nnopt.schema import CsvConfig, DatasetVariant, ImageConfig
 
 Rows = NDArray[np.int64]
 
@@ -40,14 +40,20 @@ def hold_out(
 
     Raises DataError, with the name of the setting ``key``, if one of the two would be empty.
     """
-    count = round(fraction * len(rows))
-    if not 0 < count < len(rows):
-        raise DataError(
-            f"{key}={fraction:g} of {len(rows):,} samples takes {count:,} and leaves "
-            f"{len(rows) - count:,}; both need at least 1"
-        )
+    count = _held_count(len(rows), fraction, key)
     held = stratified(labels, rows, count, random)
     return np.setdiff1d(rows, held, assume_unique=True), held
+
+
+def _held_count(available: int, fraction: float, key: str) -> int:
+    """Return the number of samples that a ``fraction`` takes. Raises DataError; see hold_out."""
+    count = round(fraction * available)
+    if not 0 < count < available:
+        raise DataError(
+            f"{key}={fraction:g} of {available:,} samples takes {count:,} and leaves "
+            f"{available - count:,}; both need at least 1"
+        )
+    return count
 
 
 def subset(labels: Rows, rows: Rows, count: int | None, random: np.random.Generator) -> Rows:
@@ -75,19 +81,21 @@ def check_own_part(name: str, parts: Container[str]) -> None:
         )
 
 
-def training_samples(dataset: ImageConfig, parts: Mapping[str, int]) -> int | None:
-    """Return the number of training samples; None if it depends on the selected classes.
+def training_samples(dataset: DatasetVariant, parts: Mapping[str, int]) -> int | None:
+    """Return the number of training samples; None if it depends on the content of the files.
 
-    ``parts`` maps each part to its size. Raises ConfigError if a part is missing or too small.
+    It does if ``parts``, which maps each part to its size, is empty, and if classes are selected.
+    Raises ConfigError if a part is missing or too small, and DataError if the split is impossible.
     """
     rule = dataset.validation
+    selects = isinstance(dataset, ImageConfig | CsvConfig) and dataset.classes is not None
     if rule.source == "own":
         check_own_part(dataset.name, parts)
-    if dataset.classes is not None:
+    if selects or not parts:
         return dataset.subset
     available = parts["train"]
     if rule.source == "train":
-        available -= round(rule.fraction * available)
+        available -= _held_count(available, rule.fraction, "dataset.validation.fraction")
     return _subset_size(dataset.subset, available)
 
 

@@ -20,20 +20,30 @@ Points = NDArray[np.float64]  # coordinates (2, K, n) of n points of each class
 
 def generate(config: SpiralConfig | TwoClassConfig) -> Decoded:
     """Generate the training and the test part."""
-    parts = {}
+    parts, names = {}, class_names(config)
     for part in ("train", "test"):
         random = generator(config.seed, f"{config.name}/{part}")
         if isinstance(config, SpiralConfig):
-            names = tuple(f"arm {k + 1}" for k in range(config.classes))
             points = _spiral(config, random)
         else:
             is_moons, count = config.name == "moons", config.samples_per_class
-            names = ("upper", "lower") if is_moons else ("outer", "inner")
             points = _moons(count) if is_moons else _circles(count)
             points += config.noise * random.normal(0, 1, points.shape)
         coordinates = points.reshape(2, -1).T.astype(np.float32, order="C")
         parts[part] = coordinates, np.repeat(np.arange(len(names)), config.samples_per_class)
     return Decoded(classes=names, parts=parts, sources={})
+
+
+def class_names(config: SpiralConfig | TwoClassConfig) -> tuple[str, ...]:
+    """Return the names of the classes."""
+    if isinstance(config, SpiralConfig):
+        return tuple(f"arm {k + 1}" for k in range(config.classes))
+    return ("upper", "lower") if config.name == "moons" else ("outer", "inner")
+
+
+def part_sizes(config: SpiralConfig | TwoClassConfig) -> dict[str, int]:
+    """Return the number of generated points of each part."""
+    return dict.fromkeys(("train", "test"), len(class_names(config)) * config.samples_per_class)
 
 
 def _spiral(config: SpiralConfig, random: np.random.Generator) -> Points:

@@ -17,11 +17,19 @@ from nnopt.data.batches import batch_parts
 from nnopt.data.dataset import Dataset
 from nnopt.data.published import PUBLISHED
 from nnopt.data.split import chosen_classes, training_samples
-from nnopt.errors import ConfigError
+from nnopt.data.synthetic import class_names, part_sizes
+from nnopt.errors import ConfigError, Problems
 from nnopt.pruning.schedule import prunings
 from nnopt.pruning.schedule import schedule_problems as pruning_schedule_problems
 from nnopt.recipe.pruning_checks import pruning_problems
-from nnopt.schema import Config, ImageConfig, MuonConfig, NoPruningConfig
+from nnopt.schema import (
+    Config,
+    CsvConfig,
+    DatasetVariant,
+    ImageConfig,
+    MuonConfig,
+    NoPruningConfig,
+)
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.length import Length
 from nnopt.training.schedules import schedule_problems
@@ -50,6 +58,15 @@ class DataShape:
     samples: int | None
 
 
+@dataclass(frozen=True)
+class Planned:
+    """The properties of a training that are known before its data are read."""
+
+    shape: DataShape
+    architecture: Architecture
+    length: Length | None  # None if the number of training samples is not known
+
+
 def prepare(config: Config, trains: bool = True) -> Prepared:
     """Load the data and infer the shapes of the layers.
 
@@ -71,16 +88,58 @@ def prepare(config: Config, trains: bool = True) -> Prepared:
     return Prepared(dataset, architecture, Length.of(config, samples))
 
 
-def prepare_published(config: Config, dataset: ImageConfig) -> Architecture:
-    """Infer the shapes of the layers for a published dataset without reading its files.
+def prepare_without_data(config: Config, trains: bool = True) -> Planned | None:
+    """Infer the shapes of the layers and the length without reading or generating data.
 
-    Raises ConfigError with those problems of ``prepare`` that do not depend on the files.
+    Return None for a CSV dataset, whose shape is only known from its file. ``trains``: see
+    ``prepare``. Raises ConfigError with those problems of ``prepare`` that do not depend on the
+    files, and DataError if the samples are too few to be split.
     """
     _check_backend(config)
-    published = PUBLISHED[dataset.name]
-    classes = chosen_classes(published.classes, dataset.classes)
-    samples = training_samples(dataset, published.parts)
-    return _fit(config, DataShape(dataset.name, published.shape, len(classes), samples))
+    if trains:
+        _check_optional_packages(config)
+    shape = known_shape(config.dataset)
+    if shape is None:
+        return None
+    architecture = _fit(config, shape, trains)
+    length = None if shape.samples is None else Length.of(config, shape.samples)
+    return Planned(shape, architecture, length)
+
+
+def known_shape(dataset: DatasetVariant) -> DataShape | None:
+    """Return the properties of a published or generated dataset; None for a CSV dataset.
+
+    Raises ConfigError for unknown classes or a too large subset, and DataError; see
+    ``training_samples``.
+    """
+    if isinstance(dataset, CsvConfig):
+        return None
+    if isinstance(dataset, ImageConfig):
+        published = PUBLISHED[dataset.name]
+        classes = len(chosen_classes(published.classes, dataset.classes))
+        samples = training_samples(dataset, published.parts)
+        return DataShape(dataset.name, published.shape, classes, samples)
+    samples = training_samples(dataset, part_sizes(dataset))
+    return DataShape(dataset.name, (2,), len(class_names(dataset)), samples)
+
+
+def planned_length(config: Config, steps_per_epoch: int | None = None) -> Length | None:
+    """Return the length of a training without reading data; None if it depends on the files.
+
+    By default, the number of steps per epoch follows from the number of training samples. Raises
+    ConfigError if the schedule does not fit the length, and DataError; see ``training_samples``.
+    """
+    if steps_per_epoch is not None:
+        length = Length.of_steps(config, steps_per_epoch)
+    else:
+        shape = known_shape(config.dataset)
+        samples = training_samples(config.dataset, {}) if shape is None else shape.samples
+        if samples is None:
+            return None
+        Problems(_drop_last_problems(config, samples)).check()
+        length = Length.of(config, samples)
+    Problems(_length_problems(config, length)).check()
+    return length
 
 
 def _check_backend(config: Config) -> None:
@@ -160,15 +219,22 @@ def _steps_of_schedule(config: Config, length: Length) -> int:
     return prunings(config.pruning, length.epochs, length.steps_per_epoch)[0].step
 
 
+def _drop_last_problems(config: Config, samples: int) -> list[str]:
+    size = config.batch_size
+    if not config.drop_last or samples >= size:
+        return []
+    return [
+        f"batch_size = {size} with drop_last = True leaves no batch, because there are only "
+        f"{samples} training samples; set drop_last=false or a smaller batch_size"
+    ]
+
+
 def _batch_problems(
     config: Config, samples: int, architecture: Architecture, trains: bool
 ) -> list[str]:
+    if problems := _drop_last_problems(config, samples):
+        return problems
     size = config.batch_size
-    if config.drop_last and samples < size:
-        return [
-            f"batch_size = {size} with drop_last = True leaves no batch, because there are only "
-            f"{samples} training samples; set drop_last=false or a smaller batch_size"
-        ]
     problems = _length_problems(config, Length.of(config, samples)) if trains else []
     norms = norms_over_batch(architecture)
     last = samples % size if not config.drop_last else 0

@@ -21,5 +21,10 @@ class Length:
         """Return the length for this number of training samples."""
         size = config.batch_size
         per_epoch = samples // size if config.drop_last else math.ceil(samples / size)
+        return cls.of_steps(config, per_epoch)
+
+    @classmethod
+    def of_steps(cls, config: Config, per_epoch: int) -> Length:
+        """Return the length for this number of steps per epoch."""
         steps = min(config.epochs * per_epoch, config.max_steps or math.inf)
         return cls(per_epoch, int(steps), math.ceil(steps / per_epoch))

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from nnopt import schema
-from nnopt.errors import ConfigError
-from nnopt.recipe.prepare import prepare, prepare_published
+from nnopt.errors import ConfigError, DataError
+from nnopt.recipe.prepare import planned_length, prepare, prepare_without_data
 from nnopt.schema import Config
+from nnopt.training.length import Length
 
 MakeConfig = Callable[..., Config]
 
@@ -211,9 +212,8 @@ def test_wrong_sizes_for_published_dataset_are_refused_without_its_files(
 ) -> None:
     """Published MNIST has 60,000 training images. Validation uses a tenth of them."""
     config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)
-    assert isinstance(config.dataset, schema.ImageConfig)
     with pytest.raises(ConfigError) as caught:
-        prepare_published(config, config.dataset)
+        prepare_without_data(config)
     (problem,) = caught.value.problems
     assert all(text in problem for text in expected), problem
 
@@ -232,5 +232,94 @@ def test_input_shape_of_published_dataset_is_known_without_its_files(
     make_config: MakeConfig, changes: dict[str, Any]
 ) -> None:
     config = make_config(**{"dataset": mnist(), "batch_size": 32} | changes)
-    assert isinstance(config.dataset, schema.ImageConfig)
-    assert prepare_published(config, config.dataset).input_shape == (1, 28, 28)
+    planned = prepare_without_data(config)
+    assert planned is not None
+    assert planned.architecture.input_shape == (1, 28, 28)
+
+
+# without data -------------------------------------------------------------------------------------
+
+
+GENERATED = (
+    schema.SpiralConfig(
+        *("spiral", None, "none", schema.Validation("train", 0.15)),
+        classes=5,
+        samples_per_class=33,
+        noise=0.2,
+        seed=0,
+    ),
+    schema.SpiralConfig(
+        *("spiral", 40, "none", schema.Validation("test", 0.5)),
+        classes=2,
+        samples_per_class=31,
+        noise=0.2,
+        seed=0,
+    ),
+    schema.TwoClassConfig(
+        *("circles", None, "none", schema.Validation("none", 0.5)),
+        samples_per_class=7,
+        noise=0.1,
+        seed=0,
+    ),
+)
+
+
+@pytest.mark.parametrize("dataset", GENERATED)
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_shape_and_length_of_generated_dataset_are_known_without_generating_it(
+    make_config: MakeConfig, dataset: schema.DatasetVariant, drop_last: bool
+) -> None:
+    config = make_config(dataset=dataset, batch_size=8, drop_last=drop_last)
+    prepared, planned = prepare(config), prepare_without_data(config)
+    assert planned is not None
+    assert planned.architecture == prepared.architecture
+    assert planned.length == prepared.length == planned_length(config)
+    assert planned.shape.classes == len(prepared.dataset.classes)
+
+
+def test_generating_no_data_is_refused_for_the_same_reasons(make_config: MakeConfig) -> None:
+    for changes in (
+        {"max_steps": 10_000},
+        {"batch_size": 5000, "drop_last": True},
+        {"batch_size": 239, "regularizer.norm": "batch"},
+        {"dataset.subset": 241},
+        {"dataset.validation.source": "own"},
+    ):
+        config = make_config(**changes)
+        errors = []
+        for function in (prepare, prepare_without_data):
+            with pytest.raises(ConfigError) as caught:
+                function(config)
+            errors.append(caught.value.problems)
+        assert errors[0] == errors[1]
+
+
+def test_split_without_samples_is_refused_without_data(make_config: MakeConfig) -> None:
+    config = make_config(**{"dataset.validation.fraction": 1e-9})
+    for function in (prepare, prepare_without_data, planned_length):
+        with pytest.raises(DataError, match="takes 0 and leaves 300"):
+            function(config)
+
+
+def test_length_of_csv_training_follows_from_subset_or_steps(make_config: MakeConfig) -> None:
+    csv = schema.CsvConfig(
+        *("csv", None, "unit", schema.Validation("train", 0.1)),
+        classes=None,
+        train="absent.csv",
+        test=None,
+        test_fraction=0.2,
+        label=-1,
+        drop_columns=(),
+        header=True,
+        separator=None,
+        decimal="point",
+        shape=None,
+        shape_order="chw",
+    )
+    config = make_config(dataset=csv, batch_size=10, epochs=3)
+    assert prepare_without_data(config) is None
+    assert planned_length(config) is None
+    assert planned_length(config, 7) == Length(7, 21, 3)
+    assert planned_length(replace(config, dataset=replace(csv, subset=95))) == Length(10, 30, 3)
+    with pytest.raises(ConfigError, match="max_steps = 22 is more than the 21 steps"):
+        planned_length(replace(config, max_steps=22), 7)
