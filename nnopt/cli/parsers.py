@@ -107,6 +107,7 @@ def run_parser() -> Parser:
     add("--help", "-h", action="store_true", help="print the groups, keys and options")
     add("--multirun", "-m", action="store_true", help="run every point of a sweep")
     add("--fail-fast", action="store_true", help="stop a sweep at the first failed point")
+    add("--dry-run", action="store_true", help="list the points and their statuses, run nothing")
     _add_config_dir(parser)
     add(
         "--cfg",

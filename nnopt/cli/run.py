@@ -58,6 +58,10 @@ def main(arguments: list[str]) -> int:
         return 0
     if options.fail_fast and not plan.is_sweep:
         raise ConfigError("--fail-fast applies to a sweep; `nnopt run -m` runs one")
+    if options.dry_run:
+        from nnopt.cli.dry_run import dry_run  # not needed by a run
+
+        return dry_run(plan)
     kind = "sweeps" if plan.is_sweep else "runs"
     check_directory(plan, kind)
     launcher = make_launcher(plan.launcher)
@@ -84,6 +88,8 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: Sequence[str]) -> Namespace:
     """Return the options. Raises ConfigError for an option that has no effect."""
     options = run_parser().parse_intermixed_args(arguments)
+    if options.cfg and options.dry_run:
+        raise ConfigError("--cfg and --dry-run print different lists; leave one of them out")
     if options.cfg and options.multirun:
         raise ConfigError("--cfg prints one configuration; leave -m out")
     if not options.cfg and (options.resolve or options.package is not None):
@@ -164,7 +170,7 @@ def check_directory(plan: Plan, kind: str) -> None:
 
     The folder is not made, because later checks may fail.
     """
-    directory = _named_directory(plan)
+    directory = given_directory(plan)
     if directory is not None:
         _check_empty(directory)
     directory = directory or OUTPUTS / kind
@@ -174,7 +180,8 @@ def check_directory(plan: Plan, kind: str) -> None:
         raise output_error("make the folder", directory, error) from error
 
 
-def _named_directory(plan: Plan) -> Path | None:
+def given_directory(plan: Plan) -> Path | None:
+    """Return the folder that hydra.run.dir or hydra.sweep.dir names, or None."""
     key = "hydra.sweep.dir" if plan.is_sweep else "hydra.run.dir"
     return None if plan.directory is None else given_path(plan.directory, key)
 
@@ -201,7 +208,7 @@ def make_directory(plan: Plan, kind: str) -> Path:
     new folder contains the time and the value of the key ``name``. Raises OutputError if the folder
     cannot be made, or is not empty.
     """
-    directory = _named_directory(plan)
+    directory = given_directory(plan)
     if directory is None:
         stamp, name = time.strftime("%Y-%m-%d_%H-%M-%S"), plan.points[0].config.name
         directory = fresh_folder(OUTPUTS / kind, f"{stamp}_{name}")
