@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-VERBS_WITH_OVERRIDES = ("run", "describe", "gradcheck", "lr-find")
-DATA_VERBS = ("list", "fetch", "verify")
+VERBS_WITH_OVERRIDES = ("run", "describe", "schedule", "gradcheck", "lr-find")
+DATA_VERBS = ("list", "fetch", "verify", "show")
 
 
 def complete(arguments: list[str], verbs: Iterable[str]) -> int:

@@ -13,7 +13,6 @@ Two zeros are no evidence of a correct gradient, so the array is reported as not
 from __future__ import annotations
 
 import math
-from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +24,7 @@ from nnopt.architecture.network import Architecture
 from nnopt.backends.numpy.loader import NumpyLoader
 from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.backends.numpy.tape import Variable
-from nnopt.cli.parsers import overrides_parser
+from nnopt.cli.parsers import overrides_parser, positive_number
 from nnopt.config.compose import compose_config
 from nnopt.data.batches import PLAIN, epoch_order
 from nnopt.data.dataset import Dataset
@@ -87,7 +86,7 @@ def main(arguments: list[str]) -> int:
     parser = overrides_parser("gradcheck", "Compare gradients with central finite differences.")
     parser.add_argument(
         "--entries",
-        type=_positive,
+        type=positive_number,
         metavar="N",
         help=f"check N entries of each array one by one (default: {MAX_ENTRIES_PER_ARRAY}, fewer "
         "in a large network); the random directions involve all entries",
@@ -128,12 +127,6 @@ def main(arguments: list[str]) -> int:
     if unreached:
         note(f"not checked, because the loss does not depend on them: {', '.join(unreached)}")
     return 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise ArgumentTypeError(f"{text!r}: needs a whole number, at least 1")
-    return int(text)
 
 
 def _row(check: Check) -> Sequence[str]:

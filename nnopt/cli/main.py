@@ -33,12 +33,16 @@ nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
       nnopt diff outputs/runs/ONE outputs/runs/OTHER --out pictures
   nnopt describe [key=value ...]   print the network: layers, shapes, parameters, FLOPs
       nnopt describe dataset=mnist architecture.hidden=[256,128]
+  nnopt schedule [key=value ...]   print and draw the learning rate of every step, without data
+      nnopt schedule dataset=cifar10 schedule=one_cycle epochs=20 --out schedule.png
   nnopt gradcheck [key=value ...]  compare the NumPy backend's gradients with finite differences
       nnopt gradcheck architecture.activation=gelu regularizer.norm=batch
   nnopt lr-find [key=value ...]    train once with a rising learning rate, suggest a rate
       nnopt lr-find dataset=mnist optimizer=adam lr_find.max_lr=1
   nnopt data list|fetch|verify     list, download or verify the datasets
       nnopt data fetch mnist
+  nnopt data show NAME [key=value] draw training samples of a dataset, and count its classes
+      nnopt data show cifar10 regularizer=augmentation
   nnopt version                    print the version
 
 `nnopt run --help` lists every configuration group and key.
@@ -46,7 +50,10 @@ Tab completion: eval "$(nnopt -sc install=bash)"
 --debug after any verb prints the traceback of an error.
 """
 
-VERBS = ("run", "resume", "compare", "report", "diff", "describe", "gradcheck", "lr-find", "data")
+VERBS = (
+    *("run", "resume", "compare", "report", "diff", "describe", "schedule", "gradcheck"),
+    *("lr-find", "data"),
+)
 """The verbs. ``main(arguments)`` of ``nnopt.cli.VERB`` runs a verb and returns the exit code."""
 
 OUTPUT_ERROR_CODE = 6

@@ -6,10 +6,12 @@ import argparse
 import os
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
-from nnopt.errors import ConfigError
-from nnopt.io.paths import DATA_FOLDER, environment
+from nnopt.errors import ConfigError, OutputError
+from nnopt.io.atomic_files import shown
+from nnopt.io.paths import DATA_FOLDER, environment, given_path
 from nnopt.schema import RENAMED_FLAGS
 
 COMPARE_EXAMPLES = """\
@@ -42,6 +44,8 @@ examples:
   nnopt resume outputs/latest 'seed=range(10)'   add values: run the new points
   nnopt resume outputs/latest hydra.sweeper.trials=60   run more trials of a search
 """
+
+PICTURE_SUFFIXES = (".png", ".svg")
 
 INFO_TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -97,6 +101,28 @@ def add_format(parser: Parser) -> None:
         default="table",
         help="format of the output: a table (default), or JSON with all values in full precision",
     )
+
+
+def positive_number(text: str) -> int:
+    """Return the whole number that an option needs. Raises ArgumentTypeError."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: needs a whole number, at least 1")
+    return int(text)
+
+
+def picture_path(text: str) -> Path:
+    """Return the path of a picture, the value of ``--out``.
+
+    Raises ConfigError if the suffix is not that of a supported format, and OutputError if the
+    folder does not exist.
+    """
+    path = given_path(text, "--out")
+    if path.suffix not in PICTURE_SUFFIXES:
+        suffixes = " or ".join(PICTURE_SUFFIXES)
+        raise ConfigError(f"--out = {text!r}: needs a file name that ends with {suffixes}")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"--out = {text!r}: the folder {shown(path.parent)} does not exist")
+    return path
 
 
 def run_parser() -> Parser:

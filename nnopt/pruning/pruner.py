@@ -56,9 +56,7 @@ class Pruner(ABC):
         self.network = network
         self.records: list[PruningRecord] = []
         self._rewind = config.pruning.rewind
-        self._rewinds_schedule = config.pruning.rewind_schedule
         self._prunings = prunings(config.pruning, epochs, steps_per_epoch)
-        self._first_step = self._prunings[0].step
         # A gradual schedule has many prunings, so only the first and the last are evaluated.
         self._is_gradual = getattr(config.pruning, "schedule", None) == "gradual"
         self._rewound_step = self._rewind * steps_per_epoch if isinstance(self._rewind, int) else 0
@@ -102,22 +100,6 @@ class Pruner(ABC):
     def is_final(self) -> bool:
         """Whether no pruning is left, so that the sparsity is final."""
         return len(self.records) == len(self._prunings)
-
-    @property
-    def restarts_schedule(self) -> bool:
-        """Whether the learning rate schedule starts again after each pruning."""
-        return self._rewinds_schedule
-
-    def steps_of_schedule(self, steps: int) -> int:
-        """Return the length of the learning rate schedule for a training of ``steps`` steps."""
-        return self._first_step if self._rewinds_schedule else steps
-
-    def step_of_schedule(self, step: int) -> int:
-        """Return the position in the learning rate schedule after ``step`` steps."""
-        if not (self._rewinds_schedule and self.records):
-            return step
-        position = self._rewound_step + step - self.records[-1].step
-        return min(position, self._first_step - 1)  # a phase may be a step longer than the first
 
     def due(self, step: int) -> Pruning | None:
         """Return the pruning that is due after ``step`` steps, or None."""

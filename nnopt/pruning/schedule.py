@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -50,6 +51,43 @@ def prunings(config: PruningVariant, epochs: int, steps_per_epoch: int) -> tuple
         for number, time in enumerate(times, start=1)
     }
     return tuple(Pruning(step, sparsity) for step, sparsity in sorted(by_step.items()))
+
+
+class ScheduleClock:
+    """The position of each step in the learning rate schedule, which prunings may restart.
+
+    With ``pruning.rewind_schedule``, the schedule is made for the steps before the first pruning.
+    After each pruning, it continues at the step to which the weights are rewound.
+
+    Args:
+        config: The configuration of the pruning.
+        epochs: The length of the training.
+        steps_per_epoch: The number of steps of an epoch.
+    """
+
+    def __init__(self, config: PruningVariant, epochs: int, steps_per_epoch: int) -> None:
+        self._steps: list[int] = []  # the steps of the prunings that restart the schedule
+        if not isinstance(config, NoPruningConfig) and config.rewind_schedule:
+            self._steps = [x.step for x in prunings(config, epochs, steps_per_epoch)]
+            rewinds = isinstance(config.rewind, int)
+            self._rewound = int(config.rewind) * steps_per_epoch if rewinds else 0
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the schedule starts again after each pruning."""
+        return bool(self._steps)
+
+    def length(self, steps: int) -> int:
+        """Return the length of the schedule for a training of ``steps`` steps."""
+        return self._steps[0] if self._steps else steps
+
+    def position(self, step: int) -> int:
+        """Return the position in the schedule after ``step`` steps."""
+        done = bisect_right(self._steps, step)
+        if not done:
+            return step
+        position = self._rewound + step - self._steps[done - 1]
+        return min(position, self._steps[0] - 1)  # a phase may be a step longer than the first
 
 
 def first_time(config: Active, epochs: int) -> float:

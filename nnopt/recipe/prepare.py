@@ -19,17 +19,10 @@ from nnopt.data.published import PUBLISHED
 from nnopt.data.split import chosen_classes, training_samples
 from nnopt.data.synthetic import class_names, part_sizes
 from nnopt.errors import ConfigError, Problems
-from nnopt.pruning.schedule import prunings
+from nnopt.pruning.schedule import ScheduleClock
 from nnopt.pruning.schedule import schedule_problems as pruning_schedule_problems
 from nnopt.recipe.pruning_checks import pruning_problems
-from nnopt.schema import (
-    Config,
-    CsvConfig,
-    DatasetVariant,
-    ImageConfig,
-    MuonConfig,
-    NoPruningConfig,
-)
+from nnopt.schema import Config, CsvConfig, DatasetVariant, ImageConfig, MuonConfig
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.length import Length
 from nnopt.training.schedules import schedule_problems
@@ -207,16 +200,10 @@ def _length_problems(config: Config, length: Length) -> list[str]:
     lengths = length.epochs, length.steps_per_epoch, length.steps
     of_pruning = list(pruning_schedule_problems(config.pruning, *lengths))
     if warmup <= length.steps and not of_pruning:
-        steps = _steps_of_schedule(config, length)
+        clock = ScheduleClock(config.pruning, length.epochs, length.steps_per_epoch)
+        steps = clock.length(length.steps)
         problems += schedule_problems(config.schedule, length.steps_per_epoch, steps)
     return [*problems, *of_pruning]
-
-
-def _steps_of_schedule(config: Config, length: Length) -> int:
-    """Return the number of steps of the learning rate schedule."""
-    if isinstance(config.pruning, NoPruningConfig) or not config.pruning.rewind_schedule:
-        return length.steps
-    return prunings(config.pruning, length.epochs, length.steps_per_epoch)[0].step
 
 
 def _drop_last_problems(config: Config, samples: int) -> list[str]:

@@ -22,7 +22,7 @@ MIN_PANEL_LINES = 9
 
 # Colour-blind readers can distinguish Okabe and Ito's blue and vermillion, which are visible on
 # black and on white. Without colours, training is dots, and validation blocks.
-# Name, marker, RGB, legend sample:
+Form = tuple[str, str, tuple[int, int, int], str]  # name, marker, RGB, legend sample
 TRAINING = ("training", "braille", (40, 140, 210), "⠒⠒⠒")
 VALIDATION = ("validation", "hd", (213, 94, 0), "▀▀▀")
 
@@ -32,18 +32,13 @@ def curves(rows: Sequence[EpochRow], columns: int, lines: int) -> Text:
 
     At least one row, 30 columns and 9 lines are required.
     """
-    import plotext
     from rich.text import Text
 
     columns, lines = min(columns, MAX_COLUMNS), min(lines, MAX_LINES) - 1
     is_stacked = columns < MIN_COLUMNS_SIDE_BY_SIDE and lines >= 2 * MIN_PANEL_LINES
     height = lines // 2 if is_stacked else lines
     width = columns if is_stacked else columns // 2
-    figure = plotext.figure  # plotext has one global figure
-    plotext.terminal.limit(False, False)
-    figure.clear.all()
-    figure.clear.subplots()
-    figure.plot_size(columns, lines)
+    figure = _empty_figure(columns, lines)
     figure.subplots(*((2, 1) if is_stacked else (1, 2)))
     for number, metric in enumerate(("loss", "accuracy"), start=1):
         position = (number, 1) if is_stacked else (1, number)
@@ -52,8 +47,70 @@ def curves(rows: Sequence[EpochRow], columns: int, lines: int) -> Text:
     return text.append_text(_legend(rows, columns))
 
 
+def rate_curve(
+    epochs: Floats, rates: Floats, title: str, is_log: bool, columns: int, lines: int
+) -> Text:
+    """Draw learning rates against the number of epochs before each step.
+
+    At least one rate, 30 columns and 9 lines are required. A linear axis begins at 0.
+    """
+    from rich.text import Text
+
+    columns, lines = min(columns, MAX_COLUMNS), min(lines, MAX_LINES)
+    figure = _empty_figure(columns, lines)
+    first, last = int(epochs[0]), math.ceil(epochs[-1])
+    x, limits = (
+        (epochs, first, last),
+        _range_of(rates[rates > 0] if is_log else np.append(rates, 0)),
+    )
+    _draw_panel(figure, title, x, [(rates, TRAINING)], (*limits, is_log), lines, columns)
+    return Text.from_ansi(figure.build().string(), no_wrap=True, end="\n")
+
+
+def _empty_figure(columns: int, lines: int) -> Any:
+    """Return plotext's figure, of which there is only one, without any content."""
+    import plotext
+
+    figure = plotext.figure
+    plotext.terminal.limit(False, False)
+    figure.clear.all()
+    figure.clear.subplots()
+    figure.plot_size(columns, lines)
+    return figure
+
+
 def _draw(plot: Any, rows: Sequence[EpochRow], metric: str, height: int, width: int) -> None:
     """Draw a metric against the epochs. A loss that spans a decade has a logarithmic axis."""
+    epochs = np.array([row.epoch for row in rows], dtype=np.float64)
+    series = [
+        (_column(rows, f"{part}_{metric}"), form)
+        for part, form in (("validation", VALIDATION), ("train", TRAINING))
+    ]
+    low, high = _range_of(np.concatenate([values for values, _ in series]))
+    is_log = metric == "loss" and 0 < low <= high / 10
+    x = epochs, rows[0].epoch, rows[-1].epoch
+    _draw_panel(plot, metric, x, series, (low, high, is_log), height, width)
+
+
+def _range_of(values: Floats) -> tuple[float, float]:
+    """Return the smallest and the largest finite value, or 0 and 1 if there is none."""
+    values = values[np.isfinite(values)]
+    return (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+
+
+def _draw_panel(
+    plot: Any,
+    title: str,
+    x: tuple[Floats, int, int],
+    series: Sequence[tuple[Floats, Form]],
+    y: tuple[float, float, bool],
+    height: int,
+    width: int,
+) -> None:
+    """Draw lines against the epochs.
+
+    ``x``: epochs, and the ends of the axis. ``y``: ends of the axis, and whether it is logarithmic.
+    """
     import plotext
 
     plot.theme("colorless")  # only the curves have colours of their own
@@ -61,30 +118,25 @@ def _draw(plot: Any, rows: Sequence[EpochRow], metric: str, height: int, width: 
     plot.legend(False)
     plot.axes(False, axis="x", side="upper")
     plot.axes(False, axis="y", side="right")
-    epochs = np.array([row.epoch for row in rows], dtype=np.float64)
-    training, validation = (_column(rows, f"{part}_{metric}") for part in ("train", "validation"))
-    values = np.concatenate([training, validation])
-    values = values[np.isfinite(values)]
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    epochs, first, last = x
+    low, high, is_log = y
     max_ticks = max(2, height // 3)
-    is_log = metric == "loss" and 0 < low <= high / 10
     if is_log:
-        training, validation = _log10(training), _log10(validation)
+        series = [(_log10(line), form) for line, form in series]
         low, high = math.log10(low), math.log10(high)
         ticks, labels = _log_ticks(low, high, max_ticks)
     else:
         margin = max(0.0, 1e-3 * max(abs(low), abs(high), 1e-6) - (high - low))
         low, high = low - margin, high + margin  # an axis of positive length, even for a constant
         ticks, labels = _linear_ticks(low, high, max_ticks)
-    plot.title(f"{metric}, log scale" if is_log else metric)
-    for values, (_, marker, colour, _) in ((validation, VALIDATION), (training, TRAINING)):
-        x, y = _thinned(epochs, values, 2 * width)
-        if len(y):
+    plot.title(f"{title}, log scale" if is_log else title)
+    for line, (_, marker, colour, _) in series:
+        across, up = _thinned(epochs, line, 2 * width)
+        if len(up):
             marker = plotext.marker(marker, plotext.pixel(foreground=colour))
-            plot.draw(plot.signal(x.tolist(), y.tolist(), marker=marker).lines(True))
+            plot.draw(plot.signal(across.tolist(), up.tolist(), marker=marker).lines(True))
     plot.ruler("y").lim(low, high)
     plot.ruler("y").ticks(ticks, labels)
-    first, last = rows[0].epoch, rows[-1].epoch
     plot.ruler("x").lim(first, last if last > first else first + 1)
     numbers = list(_epoch_ticks(first, last, max(1, width // 7)))
     plot.ruler("x").ticks(numbers, list(map(str, numbers)))

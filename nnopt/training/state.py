@@ -14,12 +14,13 @@ from nnopt.backends.state import check_state
 from nnopt.pruning.pruner import Pruner, PruningRecord
 from nnopt.results.checkpoint_file import TRAINING, Content, read_records, typed
 from nnopt.results.metrics_file import EpochRow
-from nnopt.schema import Config, learning_rate
+from nnopt.schema import Config, NoPruningConfig
 from nnopt.training.averaging import Averaging
 from nnopt.training.early_stopping import EarlyStopping
 from nnopt.training.evaluation import Evaluation
 from nnopt.training.length import Length
-from nnopt.training.schedules import Plateau, Schedule, build_schedule
+from nnopt.training.planned_rates import planned_rates
+from nnopt.training.schedules import Plateau
 from nnopt.training.target import Target
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -131,10 +132,7 @@ class TrainingState:
         self.target = Target(config.target)
         self.updates: Mapping[str, float | None] = {}
         self.pruner = pruner
-        steps = length.steps if pruner is None else pruner.steps_of_schedule(length.steps)
-        self._schedule: Schedule = build_schedule(
-            config.schedule, learning_rate(config), length.steps_per_epoch, steps
-        )
+        self._schedule = planned_rates(config, length)
         self._config = config
         self.network = network
 
@@ -165,8 +163,7 @@ class TrainingState:
 
     def next_learning_rate(self) -> float:
         """Return the learning rate of the next step."""
-        step = self.step if self.pruner is None else self.pruner.step_of_schedule(self.step)
-        return self._schedule(step) * self.plateau.factor
+        return self._schedule(self.step) * self.plateau.factor
 
     def _use(self, network: Network) -> None:
         """Continue with a network that a pruning has changed or replaced."""
@@ -179,7 +176,8 @@ class TrainingState:
         assert self.pruner is not None
         self._use(self.pruner.network)
         self.plateau.forget()
-        if self.pruner.restarts_schedule:
+        pruning = self._config.pruning
+        if not isinstance(pruning, NoPruningConfig) and pruning.rewind_schedule:
             self.plateau = Plateau(self._config.schedule)
         if self.pruner.is_final:
             self.stopping.start(len(self.history), self.step)

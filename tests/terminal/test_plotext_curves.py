@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 
 from nnopt.results.metrics_file import EpochRow
-from nnopt.terminal.plotext_curves import MAX_COLUMNS, MAX_LINES, curves
+from nnopt.terminal.plotext_curves import MAX_COLUMNS, MAX_LINES, curves, rate_curve
 
 ROW = EpochRow(1, 20, 0.1, 1.0, 0.5, 1.25, 0.4, 0.0, 2.5, 0.125)
 BRAILLE = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3)]
@@ -172,3 +173,21 @@ def test_curves_of_arbitrary_values_fit_into_terminal(
     assert min(lines, MAX_LINES) - 1 <= len(shown) <= min(lines, MAX_LINES)
     assert max(map(len, shown)) <= min(columns, MAX_COLUMNS)
     assert sum(character in line for line in shown for character in "│┤") >= 3
+
+
+def test_curve_of_learning_rates_has_axis_from_zero_or_logarithmic_axis() -> None:
+    epochs = np.arange(40) / 10
+    falling = rate_curve(epochs, np.linspace(1.0, 0.5, 40), "rate", False, 60, 14).plain
+    lines = falling.splitlines()
+    assert len(lines) == 14
+    assert max(map(len, lines)) <= 60
+    assert lines[0].strip() == "rate"
+    assert "0.0┤" in falling
+    assert "1.0┤" in falling
+    assert lines[-1].split() == ["0", "1", "2", "3", "4"]
+    logarithmic = rate_curve(epochs, np.geomspace(1.0, 1e-3, 40), "rate", True, 60, 14).plain
+    for text in ("rate, log scale", "0.001┤", "0.1┤"):
+        assert text in logarithmic
+    panel = Panel(Text(logarithmic), slice(0, 60), slice(0, 14))
+    dots = sorted(panel.dots())
+    assert dots[0][1] > dots[-1][1]

@@ -11,6 +11,7 @@ import numpy as np
 from nnopt.plots import style
 from nnopt.plots.style import Floats, Ints
 from nnopt.results.metrics_file import EpochRow
+from nnopt.training.planned_rates import needs_log_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +76,13 @@ def _mark(axes: Axes, epoch: int, value: float, form: str) -> None:
     axes.set_title(text)
 
 
-def plot_schedule(learning_rates: Floats, steps_per_epoch: int, path: Path, title: str) -> None:
+def plot_schedule(
+    learning_rates: Floats,
+    steps_per_epoch: float,
+    path: Path,
+    title: str,
+    label: str = "learning rate",
+) -> None:
     """Draw the learning rate of every optimizer step.
 
     If the highest 90 % of the positive rates span more than two decades, the scale is logarithmic
@@ -89,11 +96,8 @@ def plot_schedule(learning_rates: Floats, steps_per_epoch: int, path: Path, titl
         axes.plot(shown / steps_per_epoch, rates[shown], marker=marker, color=style.BLUE)
         style.few_ticks(axes.xaxis, 6)
         style.few_ticks(axes.yaxis)
-        # The last few rates of a cosine schedule are many decades below the others. Therefore
-        # the lowest tenth of the rates does not count in the choice of a linear or log scale.
-        positive = np.sort(rates[rates > 0])
-        if style.spans_decades(positive[len(positive) // 10 :]):
+        if needs_log_axis(rates):
             style.log_scale(axes)
         else:
             axes.set_ylim(bottom=0)
-        style.label(axes, "epoch", "learning rate", left=0.75)
+        style.label(axes, "epoch", label, left=0.75)
