@@ -12,14 +12,14 @@ from pathlib import Path
 from nnopt.analysis.comparison import Comparison, Row, compare_runs
 from nnopt.analysis.number_format import MISSING
 from nnopt.analysis.same_data import split_by_data_files, unify_file_names
-from nnopt.errors import DataError, NnoptError
+from nnopt.errors import DataError, NnoptError, OutputError
 from nnopt.io.atomic_files import output_error
-from nnopt.io.own_files import open_to_append
+from nnopt.io.own_files import open_to_append, remove_files
 from nnopt.plots import style
-from nnopt.plots.sweep.compression import groups_by_compression, plot_compression, ratio_of
+from nnopt.plots.sweep.by_key import plot_by_key
 from nnopt.plots.sweep.curves import LearningCurves, plot_sweep_curves
+from nnopt.plots.sweep.groups import group_settings
 from nnopt.plots.sweep.heat_map import heat_map_keys, plot_heat_map
-from nnopt.plots.sweep.learning_rate import groups_by_rate, plot_learning_rates, rate_of
 from nnopt.plots.sweep.means import plot_means
 from nnopt.plots.sweep.parallel import MIN_KEYS, MIN_SETTINGS, plot_parallel
 from nnopt.results.collect import Run, find_runs
@@ -29,6 +29,9 @@ log = logging.getLogger("nnopt")
 
 DEFAULT_METRIC = "test_accuracy"
 SUFFIXES = (".png", ".svg")
+
+OLD_PLOTS = ("learning_rate", "compression")
+"""Names of plots of earlier versions, which ``by_key`` replaces."""
 
 Plot = Callable[[Sequence[Path]], None]
 
@@ -55,6 +58,10 @@ def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
             written += _draw(directory / "plots", name, draw)
         except Exception as error:
             _warn(directory, f"the plot {name} of the sweep", error)
+    with suppress(OutputError):
+        remove_files(
+            directory / "plots", [f"{x}{suffix}" for x in OLD_PLOTS for suffix in SUFFIXES]
+        )
     return written
 
 
@@ -81,10 +88,8 @@ def _plots(comparison: Comparison, runs: Sequence[Run]) -> Iterator[tuple[str, P
         yield "heat_map", lambda paths: plot_heat_map(comparison, keys, paths)
     if len(comparison.keys) >= MIN_KEYS and len(comparison.rows) >= MIN_SETTINGS:
         yield "parallel", lambda paths: plot_parallel(comparison, paths)
-    if len({ratio_of(row) for group in groups_by_compression(comparison) for row in group}) > 1:
-        yield "compression", lambda paths: plot_compression(comparison, paths)
-    if len({rate_of(row) for group in groups_by_rate(comparison) for row in group}) > 1:
-        yield "learning_rate", lambda paths: plot_learning_rates(comparison, paths)
+    if (grouping := group_settings(comparison)) is not None:
+        yield "by_key", lambda paths: plot_by_key(comparison, grouping, paths)
 
 
 def _drawable(comparison: Comparison) -> Comparison:

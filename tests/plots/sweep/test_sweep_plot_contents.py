@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from nnopt.analysis.comparison import Comparison, compare_runs
 from nnopt.plots import style
-from nnopt.plots.sweep.compression import groups_by_compression, plot_compression, ratio_of
+from nnopt.plots.sweep.by_key import plot_by_key
 from nnopt.plots.sweep.curves import LearningCurves, line_of, plot_sweep_curves, values_of
+from nnopt.plots.sweep.groups import choose_axis, group_settings, is_logarithmic
 from nnopt.plots.sweep.heat_map import heat_map_keys, plot_heat_map
 from nnopt.plots.sweep.labels import COLOURS, key_labels, value_labels
-from nnopt.plots.sweep.learning_rate import plot_learning_rates
+from nnopt.plots.sweep.layout import UNNAMED_COLOUR
 from nnopt.plots.sweep.means import plot_means
 from nnopt.plots.sweep.metric import axis_limits
 from nnopt.plots.sweep.parallel import plot_parallel
@@ -408,10 +409,77 @@ def test_parallel_plot_of_random_numbers_is_to_scale(tmp_path: Path, figures: Fi
         assert on[0] == pytest.approx(on[3], abs=1e-9)
 
 
-# learning rates -----------------------------------------------------------------------------------
+# by key -------------------------------------------------------------------------------------------
 
 
-def test_learning_rate_plot_contains_a_line_for_each_setting(
+def draw_by_key(comparison: Comparison, folder: Path) -> None:
+    grouping = group_settings(comparison)
+    assert grouping is not None
+    plot_by_key(comparison, grouping, [folder / "a.png"])
+
+
+def settings_grid(**values: Sequence[Value]) -> list[Run]:
+    """Return a run for each combination of values. ``__`` in a name stands for a dot."""
+    names = [name.replace("__", ".") for name in values]
+    return [
+        run_of(dict(zip(names, row, strict=True)), test_accuracy=0.5 + n / 1000)
+        for n, row in enumerate(product(*values.values()))
+    ]
+
+
+def test_axis_is_the_numeric_key_with_the_most_values() -> None:
+    def chosen(**values: Sequence[Value]) -> str | None:
+        axis = choose_axis(compared(settings_grid(**values)))
+        return axis and axis.key
+
+    assert chosen(batch_size=[1, 2, 3], optimizer__lr=[0.1, 0.2]) == "batch_size"
+    assert chosen(batch_size=[1, 2, 3], optimizer__lr=[0.1, 0.2, 0.3]) == "optimizer.lr"
+    assert chosen(batch_size=range(1, 7), optimizer__lr=[1, 2, 3, 4]) == "optimizer.lr"
+    assert chosen(a=range(4), b=range(5)) == "b"
+    assert chosen(a=range(4), b=range(4)) == "a"
+    assert chosen(optimizer=["sgd", "adam"], regularizer__l2=[None, 0.1, 0.2]) == "regularizer.l2"
+    assert chosen(optimizer=["sgd", "adam"], flip=[True, False]) is None
+    assert chosen(optimizer=["sgd", "adam"], optimizer__lr=["auto", 0.1]) is None
+
+
+def test_numeric_key_that_rises_along_with_the_axis_does_not_separate_lines() -> None:
+    pairs = [(16, 0.4), (32, 0.2), (64, 0.1), (128, 0.1)]
+    runs = [
+        run_of({"batch_size": size, "optimizer.lr": lr, "optimizer": name}, test_accuracy=lr)
+        for (size, lr), name in product(pairs, ("sgd", "adam"))
+    ]
+    grouping = group_settings(compared(runs))
+    assert grouping is not None
+    assert (grouping.axis.key, grouping.keys) == ("batch_size", ("optimizer",))
+    assert grouping.along == ("optimizer.lr",)
+    assert [[row.setting.values["optimizer"] for row in group] for group in grouping.groups] == [
+        ["adam"] * 4,
+        ["sgd"] * 4,
+    ]
+    runs[0] = run_of({**runs[0].settings, "optimizer.lr": 0.1}, test_accuracy=0.5)
+    grouping = group_settings(compared(runs))
+    assert grouping is not None
+    assert grouping.keys == ("optimizer", "optimizer.lr")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.1, 1], True),
+        ([16, 32, 64, 128], True),
+        ([1, 2, 3, 4], False),
+        ([0.1, 0.2, 0.3], False),
+        ([-1, 1, 10], False),
+        ([0, 1e-5, 1e-4, 1e-3], True),
+        ([0, 0.1, 0.3, 0.5], False),
+        ([0, 1], False),
+    ],
+)
+def test_axis_is_logarithmic_if_values_allow_it(values: list[float], expected: bool) -> None:
+    assert is_logarithmic(values) is expected
+
+
+def test_plot_by_key_contains_a_line_and_a_band_for_each_setting(
     tmp_path: Path, figures: Figures, check_png: CheckPng
 ) -> None:
     runs = [
@@ -420,8 +488,8 @@ def test_learning_rate_plot_contains_a_line_for_each_setting(
         if not (name == "sgd" and lr == 0.5)
     ]
     runs += [run_of({"optimizer": "sgd", "optimizer.lr": 0.5}, status="diverged")]
-    runs += [run_of({"optimizer": "adam", "optimizer.lr": "auto"}, test_accuracy=0.9)]
-    plot_learning_rates(compared(runs), [tmp_path / "a.png"])
+    runs += [run_of({"optimizer": "adam", "optimizer.lr": "auto"}, test_accuracy=0.88)]
+    draw_by_key(compared(runs), tmp_path)
     check_png(tmp_path / "a.png")
     (axes,) = figures[0].axes
     assert axes.get_xscale() == "log"
@@ -430,21 +498,69 @@ def test_learning_rate_plot_contains_a_line_for_each_setting(
     adam, sgd = lines_of(axes, style.BLUE), lines_of(axes, style.VERMILLION)
     assert ([0.01, 0.1, 0.5], pytest.approx([90, 81, 41])) in adam
     assert ([0.01, 0.1], pytest.approx([90, 81])) in sgd
-    half = T_2 * 1 / 3**0.5
-    assert ([0.01, 0.01], pytest.approx([90 - half, 90 + half])) in adam
     assert ([0.5], [axes.get_ylim()[0]]) in sgd  # the cross
-    note = note_of(figures[0])
-    assert "✗ no run finished; 1 setting without a positive learning rate left out" in note
-    assert "best rate" in texts(figures[0])
-
-
-def test_learning_rates_of_random_search_are_dots(tmp_path: Path, figures: Figures) -> None:
-    rates = np.geomspace(1e-5, 1, 30)
-    runs = [
-        run_of({"optimizer.lr": float(lr), "batch_size": n}, test_loss=float(1 / lr))
-        for n, lr in enumerate(rates)
+    half = T_2 * 1 / 3**0.5
+    bands = [x for x in axes.collections if isinstance(x, PolyCollection)]
+    assert [to_hex(x.get_facecolor()[0]) for x in bands] == [  # type: ignore[index]
+        style.BLUE.lower(),
+        style.VERMILLION.lower(),
     ]
-    plot_learning_rates(compared(runs, "test_loss"), [tmp_path / "a.png"])
+    corners = bands[0].get_paths()[0].vertices
+    for lr, mean in ((0.01, 90), (0.1, 81), (0.5, 41)):
+        heights = corners[np.isclose(corners[:, 0], lr), 1]  # type: ignore[index, call-overload]
+        assert (heights.min(), heights.max()) == pytest.approx((mean - half, mean + half))
+    ((_, automatic),) = lines_of(axes, style.FAINT)
+    assert automatic == pytest.approx([88, 88])
+    note = note_of(figures[0])
+    assert "grey dashes: optimizer.lr=auto; ★ best mean; ✗ no run finished" in note
+    assert "best at" in texts(figures[0])
+
+
+def test_zero_is_left_of_a_logarithmic_axis(
+    tmp_path: Path, figures: Figures, check_png: CheckPng
+) -> None:
+    runs = [
+        run_of({"regularizer.l2": l2}, seed, test_accuracy=0.5 + l2 + seed / 100)
+        for l2, seed in product((0, 1e-4, 1e-3, 1e-2), (0, 1, 2))
+    ]
+    draw_by_key(compared(runs), tmp_path)
+    check_png(tmp_path / "a.png")
+    (axes,) = figures[0].axes
+    assert axes.get_xscale() == "log"
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["0", "0.0001", "0.001", "0.01"]
+    zero = axes.get_xticks()[0]
+    assert axes.get_xlim()[0] < zero < 1e-4
+    lines = lines_of(axes, style.BLUE)
+    assert ([1e-4, 1e-3, 1e-2], pytest.approx([51.01, 51.1, 52])) in lines
+    assert ([zero], [pytest.approx(51)]) in lines
+    assert "//" in [text.get_text() for text in axes.texts]
+
+
+def test_evenly_spaced_values_have_a_linear_axis(tmp_path: Path, figures: Figures) -> None:
+    draw_by_key(compared(settings_grid(depth=range(1, 6))), tmp_path)
+    (axes,) = figures[0].axes
+    assert axes.get_xscale() == "linear"
+    assert [label.get_text() for label in axes.get_xticklabels()] == list("12345")
+
+
+def test_only_the_best_of_many_lines_are_named(tmp_path: Path, figures: Figures) -> None:
+    runs = settings_grid(norm=["a", "b"], optimizer=[*"uvwxyz"], batch_size=[8, 16, 32])
+    draw_by_key(compared(runs), tmp_path)
+    shown = texts(figures[0])
+    assert "Test accuracy by batch_size: the best 7 of 12 lines" in shown
+    assert {"norm", "optimizer", "5 other lines"} <= set(shown)
+    assert len([x for x in figures[0].axes[0].lines if x.get_color() == UNNAMED_COLOUR]) >= 5
+
+
+def test_random_search_is_drawn_as_dots(tmp_path: Path, figures: Figures) -> None:
+    rates = np.geomspace(1e-5, 1, 30)
+    sizes = np.random.default_rng(0).permutation(30)
+    runs = [
+        run_of({"optimizer.lr": float(lr), "batch_size": int(n)}, test_loss=float(1 / lr))
+        for n, lr in zip(sizes, rates, strict=True)
+    ]
+    draw_by_key(compared(runs, "test_loss"), tmp_path)
     (axes,) = figures[0].axes
     assert axes.get_yscale() == "log"
     dots = lines_of(axes, style.BLUE)
@@ -453,19 +569,18 @@ def test_learning_rates_of_random_search_are_dots(tmp_path: Path, figures: Figur
     assert note_of(figures[0]) == "1 seed a setting; every dot a setting; ★ best mean"
 
 
-def test_outlier_in_learning_rate_plot_does_not_stretch_the_axis(
-    tmp_path: Path, figures: Figures
-) -> None:
+def test_outlier_in_plot_by_key_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
     accuracies = {0.001: 0.98, 0.01: 0.982, 0.1: 0.984, 1.0: 0.981, 10.0: 0.1}
     runs = [
         run_of({"optimizer.lr": lr, "batch_size": n}, test_accuracy=value)
         for n, (lr, value) in enumerate(accuracies.items())
     ]
-    plot_learning_rates(compared(runs), [tmp_path / "a.png"])
+    draw_by_key(compared(runs), tmp_path)
     (axes,) = figures[0].axes
     low, high = axes.get_ylim()
     assert 96 < low < high < 99
     assert ([10], [low]) in lines_of(axes, style.BLUE)  # the arrow
+    assert "batch_size varies along the axis" in note_of(figures[0])
 
 
 # compression --------------------------------------------------------------------------------------
@@ -492,9 +607,12 @@ def test_compression_plot_has_a_line_for_each_criterion_and_the_dense_mean(
     tmp_path: Path, figures: Figures, check_png: CheckPng
 ) -> None:
     comparison = compared(pruned_runs())
-    groups = groups_by_compression(comparison)
-    assert [[ratio_of(row) for row in group] for group in groups] == [[2, 10], [2, 10]]
-    plot_compression(comparison, [tmp_path / "a.png"])
+    grouping = group_settings(comparison)
+    assert grouping is not None
+    assert (grouping.keys, grouping.along) == (("pruning",), ("epochs",))
+    positions = [[grouping.axis.value(row) for row in group] for group in grouping.groups]
+    assert positions == [[2, 10], [2, 10]]
+    draw_by_key(comparison, tmp_path)
     check_png(tmp_path / "a.png")
     axes = figures[0].axes[0]
     assert axes.get_xscale() == "log"
@@ -510,14 +628,14 @@ def test_compression_plot_has_a_line_for_each_criterion_and_the_dense_mean(
     assert span.get_height() == pytest.approx(2 * half)
     shown = texts(figures[0])
     assert {"magnitude", "random", "≥ dense up to", "10"} <= set(shown)
-    assert "grey: without pruning" in note_of(figures[0])
+    assert "grey dashes: without pruning" in note_of(figures[0])
 
 
 def test_largest_compression_without_loss_is_in_the_legend(
     tmp_path: Path, figures: Figures
 ) -> None:
     """Only magnitude pruning is at least as accurate as the dense network, up to a ratio of 10."""
-    plot_compression(compared(pruned_runs()), [tmp_path / "a.png"])
+    draw_by_key(compared(pruned_runs()), tmp_path)
     shown = texts(figures[0])
     header = shown.index("≥ dense up to")
     assert shown[header + 1 : header + 3] == ["10", "–"]
@@ -525,7 +643,7 @@ def test_largest_compression_without_loss_is_in_the_legend(
 
 def test_single_way_of_pruning_needs_no_legend(tmp_path: Path, figures: Figures) -> None:
     runs = [run for run in pruned_runs() if run.settings["pruning"] == "magnitude"]
-    plot_compression(compared(runs), [tmp_path / "a.png"])
+    draw_by_key(compared(runs), tmp_path)
     assert "≥ dense up to" not in texts(figures[0])
     assert lines_of(figures[0].axes[0], style.FAINT) == []
 
@@ -535,7 +653,7 @@ def test_collapsed_network_is_an_arrow_at_the_edge(tmp_path: Path, figures: Figu
     runs = pruned_runs()
     settings = {"pruning": "magnitude", "pruning.sparsity": 0.99, "epochs": 9}
     runs += [run_of(settings, seed, test_accuracy=0.1, compression_ratio=90.0) for seed in range(3)]
-    plot_compression(compared(runs), [tmp_path / "a.png"])
+    draw_by_key(compared(runs), tmp_path)
     axes = figures[0].axes[0]
     low, _ = axes.get_ylim()
     assert low > 50

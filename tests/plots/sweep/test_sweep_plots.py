@@ -66,11 +66,11 @@ def test_plots_depend_on_varying_keys(
     grid = tmp_path / "grid"
     for n, (lr, l2) in enumerate(product((0.1, 0.2), (0, 1e-3))):
         leave_run(grid / str(n), 0, {"optimizer.lr": lr, "regularizer.l2": l2})
-    assert names_of(grid) == ["means", "heat_map", "learning_rate"]
+    assert names_of(grid) == ["means", "heat_map", "by_key"]
     for n, (lr, l2) in enumerate(product((0.1, 0.2), (0, 1e-3))):
         changes = {"optimizer.lr": lr, "regularizer.l2": l2, "regularizer.norm": "batch"}
         leave_run(grid / f"norm{n}", 0, changes)
-    assert names_of(grid) == ["means", "heat_map", "parallel", "learning_rate"]
+    assert names_of(grid) == ["means", "heat_map", "parallel", "by_key"]
 
 
 def test_plots_of_a_sweep_are_written_as_png_and_svg(tmp_path: Path, leave_run: LeaveRun) -> None:
@@ -127,7 +127,7 @@ def test_failed_plot_of_a_sweep_gives_a_warning(
 
     monkeypatch.setattr(sweep_plots, "plot_means", fail)
     written = plot_sweep(tmp_path)
-    assert [path.name for path in written[::2]] == ["curves.png", "learning_rate.png"]
+    assert [path.name for path in written[::2]] == ["curves.png", "by_key.png"]
     (record,) = caplog.records
     assert "cannot draw the plot means of the sweep: ValueError('planted')" in record.message
     assert "in fail" in (tmp_path / "plots.log").read_text()
@@ -141,6 +141,19 @@ def test_failed_plot_of_a_sweep_gives_a_warning(
     assert "cannot make the folder" in caplog.records[0].message
     with pytest.raises(OutputError, match="cannot make the folder"):
         plot_comparison(compare_runs(runs, ["test_accuracy"]), runs, tmp_path / "plots")
+
+
+def test_plots_of_earlier_versions_are_replaced(
+    tmp_path: Path, leave_run: LeaveRun, quick: list[str]
+) -> None:
+    for n, lr in enumerate((0.1, 0.2)):
+        leave_run(tmp_path / str(n), 0, {"optimizer.lr": lr})
+    (tmp_path / "plots").mkdir()
+    for name in ("learning_rate.png", "learning_rate.svg", "compression.png", "other.png"):
+        (tmp_path / "plots" / name).write_text("old")
+    plot_sweep(tmp_path)
+    assert quick == ["means", "by_key"]
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["other.png"]
 
 
 def test_sweep_without_results_has_no_plots(
@@ -171,7 +184,7 @@ def test_finished_sweep_has_plots(
     assert quick == []
     assert not (workplace / "plain" / "plots").exists()
     assert nnopt(*command, "hydra.sweep.dir=drawn") == 0
-    assert quick == ["curves", "means", "learning_rate"]
+    assert quick == ["curves", "means", "by_key"]
     assert "drawn/plots" in capsys.readouterr().out
 
 
@@ -185,9 +198,9 @@ def test_compare_command_with_plots_option_writes_plots(
     for n, lr in enumerate((0.1, 0.2)):
         leave_run(workplace / "sweep" / str(n), 0, {"optimizer.lr": lr}, test_loss=1.0)
     assert nnopt("compare", "sweep", "--metric", "test_loss", "--plots", "some/where") == 0
-    assert quick == ["means", "learning_rate"]
+    assert quick == ["means", "by_key"]
     output = capsys.readouterr().out.splitlines()
-    assert output[-1] == "wrote to some/where, as PNG and SVG: means, learning_rate"
+    assert output[-1] == "wrote to some/where, as PNG and SVG: means, by_key"
     assert nnopt("compare", "sweep", "--format", "csv", "--plots", "p") == 0
     assert "wrote" not in capsys.readouterr().out  # the output must be machine-readable
     assert nnopt("compare", "sweep", "--where", "optimizer.lr=0.1", "--plots", "p") == 0
