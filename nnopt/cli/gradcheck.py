@@ -28,17 +28,30 @@ from nnopt.cli.parsers import overrides_parser, positive_number
 from nnopt.config.compose import compose_config
 from nnopt.data.batches import PLAIN, epoch_order
 from nnopt.data.dataset import Dataset
+from nnopt.data.load import split
+from nnopt.data.source import Decoded, channel_statistics
 from nnopt.errors import ConfigError, TrainingError
 from nnopt.random import DropoutMasks, generator
-from nnopt.recipe.prepare import Prepared, prepare
-from nnopt.schema import Config, NumpyConfig, SgdConfig, TorchvisionConfig
+from nnopt.recipe.prepare import DataShape, Prepared, prepare, prepare_without_data
+from nnopt.schema import (
+    Config,
+    ImageConfig,
+    NumpyConfig,
+    SgdConfig,
+    TorchvisionConfig,
+    Validation,
+)
 from nnopt.terminal.console import note
 from nnopt.terminal.live_display import LiveDisplay
 from nnopt.terminal.safe_stream import aligned
 from nnopt.training.finite_differences import TOLERANCE, Floats, relative_error
+from nnopt.training.length import Length
 
 BATCH_SAMPLES, BATCH_IMAGES = 16, 2
 """Batch sizes. With more images, more ReLUs and pooling windows would be close to a kink."""
+
+RANDOM_IMAGES = 200
+"""Number of random images. With ``initializer.input=whitening``, filters are computed from them."""
 
 MAX_ENTRIES_PER_ARRAY = 200
 DIRECTIONS_PER_ARRAY = 5
@@ -98,7 +111,7 @@ def main(arguments: list[str]) -> int:
             "gradcheck checks the gradients of the NumPy backend, which does not support "
             "architecture.name = 'torchvision'; choose another architecture"
         )
-    prepared = prepare(config, trains=False)
+    prepared = prepare_check(config)
     sizes = array_sizes(prepared)
     most = options.entries or entries_each(list(sizes.values()))
     plan = [Check(name, size, min(size, most), 0.0, 0.0, 0.0) for name, size in sizes.items()]
@@ -127,6 +140,34 @@ def main(arguments: list[str]) -> int:
     if unreached:
         note(f"not checked, because the loss does not depend on them: {', '.join(unreached)}")
     return 0
+
+
+def prepare_check(config: Config) -> Prepared:
+    """Return samples and architecture for a check.
+
+    The samples of a published dataset are random images of its shape and classes, so that its files
+    are not needed, and so that their presence does not change the result. Raises ConfigError, and
+    DataError if the file of a CSV dataset is missing or damaged.
+    """
+    if not isinstance(config.dataset, ImageConfig):
+        return prepare(config, trains=False)
+    planned = prepare_without_data(config, trains=False)
+    assert planned is not None, "the shape of a published dataset is known"
+    dataset = _random_images(config, config.dataset, planned.shape)
+    return Prepared(dataset, planned.architecture, Length.of(config, len(dataset.train)))
+
+
+def _random_images(config: Config, dataset: ImageConfig, shape: DataShape) -> Dataset:
+    """Return random images of every class, normalized as configured."""
+    random = generator(config.seed, "gradcheck", 1)
+    count = max(RANDOM_IMAGES, shape.classes)
+    pixels = random.integers(0, 256, (count, *shape.input_shape), dtype=np.uint8)
+    images = pixels, np.arange(count) % shape.classes
+    mean, std = channel_statistics(pixels)
+    names = tuple(map(str, range(shape.classes)))
+    decoded = Decoded(names, {"train": images, "test": images}, {}, mean, std)
+    whole = replace(dataset, subset=None, classes=None, validation=Validation("none", 0.5))
+    return split(decoded, whole, config.seed)
 
 
 def _row(check: Check) -> Sequence[str]:

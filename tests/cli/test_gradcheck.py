@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -512,3 +513,61 @@ def test_gradcheck_ignores_backend_and_optimizer(optimizer: str) -> None:
     """The NumPy backend does not have these optimizers."""
     config = compose_config([*SMALL, "backend=torch", f"optimizer={optimizer}"])
     assert all(one.passed for one in gradcheck.check_gradients(config, prepare(config)))
+
+
+# published datasets -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dataset", "overrides"),
+    [
+        ("mnist", ["architecture.hidden=[5]"]),
+        ("fashion_mnist", ["dataset.classes=[Bag,Coat,Dress]", "dataset.normalization=standard"]),
+        ("cifar10", ["architecture.hidden=[4]", "dataset.subset=3000"]),
+        ("cinic10", ["architecture.hidden=[4]", "dataset.validation.source=own"]),
+    ],
+)
+def test_gradcheck_of_published_dataset_needs_no_files(
+    nnopt: Callable[..., int],
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+    dataset: str,
+    overrides: list[str],
+) -> None:
+    assert nnopt("gradcheck", f"dataset={dataset}", *overrides, "--entries=20") == 0
+    output = capsys.readouterr().out
+    inputs = {"mnist": 784, "fashion_mnist": 784}.get(dataset, 3072)
+    (row,) = [line.split() for line in output.splitlines() if line.startswith("input")]
+    assert row[1] == f"{2 * inputs:,}"
+    assert "agree with central differences" in output
+    assert list(workplace.iterdir()) == []
+
+
+def test_random_images_of_gradcheck_have_the_configured_normalization_and_classes() -> None:
+    config = compose_config(
+        ["dataset=cifar10", "dataset.classes=[cat,dog]", "dataset.normalization=standard"]
+    )
+    prepared = gradcheck.prepare_check(config)
+    images = prepared.dataset.train
+    assert prepared.dataset.input_shape == (3, 32, 32)
+    assert prepared.architecture.layers[-1].output_shape == (2,)
+    assert set(images.labels.tolist()) == {0, 1}
+    scale = prepared.dataset.normalization.scale.reshape(-1, 1, 1)
+    shift = prepared.dataset.normalization.shift.reshape(-1, 1, 1)
+    normalized = images.inputs * scale + shift
+    np.testing.assert_allclose(normalized.mean(axis=(0, 2, 3)), 0, atol=1e-9)
+    np.testing.assert_allclose(normalized.std(axis=(0, 2, 3)), 1, atol=1e-9)
+    other = gradcheck.prepare_check(compose_config(["dataset=cifar10", "seed=1"]))
+    assert (other.dataset.train.inputs != images.inputs).any()
+
+
+def test_gradcheck_detects_planted_error_with_random_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 2, flipped))
+    with pytest.raises(TrainingError, match="for: dense1.bias, dense2.bias"):
+        gradcheck.main(["dataset=mnist", "architecture.hidden=[3]", "--entries=5"])
+
+
+def test_gradcheck_of_absent_csv_file_is_refused(nnopt: Callable[..., int]) -> None:
+    assert nnopt("gradcheck", "dataset=csv", "dataset.train=absent.csv") == 3

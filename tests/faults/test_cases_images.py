@@ -75,7 +75,7 @@ def test_folder_setting_with_wrong_path_is_refused(
     [
         ("run", "dataset=mnist", *QUICK),
         ("run", "-m", "dataset=mnist", "seed=0,1", "hydra/launcher=pool", *QUICK),
-        ("gradcheck", "dataset=mnist", "architecture.hidden=[2]"),
+        ("gradcheck", "dataset=csv", "dataset.train=t.csv", "architecture.hidden=[2]"),
         ("describe", "dataset=csv", "dataset.train=t.csv"),
     ],
     ids=lambda arguments: arguments[0],
