@@ -565,7 +565,7 @@ def test_gradcheck_detects_planted_error_with_random_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(modules_file, "DENSE", changed(DENSE, 2, flipped))
-    with pytest.raises(TrainingError, match="for: dense1.bias, dense2.bias"):
+    with pytest.raises(TrainingError, match=r"for: dense1\.bias, dense2\.bias"):
         gradcheck.main(["dataset=mnist", "architecture.hidden=[3]", "--entries=5"])
 
 

@@ -54,15 +54,24 @@ def plot_sweep(directory: Path, metric: str | None = None) -> list[Path]:
         return []
     written: list[Path] = []
     for name, draw in plots.items():
-        try:
-            written += _draw(directory / "plots", name, draw)
-        except Exception as error:
-            _warn(directory, f"the plot {name} of the sweep", error)
+        written += draw_plot(directory, name, draw)
     with suppress(OutputError):
         remove_files(
             directory / "plots", [f"{x}{suffix}" for x in OLD_PLOTS for suffix in SUFFIXES]
         )
     return written
+
+
+def draw_plot(directory: Path, name: str, draw: Plot) -> list[Path]:
+    """Draw a plot of a sweep into its folder ``plots``; return the written files.
+
+    An error causes a warning in the log, and is not raised.
+    """
+    try:
+        return _draw(directory / "plots", name, draw)
+    except Exception as error:
+        _warn(directory, f"the plot {name} of the sweep", error)
+        return []
 
 
 def plot_comparison(comparison: Comparison, runs: Sequence[Run], folder: Path) -> list[Path]:

@@ -17,13 +17,14 @@ from nnopt.analysis.tabulate import counted
 from nnopt.config.hydra import compose_files, plain
 from nnopt.config.search_parameters import Drawn
 from nnopt.io.safe_text import visible
+from nnopt.plots.sweep.importance import MANY_TRIALS
 from nnopt.results.metrics import better_direction
 from nnopt.schema import VARIANTS, WITHOUT_EFFECT
 from nnopt.schema.values import flatten, format_value
 from nnopt.sweeps.progress import MAX_NAME, PointsProgress
 from nnopt.sweeps.results_table import TableRow
 from nnopt.sweeps.search.search import FinishedTrial, SearchRun
-from nnopt.sweeps.search.study import drawn_value, importances
+from nnopt.sweeps.search.study import drawn_value, importances, why_no_importances
 from nnopt.terminal import console
 from nnopt.terminal.live_display import ProgressMode
 
@@ -131,9 +132,12 @@ def print_best_trials(run: SearchRun) -> None:
     ]
     keys = [parameter.key for parameter in parameters]
     console.print_table(["trial", metric, *keys], rows, "rr" + "l" * len(keys))
-    if weights := importances(run.study):
-        texts = [f"{key} {weight:.2f}" for key, weight in weights.items()]
-        console.note(f"importance (PED-ANOVA): {', '.join(texts)}")
+    if reason := why_no_importances(run.study):
+        console.note(f"importance of keys: not computed, because {reason}")
+    else:
+        texts = [f"{one.key} {one.weight:.2f}" for one in importances(run.study)]
+        few = "" if len(ranked) >= MANY_TRIALS else "; uncertain, because the trials are few"
+        console.note(f"importance (PED-ANOVA): {', '.join(texts)}{few}")
     best = next(p for p in run.sweep.points if p.id == ranked[0].user_attrs["points"][0])
     command = ["nnopt", "run", "-m", *overrides_of(best.container), "seed=range(5)"]
     console.note("to run the best trial again with other seeds:")

@@ -7,18 +7,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
+from optuna.trial import TrialState
+
 from nnopt.config.compose import Plan, Point, make_plan
 from nnopt.config.hydra import composing, override_text, parse_overrides
 from nnopt.errors import ConfigError
 from nnopt.io.paths import in_folder
+from nnopt.plots.sweep.draw import draw_plot
+from nnopt.plots.sweep.importance import plot_importances
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.execute import plot, print_summary, run_tasks
 from nnopt.sweeps.manifest import Sweep, with_absolute_paths
 from nnopt.sweeps.results_table import ResultsTable
 from nnopt.sweeps.search.display import SearchProgress, print_best_trials
-from nnopt.sweeps.search.search import open_search
+from nnopt.sweeps.search.search import SearchRun, open_search
+from nnopt.sweeps.search.study import importances
 from nnopt.sweeps.task import Launcher, TaskResult
 from nnopt.terminal import console
+
+RESAMPLES = 50  # number of bootstrap samples for the intervals of importances
 
 CHANGEABLE = ("hydra.sweeper.trials", "hydra.sweeper.timeout", "hydra/launcher", "hydra.launcher.")
 """Prefixes of the keys that may change when a search is resumed."""
@@ -51,6 +58,7 @@ def run_search(
         if stopped is not None:
             return stopped
         plot(run.sweep, run.settings.metric)
+        _plot_importances(run)
         print_best_trials(run)
         code = print_summary(run.sweep, table.rows, time.monotonic() - started)
         left = run.settings.trials - len(run.study.get_trials(deepcopy=False))
@@ -59,6 +67,20 @@ def run_search(
                 f"`{console.resume_command(sweep.folder)}` runs the remaining trials: {left}"
             )
         return code
+
+
+def _plot_importances(run: SearchRun) -> None:
+    """Draw the importances of the keys, unless plots=false or they cannot be computed."""
+    if not any(point.config.plots is not False for point in run.sweep.points):
+        return
+    if found := importances(run.study, RESAMPLES):
+        trials = len(run.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        metric = run.settings.metric
+        draw_plot(
+            run.sweep.folder,
+            "importance",
+            lambda paths: plot_importances(found, trials, metric, paths),
+        )
 
 
 def plan_resumed_search(sweep: Sweep, overrides: Sequence[str]) -> tuple[Plan, Sweep]:

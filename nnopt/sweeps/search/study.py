@@ -8,17 +8,20 @@ that runs a search imports this module, because it imports Optuna.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
@@ -33,6 +36,7 @@ from nnopt.io.locks import locked, take
 from nnopt.io.own_files import open_to_append
 from nnopt.io.received_files import TABLE_BYTES
 from nnopt.io.safe_text import visible
+from nnopt.plots.sweep.importance import Importance
 from nnopt.random import generator
 from nnopt.results.metrics import better_direction
 from nnopt.schema import RENAMED_KEYS, OptunaConfig
@@ -40,6 +44,11 @@ from nnopt.sweeps.search.journal_check import check_last_line, check_study
 
 JOURNAL = "search.journal"
 """Name of the journal in the folder of a search. The journal has a line of JSON for each event."""
+
+MIN_TRIALS = 10
+"""Minimum number of finished trials for importances. With fewer, they are close to random."""
+
+MAX_RESAMPLED = 1000  # maximum number of trials for intervals, because a resample copies all trials
 
 STUDY = "search"
 """Name of the study. Hyperband computes the bracket of a trial from this name."""
@@ -246,13 +255,63 @@ def drawn_value(trial: FrozenTrial, parameter: Parameter) -> Drawn | None:
     return suggest(trial, parameter) if is_drawn else None
 
 
-def importances(study: Study) -> Mapping[str, float]:
-    """Return the importance of each key by PED-ANOVA (Watanabe et al. 2023). The sum is 1.
+def importances(study: Study, resamples: int = 0) -> list[Importance]:
+    """Return the importance of each key by PED-ANOVA (Watanabe et al. 2023), highest first.
 
-    The result is empty with fewer than 20 complete trials, or if all trials have the same value.
+    With ``resamples``, each importance has a 90 % interval: the quantiles of its values for this
+    number of bootstrap samples of the trials (Efron 1979). There is no interval with more than
+    ``MAX_RESAMPLED`` trials. The result is empty if ``why_no_importances`` returns a reason.
     """
+    if why_no_importances(study) is not None:
+        return []
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(done) < 20 or len({trial.value for trial in done}) == 1:
-        return {}
-    weights = optuna.importance.get_param_importances(study)
-    return {RENAMED_KEYS.get(key, key): weight for key, weight in weights.items()}
+    weights = _weights(study)
+    if len(done) > MAX_RESAMPLED:
+        resamples = 0
+    samples: dict[str, list[float]] = {key: [] for key in weights}
+    random = generator(0, "importance")
+    with _quiet():
+        for _ in range(resamples):
+            part = optuna.create_study(direction=study.direction)
+            part.add_trials([done[i] for i in random.integers(len(done), size=len(done))])
+            for key, weight in _weights(part).items():
+                samples[key].append(weight)
+    found = []
+    for key, weight in sorted(weights.items(), key=lambda item: -item[1]):
+        low, high = np.quantile(samples[key] or [weight], [0.05, 0.95]).tolist()
+        interval = (low, high) if samples[key] else None
+        found.append(Importance(RENAMED_KEYS.get(key, key), weight, interval))
+    return found
+
+
+def why_no_importances(study: Study) -> str | None:
+    """Return why the importance of keys cannot be computed, or None if it can."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(done) < MIN_TRIALS:
+        return f"it needs at least {MIN_TRIALS} finished trials, but there are {len(done)}"
+    if len({key for trial in done for key in trial.params}) < 2:
+        return "the search has only one key"
+    if len({trial.value for trial in done}) == 1:
+        return "all trials have the same value"
+    return None if _weights(study) else "no key distinguishes the best trials from the others"
+
+
+def _weights(study: Study) -> dict[str, float]:
+    """Return the importances, whose sum is 1; empty if all are 0."""
+    with warnings.catch_warnings():  # the evaluator is experimental in Optuna 4
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        evaluator = PedAnovaImportanceEvaluator()
+    weights = evaluator.evaluate(study)
+    total = math.fsum(weights.values())
+    return {key: weight / total for key, weight in weights.items()} if total > 0 else {}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Omit messages about new studies from ``search.log``."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
