@@ -7,7 +7,7 @@ line in the variable COMP_LINE, and offers the words that nnopt prints.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 VERBS_WITH_OVERRIDES = ("run", "describe", "schedule", "gradcheck", "lr-find")
 DATA_VERBS = ("list", "fetch", "verify", "show")
@@ -23,8 +23,11 @@ def complete(arguments: list[str], verbs: Iterable[str]) -> int:
             print(" ".join([*verbs, "version"]))
             return 0
         verb, before, last = typed[1], typed[-2], typed[-1]
-        if verb not in VERBS_WITH_OVERRIDES:
-            print(" ".join(DATA_VERBS if verb == "data" else _options_of(verb, before, last)))
+        if verb == "data" and typed[2:3] == ["show"] and len(typed) > 4:
+            verb = f"data show {typed[3]}"  # followed by overrides
+        elif verb not in VERBS_WITH_OVERRIDES:
+            words = _data_words(typed) if verb == "data" else _options_of(verb, before, last)
+            print(" ".join(words))
             return 0
         program, _, after = line.partition(f" {verb}")
         os.environ["COMP_LINE"] = program + after
@@ -32,6 +35,18 @@ def complete(arguments: list[str], verbs: Iterable[str]) -> int:
 
     complete_words(command)
     return 0
+
+
+def _data_words(typed: Sequence[str]) -> Iterable[str]:
+    """Return the verbs of ``nnopt data``, or the names of the datasets for one of these verbs."""
+    if len(typed) < 4:
+        return DATA_VERBS
+    from nnopt.data.published import PUBLISHED
+    from nnopt.schema import VARIANTS
+
+    names: dict[str, Iterable[str]] = {"show": VARIANTS["dataset"]}
+    names |= dict.fromkeys(("fetch", "verify"), PUBLISHED)
+    return names.get(typed[2], ())
 
 
 def _options_of(verb: str, before: str, last: str) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""``nnopt data``: list, download or verify the published datasets."""
+"""``nnopt data``: list, download or verify the published datasets, or show any dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from nnopt.terminal.safe_stream import standard_output
 
 
 def main(arguments: list[str]) -> int:
-    """Run ``list``, ``fetch`` or ``verify``."""
+    """Run ``list``, ``fetch``, ``verify`` or ``show``."""
+    if arguments[:1] == ["show"]:
+        from nnopt.cli.data_show import main as show  # imports modules that the others do not need
+
+        return show(arguments[1:])
     options = data_parser().parse_args(arguments)
     root = Path(absolute_folder(options.root, "--root"))
     if options.verb == "list":

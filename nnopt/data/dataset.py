@@ -79,6 +79,7 @@ class Dataset:
     test: Part
     normalization: Normalization
     sources: dict[str, str]
+    features: tuple[str, ...] = ()  # names of the D features; empty if unknown, and for images
 
     @property
     def input_shape(self) -> tuple[int, ...]:

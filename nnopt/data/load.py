@@ -128,8 +128,8 @@ def split(decoded: Decoded, config: DatasetVariant, seed: int, dtype: str = "flo
         warn_of_label_among_features(decoded.features, train)
     normalization = _normalization(decoded, train, config.normalization)
     warn_of_merged_values(decoded.features, train, normalization, dtype)
-    sources = dict(decoded.sources)
-    return Dataset(config.name, names, train, validation, test, normalization, sources)
+    sources, features = dict(decoded.sources), decoded.features
+    return Dataset(config.name, names, train, validation, test, normalization, sources, features)
 
 
 def _cut(part: Part, fraction: float, key: str, random: np.random.Generator) -> tuple[Part, Part]:

@@ -166,7 +166,7 @@ def _fit(config: Config, shape: DataShape, trains: bool = True) -> Architecture:
     architecture = build_architecture(
         config.architecture, config.regularizer, shape.input_shape, shape.classes
     )
-    problems = [*_image_problems(config, shape), *_muon_problems(config, architecture)]
+    problems = [*image_problems(config, shape), *_muon_problems(config, architecture)]
     problems += pruning_problems(config.pruning, architecture)
     if config.initializer.input == "whitening":
         problems += whitening_problems(architecture, shape.samples)
@@ -258,7 +258,8 @@ def _cut_to_one(config: Config, counts: tuple[int, ...]) -> int | None:
     return None
 
 
-def _image_problems(config: Config, shape: DataShape) -> list[str]:
+def image_problems(config: Config, shape: DataShape) -> list[str]:
+    """Return the reasons why the configured augmentation does not fit the samples."""
     augmentation, axes = config.regularizer.augmentation, shape.input_shape
     if len(axes) < 3:
         return [
