@@ -30,8 +30,8 @@ from nnopt.analysis.render import to_markdown
 from nnopt.analysis.settings import group_runs, known_keys, read_condition, varying_keys
 from nnopt.analysis.statistics import paired_difference
 from nnopt.analysis.tabulate import Table, tabulate
-from nnopt.plots.sweep.compression import plot_compression
-from nnopt.plots.sweep.learning_rate import plot_learning_rates
+from nnopt.plots.sweep.by_key import plot_by_key
+from nnopt.plots.sweep.groups import group_settings
 from nnopt.plots.sweep.means import plot_means
 from nnopt.results.collect import Run
 
@@ -45,10 +45,17 @@ PERCENT = ("accuracy", "gap", "validation_before", "validation_pruned", "validat
 EXPERIMENTS = "experiments"
 """The study with the runs of conf/experiment/, which the README and benchmarks.md cite."""
 
+
+def _plot_by_key(comparison: Comparison, paths: Sequence[Path]) -> None:
+    grouping = group_settings(comparison)
+    if grouping is None:
+        raise ValueError(f"no key of the study has two numeric values: {comparison.keys}")
+    plot_by_key(comparison, grouping, paths)
+
+
 PLOTS: dict[str, Callable[[Comparison, Sequence[Path]], None]] = {
     "means": plot_means,
-    "compression": plot_compression,
-    "learning_rate": plot_learning_rates,
+    "by_key": _plot_by_key,
 }
 """Kinds of plots that a page can show."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nnopt.cli.parsers import data_parser
+from nnopt.cli.data_parsers import data_parser
 from nnopt.data.published import PUBLISHED, Published
 from nnopt.errors import ConfigError, DataError, suggest
 from nnopt.io.atomic_files import json_text, shown

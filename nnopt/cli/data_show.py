@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from nnopt import data
 from nnopt.backends import load_backend
-from nnopt.cli.parsers import picture_path, show_parser
+from nnopt.cli.data_parsers import show_parser
+from nnopt.cli.parsers import picture_path
 from nnopt.config.compose import compose_config
 from nnopt.data.batches import epoch_order
 from nnopt.data.dataset import Dataset, Normalization
