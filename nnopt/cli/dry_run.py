@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nnopt.analysis.tabulate import counted
-from nnopt.cli.resume_run import is_single_run
-from nnopt.cli.run import check_directory, given_directory
+from nnopt.cli.result_folder import check_directory, given_directory, is_single_run
 from nnopt.config.compose import Plan, Point
 from nnopt.config.search_parameters import Choice, Parameter
 from nnopt.errors import Problems

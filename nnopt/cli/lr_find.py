@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from nnopt.backends import load_backend
 from nnopt.cli.parsers import overrides_parser
-from nnopt.cli.run import make_directory
+from nnopt.cli.result_folder import make_directory
 from nnopt.config.compose import Plan, Point, plan_one, to_yaml
 from nnopt.config.hydra import one_line
 from nnopt.config.validate import read_keys

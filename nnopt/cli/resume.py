@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from nnopt.cli.parsers import resume_parser
-from nnopt.cli.resume_run import is_single_run, resume_run
+from nnopt.cli.result_folder import is_single_run
+from nnopt.cli.resume_run import resume_run
 from nnopt.cli.run import note_missing_plots, prepare_all
 from nnopt.config.point import Point
 from nnopt.errors import ConfigError, ResumeError

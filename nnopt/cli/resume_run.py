@@ -16,10 +16,8 @@ from nnopt.errors import ConfigError, LengthError, ResumeError, join_problems
 from nnopt.io.atomic_files import shown
 from nnopt.io.locks import LOCK, hold
 from nnopt.io.own_files import (
-    CHECKPOINTS,
     PLOTS,
     RUN_FILES,
-    SUMMARY,
     irregular_entries,
     remove_run,
     remove_temporary_files,
@@ -28,7 +26,6 @@ from nnopt.recipe.checkpoints import DATA_FILES, LENGTH_KEYS, check_checkpoint, 
 from nnopt.results.checkpoint_file import Checkpoint
 from nnopt.results.summary import UnusableSummaryError, read_summary
 from nnopt.schema import SequentialConfig, renamed_key, with_added_keys
-from nnopt.sweeps.manifest import MANIFEST
 from nnopt.sweeps.resume_checks import differences, note_missing_cache, with_safe_data
 from nnopt.terminal import console
 
@@ -47,12 +44,6 @@ CHANGEABLE = (
     "data.download",
 )
 """Keys that may change when a run is resumed."""
-
-
-def is_single_run(folder: Path) -> bool:
-    """Return whether a folder contains a run that is not a point of a sweep."""
-    is_run = any((folder / name).exists() for name in (SUMMARY, "config.yaml", *CHECKPOINTS))
-    return is_run and not any((x / MANIFEST).exists() for x in (folder, folder.parent))
 
 
 def resume_run(folder: Path, options: Namespace) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,13 +11,12 @@ from typing import Any, cast
 from nnopt.backends import load_backend
 from nnopt.backends.thread_choice import ThreadChoice, threads_for
 from nnopt.cli.parsers import run_parser
+from nnopt.cli.result_folder import check_directory, make_directory
 from nnopt.config.compose import Plan, Point, make_plan
 from nnopt.config.point import MAX_POINTS_WITH_PLOTS
 from nnopt.errors import ConfigError, OutputError, Problems, TimeLimitError
-from nnopt.io.atomic_files import fresh_folder, link_latest, output_error, shown
 from nnopt.io.locks import hold
-from nnopt.io.own_files import CHECKPOINTS, check_writable
-from nnopt.io.paths import given_path
+from nnopt.io.own_files import CHECKPOINTS
 from nnopt.recipe.prepare import prepare
 from nnopt.recipe.pruning_checks import trained_weights
 from nnopt.recipe.run import run
@@ -32,9 +30,6 @@ from nnopt.sweeps.point_folder import read_state
 from nnopt.terminal import console
 from nnopt.terminal.interruption import Interruption, code_of, message_of, stop_on_signals
 from nnopt.terminal.live_display import no_curves_reason
-
-OUTPUTS = Path("outputs")
-"""The folder of results, unless hydra.run.dir or hydra.sweep.dir names another folder."""
 
 
 def main(arguments: list[str]) -> int:
@@ -163,65 +158,6 @@ def prepare_all(
             threads.append(threads_for(architecture, point.config, library_threads))
     problems.check()
     return threads
-
-
-def check_directory(plan: Plan, kind: str) -> None:
-    """Raise OutputError if the folder of results is not empty, or cannot be made or written.
-
-    The folder is not made, because later checks may fail.
-    """
-    directory = given_directory(plan)
-    if directory is not None:
-        _check_empty(directory)
-    directory = directory or OUTPUTS / kind
-    try:
-        check_writable(directory)
-    except OSError as error:
-        raise output_error("make the folder", directory, error) from error
-
-
-def given_directory(plan: Plan) -> Path | None:
-    """Return the folder that hydra.run.dir or hydra.sweep.dir names, or None."""
-    key = "hydra.sweep.dir" if plan.is_sweep else "hydra.run.dir"
-    return None if plan.directory is None else given_path(plan.directory, key)
-
-
-def _check_empty(directory: Path) -> None:
-    """Raise OutputError unless the folder is empty or missing."""
-    try:
-        is_empty = not any(directory.iterdir())
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise output_error("make the folder", directory, error) from error
-    if not is_empty:
-        raise OutputError(
-            f"the folder {shown(directory)} is not empty, and results are never overwritten; name "
-            "another folder"
-        )
-
-
-def make_directory(plan: Plan, kind: str) -> Path:
-    """Make the folder of the results, and return its absolute path.
-
-    The folder is the one that the plan names, or else a new one in ``outputs/KIND``. The name of a
-    new folder contains the time and the value of the key ``name``. Raises OutputError if the folder
-    cannot be made, or is not empty.
-    """
-    directory = given_directory(plan)
-    if directory is None:
-        stamp, name = time.strftime("%Y-%m-%d_%H-%M-%S"), plan.points[0].config.name
-        directory = fresh_folder(OUTPUTS / kind, f"{stamp}_{name}")
-        link_latest(OUTPUTS, directory)
-        return directory.absolute()
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error("make the folder", directory, error) from error
-    _check_empty(directory)  # another process may have started to write there
-    if OUTPUTS.is_dir():
-        link_latest(OUTPUTS, directory)
-    return directory.absolute()
 
 
 def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:

@@ -422,7 +422,7 @@ def test_run_with_clock_set_back_has_no_negative_duration(
 def test_runs_started_in_the_same_second_get_separate_folders(
     attempt: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nnopt.cli.run.time.strftime", lambda *_: "2026-10-25_02-30-00")
+    monkeypatch.setattr("nnopt.cli.result_folder.time.strftime", lambda *_: "2026-10-25_02-30-00")
     for _ in range(2):
         attempt("run", *TINY).is_done()
     assert len(list((workplace / "outputs" / "runs").iterdir())) == 2
