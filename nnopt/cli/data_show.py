@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
@@ -18,7 +20,7 @@ from nnopt.cli.parsers import picture_path
 from nnopt.config.compose import compose_config
 from nnopt.data.batches import epoch_order
 from nnopt.data.dataset import Dataset, Normalization
-from nnopt.errors import Problems
+from nnopt.errors import ConfigError, Problems
 from nnopt.recipe.prepare import DataShape, image_problems
 from nnopt.schema import Config
 from nnopt.terminal import console
@@ -27,15 +29,15 @@ from nnopt.training.loop import epoch_batches
 MAX_CLASSES = 100  # rows of the table
 IMAGES = 16
 
-Images = tuple[NDArray[np.uint8], Sequence[str]]  # images (N, C, H, W), name of each
+Names = list[tuple[str, ...]]
+Images = tuple[NDArray[np.uint8], Names]  # images (N, C, H, W), and the classes of each
 
 
 def main(arguments: list[str]) -> int:
     """Print the numbers of samples of each class and part, and draw training samples to a file."""
     options = show_parser().parse_intermixed_args(arguments)
     path = None if options.out is None else picture_path(options.out)
-    overrides = [f"dataset={options.name}", *options.overrides]
-    config = compose_config(overrides, options.config_dir)
+    config = compose_config(_overrides(options), options.config_dir)
     dataset = data.load(config.dataset, config.data, config.seed, config.backend.dtype)
     shape = DataShape(dataset.name, dataset.input_shape, len(dataset.classes), len(dataset.train))
     Problems(image_problems(config, shape)).check()
@@ -47,6 +49,22 @@ def main(arguments: list[str]) -> int:
     replaces = ", which replaces an earlier file" if is_replaced else ""
     console.note(f"wrote {console.short(path)}{replaces}")
     return 0
+
+
+def _overrides(options: Namespace) -> list[str]:
+    """Return all overrides. Raises ConfigError for an unusable name, or a second dataset."""
+    if not re.fullmatch(r"[\w./-]+", options.name):
+        raise ConfigError(
+            f"NAME = {options.name!r}: needs the name of a dataset before the overrides, as in "
+            "`nnopt data show mnist`"
+        )
+    for override in options.overrides:
+        if override.lstrip("+~").partition("=")[0] == "dataset":
+            raise ConfigError(
+                f"{override} chooses a dataset, but NAME = {options.name!r} already does; leave "
+                "the override out"
+            )
+    return [f"dataset={options.name}", *options.overrides]
 
 
 def _free_path(stem: str) -> Path:
@@ -89,14 +107,14 @@ def _draw(config: Config, dataset: Dataset, path: Path) -> None:
     features = part.take(part.rows).astype(np.float64, copy=False)
     names = dataset.features or tuple(f"feature {n}" for n in range(features.shape[1]))
     draw = plot_points if features.shape[1] == 2 else plot_features
-    draw(features, part.labels[part.rows], dataset.classes, names, path)
+    draw((features, part.labels[part.rows]), dataset.classes, names, dataset.name, path)
 
 
 def _first_images(config: Config, dataset: Dataset) -> Images:
     """Return the first images of the first epoch, and their classes."""
     part = dataset.train
     rows = part.rows[epoch_order(config.seed, 1, len(part))[:IMAGES]]
-    return part.take(rows), [dataset.classes[label] for label in part.labels[rows]]
+    return part.take(rows), [(dataset.classes[label],) for label in part.labels[rows]]
 
 
 def is_augmented(config: Config) -> bool:
@@ -119,11 +137,11 @@ def augmented_images(config: Config, dataset: Dataset) -> Images:
     config = replace(config, drop_last=False)
     loader = backend.build_loader(dataset.train, dataset.normalization, config)
     images: list[NDArray[np.uint8]] = []
-    names: list[str] = []
+    names: Names = []
     for x, y in epoch_batches(config, dataset, loader, 1):
         inputs, labels = (np.asarray(a if isinstance(a, np.ndarray) else a.cpu()) for a in (x, y))
         images.append(to_bytes(inputs[:IMAGES], dataset.normalization))
-        names += [_label_text(label, dataset.classes) for label in labels[:IMAGES]]
+        names += [_names_of(label, dataset.classes) for label in labels[:IMAGES]]
         if len(names) >= IMAGES:
             break
     return np.concatenate(images)[:IMAGES], names[:IMAGES]
@@ -136,11 +154,11 @@ def to_bytes(x: NDArray[Any], normalization: Normalization) -> NDArray[np.uint8]
     return np.clip(np.rint(raw), 0, 255).astype(np.uint8)
 
 
-def _label_text(label: Any, classes: Sequence[str]) -> str:
+def _names_of(label: Any, classes: Sequence[str]) -> tuple[str, ...]:
     """Return the class of a label, or the classes of a mixed label (K,) with their fractions."""
     if np.ndim(label) == 0:
-        return classes[int(label)]
+        return (classes[int(label)],)
     present = [int(k) for k in np.argsort(-label, kind="stable") if label[k] > 0]
     if len(present) == 1:
-        return classes[present[0]]
-    return " + ".join(f"{label[k]:.2f} {classes[k]}" for k in present)
+        return (classes[present[0]],)
+    return tuple(f"{label[k]:.2f} {classes[k]}" for k in present)

@@ -86,7 +86,11 @@ def overrides_parser(verb: str, description: str, epilog: str | None = None) -> 
 def add_overrides(parser: Parser) -> None:
     """Add ``overrides`` and ``--config-dir`` to a parser."""
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="keys and groups, as for nnopt run"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="keys and groups, as for nnopt run",
     )
     _add_config_dir(parser)
 

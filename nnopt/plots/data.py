@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnopt.analysis.tabulate import counted
 from nnopt.plots import style
 from nnopt.plots.run.images import canvas, draw_image, to_pixels
 from nnopt.plots.style import Floats, Ints
@@ -27,12 +28,15 @@ MAX_FEATURES = 16
 BINS = 30
 FEATURE_SIZE, FEATURE_STEP = (1.9, 1.15), (2.25, 1.75)  # inches
 
-NamedImages = tuple[str, NDArray[np.uint8], Sequence[str]]
-"""A caption, images (N, C, H, W) and the name below each image."""
+NamedImages = tuple[str, NDArray[np.uint8], Sequence[Sequence[str]]]
+"""A caption, images (N, C, H, W) and the lines of text below each image, at most two."""
+
+Samples = tuple[Floats, Ints]
+"""Features (N, D) and labels (N,)."""
 
 
 def plot_images(grids: Sequence[NamedImages], title: str, path: Path) -> None:
-    """Draw a 4x4 grid of images for each of ``grids``, side by side. Names are below the images.
+    """Draw a 4x4 grid of images for each of ``grids``, side by side, with names below the images.
 
     Images with three channels are in colour. Of others, the first channel is grey.
     """
@@ -53,22 +57,23 @@ def plot_images(grids: Sequence[NamedImages], title: str, path: Path) -> None:
                 above = top + IMAGE_STEP[1] * row
                 form: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255}
                 draw_image(axes, image, middle - IMAGE_SIZE / 2, above, IMAGE_SIZE, **form)
-                name = style.readable(names[index], MAX_NAME_CHARACTERS)
-                below = above + IMAGE_SIZE + 0.06
-                axes.text(middle, below, name, ha="center", va="top", fontsize=9)
+                name = "\n".join(style.readable(x, MAX_NAME_CHARACTERS) for x in names[index])
+                below = above + IMAGE_SIZE + 0.05
+                form = {"fontsize": 9 if len(names[index]) == 1 else 8, "linespacing": 1.05}
+                axes.text(middle, below, name, ha="center", va="top", **form)
 
 
 def plot_points(
-    points: Floats, labels: Ints, classes: Sequence[str], names: Sequence[str], path: Path
+    samples: Samples, classes: Sequence[str], names: Sequence[str], dataset: str, path: Path
 ) -> None:
-    """Draw points (N, 2) in the plane, coloured by class if there are at most 7 classes.
+    """Draw points in the plane, coloured by class if there are at most 7 classes.
 
     ``names`` are the two features. If there are many points, evenly spaced rows are drawn.
     """
+    points, labels = samples
     shown = style.evenly_spaced(len(points), MAX_POINTS)
-    title = f"{len(points):,} training samples"
-    if len(shown) < len(points):
-        title = f"{len(shown):,} of {title}"
+    part = f"{len(shown):,} of " if len(shown) < len(points) else ""
+    title = f"{dataset}: {part}{len(points):,} training samples"
     is_coloured = len(classes) <= MAX_COLOURED
     with style.drawing(path, 6.9 if is_coloured else 5.4, 5.2, title) as figure:
         axes = style.panel(figure, 0.85, 0.65, 4.3, 3.95)
@@ -86,30 +91,32 @@ def plot_points(
 
 
 def plot_features(
-    features: Floats, labels: Ints, classes: Sequence[str], names: Sequence[str], path: Path
+    samples: Samples, classes: Sequence[str], names: Sequence[str], dataset: str, path: Path
 ) -> None:
-    """Draw a histogram of each of the first 16 features (N, D), with a line for each class.
+    """Draw a histogram of each of the first 16 features, with a line for each class.
 
     With more than 7 classes, the line is for all samples. The area below each line is equal.
     """
+    features, labels = samples
     count = min(features.shape[1], MAX_FEATURES)
     rows, columns = -(-count // COLUMNS), min(count, COLUMNS)
     width = max(0.5 + columns * FEATURE_STEP[0], 4.7)
-    title = f"Features of {len(features):,} training samples"
-    if count < features.shape[1]:
-        title += f": the first {count} of {features.shape[1]:,}"
-    height = 0.55 + rows * FEATURE_STEP[1] + 0.35
+    part = f"first {count} of " if count < features.shape[1] else ""
+    title = f"{dataset}: {part}{counted(features.shape[1], 'feature')} of training samples"
+    above = 0.55 + 0.3 * (len(classes) <= MAX_COLOURED)  # inches; the second term is the legend
+    height = above + rows * FEATURE_STEP[1] + 0.15
     with style.drawing(path, width, height, title) as figure:
         for index in range(count):
             row, column = divmod(index, COLUMNS)
-            left, bottom = 0.3 + column * FEATURE_STEP[0], height - 0.55 - 0.3
-            axes = style.panel(figure, left, bottom - (row + 1) * 1.75 + 0.6, *FEATURE_SIZE)
+            left = 0.3 + column * FEATURE_STEP[0]
+            bottom = height - above - row * FEATURE_STEP[1] - 0.3 - FEATURE_SIZE[1]
+            axes = style.panel(figure, left, bottom, *FEATURE_SIZE)
             _draw_histogram(axes, features[:, index], labels, classes)
             style.caption(axes, style.readable(names[index], 26))
         if len(classes) <= MAX_COLOURED:
             lines = axes.get_lines()
             form: dict[str, Any] = {"loc": "upper left", "ncols": 7, "columnspacing": 1.2}
-            corner = (0.2 / width, 1 - 0.42 / height)
+            corner = (0.25 / width, 1 - 0.5 / height)
             figure.legend(handles=lines, bbox_to_anchor=corner, borderaxespad=0, **form)
 
 
