@@ -29,7 +29,24 @@ def test_completion_of_data_command_lists_its_subcommands(
 ) -> None:
     monkeypatch.setenv("COMP_LINE", "nnopt data ")
     assert nnopt("-sc", "query=bash") == 0
-    assert capsys.readouterr().out.split() == ["list", "fetch", "verify"]
+    assert capsys.readouterr().out.split() == ["list", "fetch", "verify", "show"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "expected"),
+    [
+        ("list", set()),
+        ("fetch", {"mnist", "fashion_mnist", "cifar10", "cinic10"}),
+        ("show", {"mnist", "cifar10", "csv", "spiral", "moons"}),
+    ],
+)
+def test_completion_of_data_command_lists_names_of_datasets(
+    nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch, verb: str, expected: set[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", f"nnopt data {verb} ")
+    assert nnopt("-sc", "query=bash") == 0
+    actual = set(capsys.readouterr().out.split())
+    assert expected <= actual if verb == "show" else expected == actual
 
 
 @pytest.mark.parametrize(
@@ -74,6 +91,7 @@ def test_completion_of_version_command_is_empty(
         ("nnopt run optimizer=adam", {"optimizer=adam", "optimizer=adamw"}),
         ("nnopt run debug=", {"debug=overfit_batch", "debug=tiny"}),
         ("nnopt lr-find optimizer=adag", {"optimizer=adagrad"}),
+        ("nnopt data show mnist regularizer=augm", {"regularizer=augmentation"}),
         ("nnopt describe optimizer.", {"optimizer.lr=", "optimizer.momentum=", "optimizer.name="}),
     ],
 )
