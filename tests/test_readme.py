@@ -146,7 +146,7 @@ def test_first_command_reaches_documented_accuracy(capsys: pytest.CaptureFixture
     number = re.compile(r"^ +(.* accuracy|test loss|parameters) +([\d.,]+)", re.M)
     expected = dict(number.findall("\n".join(shown.output)))
     actual = dict(number.findall(run("nnopt run", capsys)))
-    assert len(expected) == 4
+    assert len(expected) == 5
     for name, value in expected.items():
         assert float(actual[name]) == pytest.approx(float(value), abs=0.02), name
 

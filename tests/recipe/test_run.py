@@ -55,6 +55,7 @@ SUMMARY_KEYS = {
     "final_train_accuracy",
     "epochs",
     "steps",
+    "steps_per_epoch",
     "stopped_early",
     "target_reached",
     "steps_to_target",

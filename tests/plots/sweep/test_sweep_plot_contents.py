@@ -228,6 +228,26 @@ def test_means_plot_contains_mean_interval_and_seeds(
     )
 
 
+def test_means_plot_of_generalization_gap_shows_negative_end_of_interval(
+    tmp_path: Path, figures: Figures
+) -> None:
+    """All gaps are positive, but the interval of their mean contains negative values."""
+    values = {"adam": (0.001, 0.002, 0.012), "sgd": (0.004, 0.005, 0.009)}
+    runs = [
+        run_of({"optimizer": name}, seed, generalization_gap=value)
+        for name, found in values.items()
+        for seed, value in enumerate(found)
+    ]
+    plot_means(compared(runs, "generalization_gap"), [tmp_path / "a.png"])
+    (axes,) = figures[0].axes
+    assert axes.get_xlabel() == "generalization gap (percentage points)"
+    ends, _ = lines_of(axes, style.INK)[0]
+    gaps = 100 * np.array(values["adam"])
+    half = T_2 * gaps.std(ddof=1) / 3**0.5
+    assert ends == pytest.approx([gaps.mean() - half, gaps.mean() + half])
+    assert axes.get_xlim()[0] < ends[0] < 0
+
+
 def test_means_plot_of_many_settings_shows_the_best(tmp_path: Path, figures: Figures) -> None:
     runs = [run_of({"batch_size": n}, test_loss=n / 100) for n in range(100, 141)]
     runs.append(run_of({"batch_size": 1}, status="failed"))
