@@ -6,7 +6,7 @@ All output goes through ``nnopt.terminal.safe_stream``, so a failed write never 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from nnopt.io.safe_text import visible
 from nnopt.terminal.safe_stream import aligned_lines, standard_error, standard_output
 
 MIN_VALUE_COLUMNS = 20  # minimum width of a panel in characters, not counting the column of names
+COLUMN_GAP = 3  # characters between two columns of a table of rich
 
 
 def note(message: str) -> None:
@@ -52,17 +53,53 @@ def summary(title: str, pairs: Mapping[str, str], paths: Mapping[str, Path]) -> 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> None:
     """Print a table: with rich on a terminal, otherwise as columns that are two spaces apart.
 
-    On a narrow terminal the text of cells is wrapped. ``align`` has "l" or "r" for each column.
+    On a narrow terminal the text of cells is wrapped at spaces. If the columns are too narrow for
+    their longest words, each row is printed as a list of names and values. ``align`` has "l" or "r"
+    for each column.
     """
     stream = standard_output()
-    lines = list(aligned_lines(header, rows, align))
     if stream.is_terminal():
         terminal = stream.rich()
-        fits = max(map(len, lines)) + len(header) <= terminal.width
-        terminal.print(_rich_table(header, rows, align, folded=not fits))
-        return
+        widths = column_widths(header, rows, terminal.width - COLUMN_GAP * (len(header) - 1))
+        if widths is not None:
+            terminal.print(_rich_table(header, rows, align, widths))
+            return
+        lines = _lists(header, rows)
+    else:
+        lines = aligned_lines(header, rows, align)
     for line in lines:
         stream.write_line(line)
+
+
+def column_widths(
+    header: Sequence[str], rows: Sequence[Sequence[str]], available: int
+) -> list[int] | None:
+    """Return widths of columns that cut no word. None if they do not fit.
+
+    Columns with space for their longest cell are not wider. The other columns share the rest: each
+    character of it goes to the column that lacks most.
+    """
+    columns = [[visible(cell) for cell in column] for column in zip(header, *rows, strict=True)]
+    longest = [max(map(len, column)) for column in columns]
+    widths = [
+        max(len(word) for cell in column for word in ("", *cell.split())) for column in columns
+    ]
+    if (rest := available - sum(widths)) < 0:
+        return None
+    for _ in range(min(rest, sum(longest) - sum(widths))):
+        narrowest = max(range(len(widths)), key=lambda i: longest[i] - widths[i])
+        widths[narrowest] += 1
+    return widths
+
+
+def _lists(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield a line for each cell, and an empty line between two rows."""
+    width = max(map(len, header))
+    for index, row in enumerate(rows):
+        if index:
+            yield ""
+        for name, cell in zip(header, row, strict=True):
+            yield visible(f"{name:<{width}}  {cell.strip()}")
 
 
 def _panel(title: str, pairs: Mapping[str, str], files: Mapping[str, str]) -> Any:
@@ -83,16 +120,16 @@ def _panel(title: str, pairs: Mapping[str, str], files: Mapping[str, str]) -> An
 
 
 def _rich_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], align: str, folded: bool
+    header: Sequence[str], rows: Sequence[Sequence[str]], align: str, widths: Sequence[int]
 ) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name, side in zip(header, align, strict=True):
+    for name, side, width in zip(header, align, widths, strict=True):
         justify: Literal["left", "right"] = "right" if side == "r" else "left"
-        table.add_column(Text(visible(name)), justify=justify, no_wrap=not folded, overflow="fold")
+        table.add_column(Text(visible(name)), justify=justify, width=width, overflow="fold")
     for row in rows:
         table.add_row(*[Text(visible(cell)) for cell in row])
     return table

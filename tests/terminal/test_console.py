@@ -11,9 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nnopt.results.metrics_file import EpochRow
 from nnopt.terminal import console
+from nnopt.terminal.console import column_widths
 from nnopt.terminal.live_display import LiveDisplay, LrSearchProgress, TrainingProgress
 from nnopt.terminal.safe_stream import aligned
 
@@ -323,7 +326,7 @@ def test_progress_of_lr_search_in_pipe_is_not_printed(capsys: pytest.CaptureFixt
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("columns", [44, 100])
+@pytest.mark.parametrize("columns", [24, 32, 44, 100])
 def test_table_on_narrow_terminal_wraps_cells(tmp_path: Path, columns: int) -> None:
     header, rows = ("name", "mean ± std", "verdict"), [["adam", "0.9533 ± 0.0094", "worse " * 4]]
     program = "from nnopt.terminal.console import print_table\n"
@@ -334,6 +337,33 @@ def test_table_on_narrow_terminal_wraps_cells(tmp_path: Path, columns: int) -> N
     for word in ("adam", "0.9533", "±", "0.0094"):
         assert word in texts  # no word is cut
     assert texts.count("worse") == 4
+
+
+def test_table_with_many_columns_on_narrow_terminal_is_a_list(tmp_path: Path) -> None:
+    """The words of ten columns are wider than 80 characters."""
+    header, rows = [f"accuracy{i}" for i in range(10)], [["undecided (about 12 seeds)"] * 10] * 2
+    program = "from nnopt.terminal.console import print_table\n"
+    program += f"print_table({header}, {rows}, {'l' * 10!r})"
+    lines = without_codes(on_terminal(program, tmp_path, 80)).splitlines()
+    assert lines[0].split() == ["accuracy0", *["undecided", "(about", "12", "seeds)"]]
+    assert [line for line in lines if not line.strip()] == [""]
+    assert len(lines) == 21
+
+
+@given(st.lists(st.lists(st.text("ab ", max_size=12), min_size=3, max_size=3), min_size=2))
+def test_column_widths_cut_no_word_and_use_the_space(table: list[list[str]]) -> None:
+    header, *rows = table
+    found = column_widths(header, rows, 20)
+    words = [
+        [word for cell in column for word in cell.split()] for column in zip(*table, strict=True)
+    ]
+    least = [max(map(len, column), default=0) for column in words]
+    if found is None:
+        assert sum(least) > 20
+        return
+    longest = [max(map(len, column)) for column in zip(*table, strict=True)]
+    assert all(a <= b <= c for a, b, c in zip(least, found, longest, strict=True))
+    assert sum(found) == min(20, sum(longest))
 
 
 def test_no_color_disables_colours(tmp_path: Path) -> None:
