@@ -71,6 +71,15 @@ AFTER_TRAINING = (
 """The metrics that are measured after training, with the weights that ``test_weights`` selects."""
 
 
+UNITS = {"seconds": "s", "mb": "MiB"}
+"""Last word of a metric's name -> unit of its values in ``summary.json``."""
+
+
+def unit_of(metric: str) -> str:
+    """Return the unit of a metric in ``summary.json``; empty if it has none."""
+    return UNITS.get(metric.removesuffix("_to_target").rpartition("_")[2], "")
+
+
 def better_direction(metric: str) -> Literal["higher", "lower"] | None:
     """Return whether higher or lower values are better; None if neither is."""
     if metric.endswith(("accuracy", "macro_f1", "compression_ratio", "speedup")):

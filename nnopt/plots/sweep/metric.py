@@ -11,6 +11,7 @@ import numpy as np
 from nnopt.analysis.comparison import Comparison, Row
 from nnopt.analysis.statistics import Estimate
 from nnopt.plots import style
+from nnopt.results import metrics
 from nnopt.results.metrics import better_direction
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ MAX_LIGHTNESS = 0.93  # end of the part of cividis that is used, as a fraction
 POINTS = "percentage points"
 """Unit of a difference of fractions, which can be negative."""
 
-UNITS = {"accuracy": "%", "gap": POINTS, "loss": "mean per sample", "seconds": "s", "mb": "MiB"}
-"""Last word of a metric's name -> its unit."""
+UNITS = metrics.UNITS | {"accuracy": "%", "gap": POINTS, "loss": "mean per sample"}
+"""Last word of a metric's name -> its unit in plots."""
 
 METRIC_NAMES = {
     "test_top5_accuracy": "test top-5 accuracy",
@@ -67,14 +68,14 @@ class Metric:
         low, high = estimate.interval or (None, None)
         return replace(
             estimate,
-            mean=factor * estimate.mean,
+            location=factor * estimate.location,
             std=None if estimate.std is None else factor * estimate.std,
             interval=None if low is None or high is None else (factor * low, factor * high),
         )
 
     def means(self, rows: Iterable[Row]) -> list[float]:
         """Return the means of the settings that have a mean."""
-        return [result.mean for row in rows if (result := self.result(row)) is not None]
+        return [result.location for row in rows if (result := self.result(row)) is not None]
 
     def rank(self, row: Row) -> tuple[bool, float]:
         """Return a sort key: better means are first, settings without a mean are last.
@@ -83,7 +84,7 @@ class Metric:
         """
         sign = {"higher": -1.0, "lower": 1.0, None: 0.0}[self.direction]
         estimate = row.outcomes[0].estimate
-        return (True, 0.0) if estimate is None else (False, sign * estimate.mean)
+        return (True, 0.0) if estimate is None else (False, sign * estimate.location)
 
     def is_logarithmic(self, values: Sequence[float]) -> bool:
         """Return whether the metric, such as a loss, is shown on a logarithmic axis.
