@@ -138,7 +138,7 @@ class Study:
         found = row.outcomes[0].estimate
         if found is None or found.std is None or not metric.endswith(PERCENT):
             return format_mean(found)
-        return f"{found.mean:.2f} ± {found.std:.2f}"
+        return f"{found.location:.2f} ± {found.std:.2f}"
 
     def difference(self, one: str, other: str, metric: str = "test_accuracy") -> str:
         """Return the mean of one setting minus another, paired by seed, with its 95 % interval.
@@ -152,7 +152,7 @@ class Study:
         if change is None or change.interval is None or not metric.endswith(PERCENT):
             return format_difference(difference)
         low, high = change.interval
-        return f"{change.mean:+.2f} [{low:.2f}, {high:.2f}]"
+        return f"{change.location:+.2f} [{low:.2f}, {high:.2f}]"
 
     def seconds(self, where: str = "") -> str:
         """Return the sum of the training times."""

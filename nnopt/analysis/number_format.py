@@ -17,10 +17,10 @@ def format_mean(found: Estimate | None) -> str:
     if found is None:
         return MISSING
     if found.std is None:
-        return format_value(found.mean)
-    if found.std <= ROUNDING * abs(found.mean):
-        return f"{format_value(found.mean)} ± 0"
-    numbers, power = _round_to_uncertainty(found.std, found.mean, found.std)
+        return format_value(found.location)
+    if found.std <= ROUNDING * abs(found.location):
+        return f"{format_value(found.location)} ± 0"
+    numbers, power = _round_to_uncertainty(found.std, found.location, found.std)
     text = " ± ".join(numbers)
     return f"({text}){power}" if power else text
 
@@ -29,12 +29,12 @@ def format_location(found: Estimate | None) -> str:
     """Format an interquartile mean or a median without its spread, or ``not reached``."""
     if found is None:
         return MISSING
-    if math.isinf(found.mean) and found.reached is not None:
+    if math.isinf(found.location) and found.kind == "median":
         return NOT_REACHED
-    if found.interval is None or found.reached is not None:
-        return format_value(found.mean)
+    if found.interval is None or found.kind == "median":
+        return format_value(found.location)
     low, high = found.interval
-    (number,), power = _round_to_uncertainty((high - low) / 2, found.mean)
+    (number,), power = _round_to_uncertainty((high - low) / 2, found.location)
     return f"{number}{power}"
 
 
@@ -43,7 +43,7 @@ def format_interval(found: Estimate | None) -> str:
     if found is None or found.interval is None:
         return MISSING
     low, high = found.interval
-    if found.reached is not None:
+    if found.kind == "median":
         if math.isinf(low):
             return NOT_REACHED
         ends = [NOT_REACHED if math.isinf(x) else format_value(x) for x in (low, high)]
@@ -57,11 +57,11 @@ def format_difference(difference: Difference | None) -> str:
     if difference is None or difference.change is None:
         return MISSING
     change = difference.change
-    sign = "+" if change.mean > 0 else ""
+    sign = "+" if change.location > 0 else ""
     if change.interval is None:
-        return f"{sign}{format_value(change.mean)}"
+        return f"{sign}{format_value(change.location)}"
     low, high = change.interval
-    (mean, *ends), power = _round_to_uncertainty((high - low) / 2, change.mean, low, high)
+    (mean, *ends), power = _round_to_uncertainty((high - low) / 2, change.location, low, high)
     text = f"{sign}{mean} [{', '.join(ends)}]"
     return f"({text}){power}" if power else text
 

@@ -11,25 +11,42 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 ROUNDING = 1e-12  # a smaller standard deviation, relative to the values, is a rounding error
 
 
+Kind = Literal["mean", "iqm", "median"]
+"""Kind of a location: mean, interquartile mean, or median of times to a target."""
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of n values, or another location: their interquartile mean or their median."""
+    """Location of n values."""
 
     n: int
-    mean: float  # the location; infinite for a median time if too few runs reached the target
+    location: float  # infinite for a median time if too few runs reached the target
     std: float | None  # standard deviation (denominator n - 1); None for one value or a median
     interval: tuple[float, float] | None  # 95 %; None if n is too small or all values are equal
-    reached: int | None = None  # of times to a target: number of runs that reached it
+    kind: Kind = "mean"
+    reached: int | None = None  # of a median time: number of runs that reached the target
+
+
+class _Tested:
+    """A difference with a corrected p value."""
+
+    p_holm: float | None
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the corrected p value is below the level of significance."""
+        return self.p_holm is not None and self.p_holm < SIGNIFICANCE
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(_Tested):
     """Difference of two settings in one metric over their common seeds.
 
     ``p`` is the two-sided p value of the paired t test. It is None if there are fewer than two
@@ -43,12 +60,14 @@ class Difference:
     margin: float | None = None  # smaller differences do not matter; None without such a margin
     p_equivalence: float | None = None  # of the test that the difference is within the margin
     p_equivalence_holm: float | None = None
-    seeds: int | None = None  # common seeds that would decide; None if decided, or above 1,000
+    seeds: int | None = None  # rough number that would decide; None if decided, or above 1,000
 
     @property
-    def is_significant(self) -> bool:
-        """Whether the corrected p value is below the level of significance."""
-        return self.p_holm is not None and self.p_holm < SIGNIFICANCE
+    def is_decided(self) -> bool | None:
+        """Whether the difference or equivalence is significant; None without equivalence test."""
+        if self.p_equivalence_holm is None:
+            return None
+        return self.is_significant or self.is_equivalent
 
     @property
     def is_equivalent(self) -> bool:
@@ -57,11 +76,11 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class RankDifference:
+class RankDifference(_Tested):
     """Difference of the times to a target of two settings, by their ranks.
 
-    ``p`` is None if one of the settings has no runs, if their targets differ, or if all times are
-    equal.
+    ``p`` is None if one of the settings has no runs, if their targets differ, if all times are
+    equal, or if a run was ended from outside before the target and before the common budget.
     """
 
     runs: tuple[int, int]  # number of runs of the setting and of the baseline
@@ -71,11 +90,7 @@ class RankDifference:
     budget: float = math.inf  # common budget, in the unit of the times
     later: int = 0  # number of runs that reached the target after the common budget
     p_holm: float | None = None
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether the corrected p value is below the level of significance."""
-        return self.p_holm is not None and self.p_holm < SIGNIFICANCE
+    unknown: tuple[str, ...] = ()  # status of each run that was ended within the common budget
 
 
 AnyDifference = Difference | RankDifference
@@ -122,12 +137,12 @@ def paired_difference(values: Mapping[int, float], baseline: Mapping[int, float]
         return Difference(len(seeds), None, None)
     change = estimate(changes, scale)
     if not change.std or not math.isfinite(change.std):
-        if abs(change.mean) <= ROUNDING * scale:
-            change = replace(change, mean=0.0)
+        if abs(change.location) <= ROUNDING * scale:
+            change = replace(change, location=0.0)
         return Difference(len(seeds), change, None)
     from scipy.special import stdtr
 
-    t = change.mean / (change.std / math.sqrt(change.n))
+    t = change.location / change.std * math.sqrt(change.n)  # std / √n may round to 0
     return Difference(len(seeds), change, float(2 * stdtr(change.n - 1, -abs(t))))
 
 

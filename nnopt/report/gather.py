@@ -192,7 +192,7 @@ def _sort_keys(comparison: Comparison, row: Row) -> list[Any]:
     cells: list[Any] = [value_of(row.setting, key) for key in comparison.keys]
     for result in (outcome.estimate for outcome in row.outcomes):
         low = result.interval[0] if result and result.interval else None
-        cells += [result.n, short(result.mean, 9), short(low, 9)] if result else [0, None, None]
+        cells += [result.n, short(result.location, 9), short(low, 9)] if result else [0, None, None]
     return cells
 
 
@@ -204,7 +204,7 @@ def _by_seed(row: Row, metrics: Sequence[str]) -> list[Record]:
         interval = (result and result.interval) or ()
         ends = [short(end, 6) for end in interval if math.isfinite(end)]
         values = [[seed, short(value, 6)] for seed, value in row.setting.metric(metric).items()]
-        mean = short(result.mean, 6) if result else None
+        mean = short(result.location, 6) if result else None
         whole = ends if len(ends) == 2 else None  # of times to a target, an end may be infinite
         records.append({"mean": mean, "interval": whole, "values": values})
     return records

@@ -56,10 +56,14 @@ def test_width_of_an_interval_determines_its_digits() -> None:
         (Estimate(5, 2.3e-8, 1e-8, (2e-8, 4e-8)), "2.3e-08", "[2.0, 4.0]e-08"),
         (Estimate(9, 0.98766, 0.01, (0.98766, 0.98766)), "0.9877", "[0.9877, 0.9877]"),
         (Estimate(3, 0.98766, 0.01, None), "0.9877", "–"),
-        (Estimate(6, 320.0, None, (280.0, 500.5), 6), "320", "[280, 500.5]"),
-        (Estimate(6, 320.5, None, (280.0, math.inf), 5), "320.5", "[280, not reached]"),
-        (Estimate(5, math.inf, None, None, 2), "not reached", "–"),
-        (Estimate(9, math.inf, None, (math.inf, math.inf), 1), "not reached", "not reached"),
+        (Estimate(6, 320.0, None, (280.0, 500.5), "median", 6), "320", "[280, 500.5]"),
+        (Estimate(6, 320.5, None, (280.0, math.inf), "median", 5), "320.5", "[280, not reached]"),
+        (Estimate(5, math.inf, None, None, "median", 2), "not reached", "–"),
+        (
+            Estimate(9, math.inf, None, (math.inf, math.inf), "median", 1),
+            "not reached",
+            "not reached",
+        ),
         (None, "–", "–"),
     ],
 )

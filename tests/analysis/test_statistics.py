@@ -25,7 +25,7 @@ numbers = st.floats(-1e6, 1e6).map(lambda x: round(x, 3))
 def test_estimate_of_five_values_equals_hand_calculation() -> None:
     """The mean is 3, s = √2.5, and the 97.5 % quantile of t with 4 degrees of freedom is 2.776."""
     found = estimate([1, 2, 3, 4, 5])
-    assert (found.n, found.mean) == (5, 3)
+    assert (found.n, found.location) == (5, 3)
     assert found.std == pytest.approx(math.sqrt(2.5), rel=1e-15)
     assert found.interval is not None
     half = 2.776445105 * math.sqrt(2.5) / math.sqrt(5)
@@ -49,8 +49,8 @@ def test_estimate_interval_equals_scipy(values: list[float]) -> None:
 
 def test_estimate_of_extreme_samples_is_correct() -> None:
     one = estimate([0.5])
-    assert (one.n, one.mean, one.std, one.interval) == (1, 0.5, None, None)
-    assert estimate([1.5e308, 1.7e308]).mean == pytest.approx(1.6e308)
+    assert (one.n, one.location, one.std, one.interval) == (1, 0.5, None, None)
+    assert estimate([1.5e308, 1.7e308]).location == pytest.approx(1.6e308)
     assert estimate([0.1 + 0.2, 0.3, 0.3]).std == 0  # the values differ only by rounding
 
 
@@ -76,7 +76,7 @@ def test_paired_difference_uses_common_seeds() -> None:
     found = paired_difference({1: 3.0, 2: 5.0, 9: 100.0}, {2: 4.0, 1: 1.0, 7: -100.0})
     assert found.pairs == 2
     assert found.change is not None
-    assert found.change.mean == 1.5  # (3 - 1 + 5 - 4) / 2
+    assert found.change.location == 1.5  # (3 - 1 + 5 - 4) / 2
     # s = 1/√2, t = 1.5 / (s / √2) = 3; for one degree of freedom, p = 1 - 2/π atan 3.
     assert found.p == pytest.approx(1 - 2 / math.pi * math.atan(3), rel=1e-12)
 
@@ -101,12 +101,12 @@ def test_paired_difference_without_variance_has_no_p() -> None:
     found = paired_difference(higher, accuracies)
     assert found.p is None
     assert found.change is not None
-    assert found.change.mean == pytest.approx(1 / 120)
+    assert found.change.location == pytest.approx(1 / 120)
     assert found.change.interval is None
     same = paired_difference({0: 0.1 + 0.2, 1: 0.7}, {0: 0.3, 1: 0.7})
     assert same.p is None
     assert same.change is not None
-    assert same.change.mean == 0
+    assert same.change.location == 0
 
 
 def test_paired_difference_of_one_or_no_seed_has_no_p() -> None:

@@ -172,7 +172,7 @@ def _legend_row(group: Group, keys: Sequence[str], plot: _Plot) -> tuple[str, ..
             bound = min(map(metric.rank, plot.shown_references))
             good = [row for row in group if metric.rank(row) <= bound]
         where = f"{max(map(plot.position, good)):.3g}" if good else MISSING
-    return (*values, where, format_value(result.mean))
+    return (*values, where, format_value(result.location))
 
 
 def _note(grouping: Grouping, plot: _Plot) -> str:
@@ -229,7 +229,7 @@ def _tick_text(value: float, axis: KeyAxis) -> str:
 def _draw_reference(axes: Axes, row: Row, metric: Metric) -> None:
     result = metric.result(row)
     assert result is not None, "the caller has checked it"
-    axes.axhline(result.mean, color=style.FAINT, linewidth=1.2, linestyle="--", zorder=1.2)
+    axes.axhline(result.location, color=style.FAINT, linewidth=1.2, linestyle="--", zorder=1.2)
     if result.interval is not None:
         axes.axhspan(*result.interval, color=style.FAINT, alpha=0.12, linewidth=0, zorder=1)
 
@@ -247,16 +247,16 @@ def _draw_line(axes: Axes, group: Group, form: dict[str, Any], plot: _Plot, is_n
         axes.plot(missing, heights, "X", color=colour, markersize=size, clip_on=False)
     for row, (x, result) in zip(group, results, strict=True):
         if row.outcomes[0].is_best and result is not None:
-            axes.plot([x], [result.mean], "*", color=style.INK, markersize=13, zorder=4)
+            axes.plot([x], [result.location], "*", color=style.INK, markersize=13, zorder=4)
     for x, result in points:
-        if not low <= result.mean <= high:
-            edge, marker = (high, "^") if result.mean > high else (low, "v")
+        if not low <= result.location <= high:
+            edge, marker = (high, "^") if result.location > high else (low, "v")
             axes.plot([x], [edge], marker, color=form["color"], markersize=8, clip_on=False)
-    x, y = np.array([x for x, _ in points]), np.array([result.mean for _, result in points])
+    x, y = np.array([x for x, _ in points]), np.array([result.location for _, result in points])
     if not is_named:
         axes.plot(x, y, **{"linewidth": 0.8, "markersize": 4.5, "alpha": 0.7, **form}, zorder=1.5)
         return
-    edges = [result.interval or (result.mean, result.mean) for _, result in points]
+    edges = [result.interval or (result.location, result.location) for _, result in points]
     # On a logarithmic axis, an interval whose lower end is below 0 starts at the frame.
     lower, upper = np.maximum(np.array(edges).reshape(-1, 2), low).T
     is_zero = x == plot.zero

@@ -122,7 +122,7 @@ def _columns(metric: str, curves: Sequence[LearningCurves]) -> tuple[str, str]:
 def _legend_table(comparison: Comparison, rows: Sequence[Row], metric: Metric) -> SettingTable:
     def mean(row: Row) -> str:
         result = metric.result(row)
-        return format_mean(result) if result else format_left_out(row.setting) or MISSING
+        return format_mean(result) if result else format_left_out(row) or MISSING
 
     return SettingTable(
         (*key_labels(comparison.keys), metric.label),

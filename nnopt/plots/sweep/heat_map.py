@@ -171,7 +171,7 @@ def _facet(
         x, y = (axis.index(row.setting.values[key]) for key, axis in zip(keys, values, strict=True))
         settings[y, x] += 1
         if (result := metric.result(row)) is not None:
-            sums[y, x] += result.mean
+            sums[y, x] += result.location
             done[y, x] += 1
             is_best[y, x] |= row.outcomes[0].is_best
     means = np.where(done > 0, sums / np.maximum(done, 1), np.nan)

@@ -68,7 +68,7 @@ def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
 
 def _result_cells(row: Row, metric: Metric) -> tuple[str, str]:
     """Return mean ± standard deviation and the number of seeds, or why there is no mean."""
-    result, left_out = metric.result(row), format_left_out(row.setting)
+    result, left_out = metric.result(row), format_left_out(row)
     if result is None:
         return left_out or "no value", "0"
     return format_mean(result), f"{result.n}{f', {left_out}' if left_out else ''}"
@@ -113,8 +113,8 @@ def _draw_row(axes: Axes, y: int, row: Row, seeds: np.ndarray, metric: Metric) -
     if result is None:
         return
     low, high = axes.get_xlim()
-    if not low <= result.mean <= high:
-        edge, marker = (low, "<") if result.mean < low else (high, ">")
+    if not low <= result.location <= high:
+        edge, marker = (low, "<") if result.location < low else (high, ">")
         axes.plot([edge], [y], marker, color=style.VERMILLION, markersize=8, clip_on=False)
         return
     if len(seeds) > 1:
@@ -125,4 +125,6 @@ def _draw_row(axes: Axes, y: int, row: Row, seeds: np.ndarray, metric: Metric) -
         axes.plot(result.interval, [y, y], "|", color=style.INK, markersize=8, markeredgewidth=1.4)
     best = row.outcomes[0].is_best
     marker, colour, size = ("*", style.VERMILLION, 13) if best else ("o", style.BLUE, 7)
-    axes.plot([result.mean], [y], marker, color=colour, markersize=size, markeredgecolor="white")
+    axes.plot(
+        [result.location], [y], marker, color=colour, markersize=size, markeredgecolor="white"
+    )

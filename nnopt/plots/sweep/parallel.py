@@ -56,7 +56,7 @@ def plot_parallel(comparison: Comparison, paths: Sequence[Path]) -> None:
     keys = comparison.keys[:MAX_KEYS]
     scales = [_key_scale(rows, key) for key in keys]
     results = [metric.result(row) for row in rows]
-    means = np.array([np.nan if result is None else result.mean for result in results])
+    means = np.array([np.nan if result is None else result.location for result in results])
     note = _note(comparison, rows, keys, metric)
     title = f"{metric.title} of {len(rows)} settings"
     size = (AXIS_DISTANCE * len(keys), HEIGHT)
