@@ -39,12 +39,13 @@ def test_interquartile_estimate_follows_shift_and_scale(values: list[float], shi
     one = interquartile_estimate(values)
     other = interquartile_estimate([shift - 2 * x for x in values])
     tolerance = 1e-9 * (1 + abs(shift) + max(map(abs, values)))
-    assert other.mean == pytest.approx(shift - 2 * one.mean, abs=tolerance)
+    assert other.location == pytest.approx(shift - 2 * one.location, abs=tolerance)
     if one.interval is None:
-        assert len(values) < MIN_VALUES or len({*values}) == 1
+        middle = sorted(values)[len(values) // 4 : len(values) - len(values) // 4]
+        assert len(values) < MIN_VALUES or len({*middle}) == 1
         return
     low, high = one.interval
-    assert min(values) <= low <= one.mean <= high <= max(values)
+    assert min(values) <= low <= one.location <= high <= max(values)
     shifted = interquartile_estimate([shift + x for x in values]).interval
     assert shifted == pytest.approx((low + shift, high + shift), abs=tolerance)
 
@@ -57,7 +58,7 @@ def test_interquartile_estimate_is_reproducible_and_ignores_the_order() -> None:
     assert found.n == 6
 
 
-@pytest.mark.parametrize("n", [5, 7])
+@pytest.mark.parametrize("n", [6, 7])
 def test_interquartile_interval_equals_exact_percentiles_of_all_resamples(n: int) -> None:
     """All nⁿ equally likely resamples give the exact distribution of the bootstrap."""
     from scipy.stats import norm, t
@@ -68,6 +69,7 @@ def test_interquartile_interval_equals_exact_percentiles_of_all_resamples(n: int
     level = norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1))
     found = interquartile_estimate(list(values)).interval
     assert found is not None
+    assert 1 < found[0] < found[1] < values[-1]  # not always the smallest and the largest value
     error = 4 * math.sqrt(level / RESAMPLES)  # standard error of the level, four times
     ends = [np.quantile(means, [max(level - error, 0), level + error])]
     ends.append(np.quantile(means, [1 - level - error, min(1 - level + error, 1)]))
@@ -76,21 +78,44 @@ def test_interquartile_interval_equals_exact_percentiles_of_all_resamples(n: int
 
 
 def test_interquartile_interval_of_largest_numbers_does_not_overflow() -> None:
-    values = [1.0e308, 1.5e308, 1.7e308, 1.6e308, 1.1e308]
+    values = [1.0e308, 1.5e308, 1.7e308, 1.6e308, 1.1e308, 1.3e308]
     low, high = interquartile_estimate(values).interval or (0.0, 0.0)
     assert 1e308 <= low < 1.4e308 < high <= 1.7e308
 
 
-@pytest.mark.parametrize("values", [[0.5], [1, 2, 3, 4], [0.7] * 6])
+@pytest.mark.parametrize("values", [[0.5], [1, 2, 3, 4, 5], [0.7] * 6])
 def test_few_or_equal_values_have_no_interquartile_interval(values: list[float]) -> None:
     assert interquartile_estimate(values).interval is None
 
 
+def test_interquartile_interval_of_mostly_equal_values_is_not_a_point() -> None:
+    """All percentiles of the resamples are 0.9, although the values differ."""
+    found = interquartile_estimate([0.9] * 19 + [0.5])
+    assert (found.location, found.interval) == (0.9, None)
+    assert found.std
+
+
+def test_interquartile_interval_of_many_values_needs_little_memory() -> None:
+    """2,000 values have 40 million resampled values, 320 MB as float64."""
+    import tracemalloc
+
+    values = [float(x) for x in np.random.default_rng(0).normal(0, 1, 2000)]
+    tracemalloc.start()
+    found = interquartile_estimate(values)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6
+    assert found.interval is not None
+    # The IQM of many normal values has the standard error 1.09 / √n (trimmed mean, 25 %).
+    width = found.interval[1] - found.interval[0]
+    assert width == pytest.approx(2 * 1.96 * 1.09 / math.sqrt(2000), rel=0.15)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [5, 6, 12])
+@pytest.mark.parametrize("n", [6, 12])
 @pytest.mark.parametrize("kind", ["normal", "outliers", "skewed"])
 def test_interquartile_interval_covers_the_true_value(n: int, kind: str) -> None:
-    """The coverage is at least 91 % for five values and 93 % for more; 95 % is the aim."""
+    """The coverage is at least 93 %; 95 % is the aim."""
     draw = np.random.default_rng(n)
 
     def sample(cases: int) -> np.ndarray:
@@ -104,5 +129,5 @@ def test_interquartile_interval_covers_the_true_value(n: int, kind: str) -> None
     cases = 500
     intervals = [interquartile_estimate(list(row)).interval for row in sample(cases)]
     covered = np.mean([found is not None and found[0] <= true <= found[1] for found in intervals])
-    expected = 0.91 if n == 5 else 0.93
+    expected = 0.93
     assert covered >= expected - 2.5 * math.sqrt(expected * (1 - expected) / cases)
