@@ -16,6 +16,7 @@ from nnopt.analysis.equivalence import (
     POWER,
     equivalence_p,
     margin_text,
+    noncentral_t_cdf,
     power_of_difference,
     power_of_equivalence,
     read_margins,
@@ -32,8 +33,9 @@ from nnopt.analysis.statistics import (
     paired_difference,
 )
 from nnopt.errors import ConfigError
+from nnopt.plots.sweep.metric import UNITS
 
-CASES = 2000
+CASES, INF = 2000, math.inf
 samples = st.lists(st.integers(-1000, 1000).map(lambda x: x / 8), min_size=2, max_size=10).filter(
     lambda values: len({*values}) > 1
 )
@@ -108,7 +110,7 @@ def test_equivalence_p_decreases_with_the_margin(values: list[float], margin: fl
 def test_shift_by_the_margin_exchanges_the_tests(values: list[float]) -> None:
     """If the mean is on the margin, t is 0. Below it by d, t is that of the mean d from zero."""
     change = estimate(values)
-    d = abs(change.mean)
+    d = abs(change.location)
     if d:
         assert equivalence_p(change, d) == pytest.approx(0.5, abs=1e-9)
         p_of_zero = change_of(values, d).p
@@ -290,27 +292,43 @@ def test_only_undecided_differences_have_a_number_of_seeds() -> None:
     assert seeds[1:] == [None, None]
 
 
+def test_number_of_seeds_has_two_significant_digits_and_is_rounded_up() -> None:
+    change = estimate([0.2 + 0.1 * x for x in (-1, 1, -1, 1, -1)])
+    exact = seeds_to_decide(replace(change, location=0.015), 0.001)
+    assert exact is not None
+    assert exact > 100
+    one = Difference(5, replace(change, location=0.015), 0.5, 0.5, 0.001, 0.5, 0.5)
+    (found,) = with_seeds([one])
+    assert isinstance(found, Difference)
+    assert found.is_decided is False
+    assert found.seeds == math.ceil(exact / 10) * 10
+
+
 # The option ---------------------------------------------------------------------------------------
 
 
+def read(texts: Sequence[str], *metrics: str) -> dict[str, float]:
+    return read_margins(texts, {metric: metric for metric in metrics})
+
+
 def test_margins_are_read_with_and_without_metric() -> None:
-    assert read_margins([], ["test_loss"]) == {}
-    assert read_margins(["0.002"], ["test_accuracy"]) == {"test_accuracy": 0.002}
-    both = read_margins(["test_loss=1e-2", "test_accuracy = .5"], ["test_accuracy", "test_loss"])
+    assert read([], *["test_loss"]) == {}
+    assert read(["0.002"], *["test_accuracy"]) == {"test_accuracy": 0.002}
+    both = read(["test_loss=1e-2", "test_accuracy = .5"], *["test_accuracy", "test_loss"])
     assert both == {"test_loss": 0.01, "test_accuracy": 0.5}
 
 
-@pytest.mark.parametrize("number", ["0", "-0.1", "nan", "inf", "2 %", "", "1", "0x1"])
+@pytest.mark.parametrize("number", ["0", "-0.1", "nan", "inf", "2 %", "", "1", "1_0e-3", "٠.١"])
 def test_margin_of_accuracy_outside_0_to_1_is_refused(number: str) -> None:
     message = f"--margin {number}: the margin of test_accuracy must be a number above 0 and below 1"
     with pytest.raises(ConfigError, match=message):
-        read_margins([number], ["test_accuracy"])
+        read([number], *["test_accuracy"])
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "nan", "inf", "-inf", "large"])
 def test_margin_of_loss_that_is_not_positive_and_finite_is_refused(number: str) -> None:
     with pytest.raises(ConfigError, match=r"must be a finite number above 0$"):
-        read_margins([number], ["test_loss"])
+        read([number], *["test_loss"])
 
 
 def test_all_wrong_margins_are_reported() -> None:
@@ -318,7 +336,7 @@ def test_all_wrong_margins_are_reported() -> None:
     given = ["0.1", "loss=1", "test_loss=0", "test_accuracy=.1", "test_accuracy=.2"]
     given.append("steps_to_target=5")
     with pytest.raises(ConfigError) as caught:
-        read_margins(given, metrics)
+        read(given, *metrics)
     found = caught.value.problems
     assert [problem.partition(":")[0] for problem in found] == [
         f"--margin {text}" for text in given if text != "test_accuracy=.1"
@@ -332,4 +350,57 @@ def test_all_wrong_margins_are_reported() -> None:
 def test_margin_is_shown_with_its_unit() -> None:
     assert margin_text("test_accuracy", 0.002) == "0.002"
     assert margin_text("train_seconds", 1.5) == "1.5 s"
-    assert margin_text("peak_memory_mb", 20.0) == "20 MB"
+    assert margin_text("peak_memory_mb", 20.0) == "20 MiB"
+    assert margin_text("test_loss", 0.123456789) == "0.123456789"
+    assert margin_text("parameters", 1234567.0) == "1234567"
+
+
+def test_units_of_margins_are_those_of_plots() -> None:
+    for metric in ("train_seconds", "peak_memory_mb", "total_seconds"):
+        unit = UNITS[metric.rpartition("_")[2]]
+        assert margin_text(metric, 2.0) == f"2 {unit}"
+
+
+def test_margin_of_metric_with_the_name_of_a_key_accepts_both_names() -> None:
+    labels = {"epochs": "epochs_done", "test_loss": "test_loss"}
+    assert read_margins(["epochs_done=2"], labels) == {"epochs": 2}
+    assert read_margins(["epochs=2"], labels) == {"epochs": 2}
+    with pytest.raises(ConfigError, match=r"epochs has two margins"):
+        read_margins(["epochs=2", "epochs_done=3"], labels)
+    with pytest.raises(ConfigError, match=r"compared metrics: epochs_done, test_loss$"):
+        read_margins(["test_loss_done=2"], labels)
+
+
+# Extreme numbers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "mean", "level"),
+    [
+        (8, 60.805609856661135 / math.sqrt(8), 0.05 / 6),
+        (8, 21.2, 0.05),
+        (5, 1e300, 0.01),
+    ],
+)
+def test_power_of_large_difference_is_one(n: int, mean: float, level: float) -> None:
+    """SciPy's nctdtr returns NaN for the first of these noncentralities."""
+    assert power_of_difference(n, mean, 1, level) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("df", [1, 4, 7, 50, 999])
+@pytest.mark.parametrize("t", [-3.6, 3.6])
+def test_noncentral_distribution_has_limits_for_all_noncentralities(df: int, t: float) -> None:
+    points = [*np.linspace(20, 200, 2000), 1e9, 1e300, INF]
+    assert max(noncentral_t_cdf(df, x, t) for x in points) < 1e-6
+    assert min(noncentral_t_cdf(df, -x, t) for x in points) > 1 - 1e-6
+
+
+def test_smallest_differences_of_float64_have_p_values() -> None:
+    """The standard error of these differences is rounded to 0."""
+    tiny = 5e-324
+    values = {seed: tiny * (3 + 2 * (seed % 2)) for seed in range(16)}
+    found = with_equivalence_test(paired_difference(values, dict.fromkeys(values, 0.0)), tiny)
+    assert found.p is not None
+    assert 0 <= found.p < 0.05
+    assert found.p_equivalence is not None
+    assert change_of([tiny, 0.0, tiny, 0.0, tiny], 0.01).p_equivalence == 0
