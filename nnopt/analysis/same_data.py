@@ -23,7 +23,8 @@ PATHS = {"dataset.train", "dataset.test"}
 
 def test_set(setting: Setting) -> tuple[Hashable, ...]:
     """Return a hashable value that is equal for two settings with the same test set."""
-    values, run = setting.values, next(iter(setting.runs.values()), None)
+    runs = (*setting.runs.values(), *setting.incomplete.values())
+    values, run = setting.values, next(iter(runs), None)
     same = set(SAME_TEST_SET)
     if values.get("dataset.validation.source") != "test":
         same |= VALIDATION

@@ -24,6 +24,10 @@ class _WithSettings(Protocol):
     def settings(self) -> Values: ...
 
 
+INCOMPLETE = ("diverged", "pruned", "timeout")
+"""Statuses of runs that were trained for a known time, but not to the end."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """A group of runs that differ only in the seed."""
@@ -31,8 +35,9 @@ class Setting:
     values: Values  # values of the varying keys that these runs have
     runs: Mapping[int, Run]  # finished runs by seed
     left_out: Mapping[str, int]  # number of runs that are not done, by status
-    repeated: int  # number of finished runs that a newer run with the same seed replaces
-    diverged: Mapping[int, Run] = field(default_factory=dict)  # by seed, without finished seeds
+    repeated: int  # number of runs that a newer run with the same seed replaces
+    incomplete: Mapping[int, Run] = field(default_factory=dict)
+    """Runs with a status in ``INCOMPLETE`` by seed, without the seeds of finished runs."""
 
     def metric(self, name: str) -> dict[int, float]:
         """Return the values of a metric by seed, for the runs that have it."""
@@ -84,15 +89,19 @@ def group_runs(runs: Sequence[Run], keys: Sequence[str]) -> list[Setting]:
 
 
 def _setting(runs: list[Run], keys: Sequence[str]) -> Setting:
-    done = sorted((run for run in runs if run.status == "done"), key=lambda run: run.ended)
+    ordered = sorted(runs, key=lambda run: run.ended)
+    done = [run for run in ordered if run.status == "done"]
     newest = {run.seed: run for run in done}
-    diverged = {run.seed: run for run in runs if run.status == "diverged"}
+    incomplete = [run for run in ordered if run.status in INCOMPLETE and run.seed not in newest]
+    newest_incomplete = {run.seed: run for run in incomplete}
+    older = [run for run in incomplete if newest_incomplete[run.seed] is not run]
+    left_out = Counter(run.status for run in runs if run.status != "done")
     return Setting(
         values={key: runs[0].settings[key] for key in keys if key in runs[0].settings},
         runs=dict(sorted(newest.items())),
-        left_out=Counter(run.status for run in runs if run.status != "done"),
-        repeated=len(done) - len(newest),
-        diverged={seed: run for seed, run in diverged.items() if seed not in newest},
+        left_out=left_out - Counter(run.status for run in older),
+        repeated=len(done) - len(newest) + len(older),
+        incomplete=dict(sorted(newest_incomplete.items())),
     )
 
 
