@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nnopt.analysis.baselines import baselines_of
 from nnopt.analysis.censored import (
-    diverged_without_time,
+    Times,
     is_known,
     median_estimate,
+    not_reached,
     rank_difference,
     times_of,
 )
 from nnopt.analysis.equivalence import with_equivalence_test, with_seeds
 from nnopt.analysis.interquartile import interquartile_estimate
-from nnopt.analysis.same_data import notes_on_training_files, same_test_set, test_set
+from nnopt.analysis.ranking import Ranking, rank
+from nnopt.analysis.same_data import notes_on_training_files, test_set
 from nnopt.analysis.settings import (
     Condition,
     Setting,
@@ -30,13 +33,14 @@ from nnopt.analysis.settings import (
 from nnopt.analysis.statistics import (
     AnyDifference,
     Estimate,
+    Kind,
     RankDifference,
     corrected,
     estimate,
     paired_difference,
 )
 from nnopt.errors import ConfigError
-from nnopt.results.collect import Run, setting_text
+from nnopt.results.collect import Run
 from nnopt.results.metrics import CENSORED, METRICS, better_direction
 
 Estimator = Literal["mean", "iqm"]
@@ -49,7 +53,9 @@ class MetricResult:
 
     estimate: Estimate | None  # None if no run of the setting has the metric
     difference: AnyDifference | None  # from the baseline; None for the baseline, or without one
-    is_best: bool  # whether the mean is the best on its test set, and not all means are equal
+    is_best: bool  # whether the location is the best on its test set, and not all are equal
+    rank_number: float | None = None  # by which rows are sorted; None without an estimate
+    times: Times | None = None  # of a time to a target
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,19 @@ class Row:
     setting: Setting
     outcomes: tuple[MetricResult, ...]
     is_baseline: bool
+
+    @property
+    def counted(self) -> dict[int, str]:
+        """The status of each run that has a result in at least one metric, by seed."""
+        counted = dict.fromkeys(self.setting.runs, "done")
+        for times in (outcome.times for outcome in self.outcomes):
+            counted |= times.statuses if times else {}
+        return counted
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """The number of runs that are not done and have no result, by status."""
+        return dict(Counter(self.setting.left_out) - Counter(self.counted.values()))
 
 
 @dataclass(frozen=True)
@@ -75,13 +94,22 @@ class Comparison:
 
     def label(self, metric: str) -> str:
         """Return the name of a metric, with the suffix ``_done`` if a key has the same name."""
-        return f"{metric}_done" if metric in self.keys else metric
+        return metric_label(metric, self.keys)
+
+    def kind(self, metric: str) -> Kind:
+        """Return the kind of the location of a metric."""
+        return "median" if metric in CENSORED else self.estimator
 
     @property
     def tests(self) -> int:
         """The number of differences with a p value."""
         differences = [x.difference for row in self.rows for x in row.outcomes]
         return sum(x is not None and x.p is not None for x in differences)
+
+
+def metric_label(metric: str, keys: Sequence[str]) -> str:
+    """Return the name of a metric, with the suffix ``_done`` if a key has the same name."""
+    return f"{metric}_done" if metric in keys else metric
 
 
 def compare_runs(
@@ -109,26 +137,28 @@ def compare_runs(
     margins = margins or {}
     keys = varying_keys(runs)
     settings = group_runs(runs, keys)
-    baselines = _baselines(settings, baseline, keys)
+    baselines = baselines_of(settings, baseline, keys)
+    times = {name: [_times(setting, name) for setting in settings] for name in metrics}
+    # The tests of all metrics are corrected together.
     tests = [
-        None if j is None or j == i else _difference(settings[i], settings[j], name, margins)
+        None if j is None or j == i else _difference(settings, times[name], i, j, name, margins)
         for i, j in enumerate(baselines)
         for name in metrics
     ]
-    # The tests of all metrics are corrected together.
     differences = iter(found := with_seeds(corrected(tests)))
-    estimates = {name: [_estimate(x, name, estimator) for x in settings] for name in metrics}
-    best = {name: _best(settings, estimates[name], name) for name in metrics}
-    outcomes = [
-        tuple(MetricResult(estimates[x][i], next(differences), i in best[x]) for x in metrics)
-        for i in range(len(settings))
+    estimates = {x: _estimates(settings, times[x], x, estimator) for x in metrics}
+    test_sets = list(map(test_set, settings))
+    rankings = {x: rank(x, estimates[x], times[x], test_sets) for x in metrics}
+
+    def result(i: int, name: str) -> MetricResult:
+        is_best, number = i in rankings[name].best, rankings[name].numbers[i]
+        return MetricResult(estimates[name][i], next(differences), is_best, number, times[name][i])
+
+    rows = [
+        Row(setting, tuple(result(i, name) for name in metrics), baselines[i] == i)
+        for i, setting in enumerate(settings)
     ]
-    rows = [Row(setting, outcomes[i], baselines[i] == i) for i, setting in enumerate(settings)]
-    notes = [
-        *_notes(settings),
-        *_notes_on_times(settings, metrics, found),
-        *notes_on_training_files(runs),
-    ]
+    notes = [*_notes(rows), *_notes_on_times(rows, rankings, found), *notes_on_training_files(runs)]
     if baseline and (count := baselines.count(None)):
         subject = "1 setting has" if count == 1 else f"{count} settings have"
         notes.append(f"{subject} no baseline with the same values of the other keys")
@@ -143,35 +173,45 @@ def compare_runs(
     )
 
 
-def _estimate(setting: Setting, metric: str, estimator: Estimator) -> Estimate | None:
-    """Return a setting's mean, IQM or median time; None if no run has the metric."""
+def _times(setting: Setting, metric: str) -> Times | None:
+    return times_of(setting, metric) if metric in CENSORED else None
+
+
+def _estimates(
+    settings: Sequence[Setting], times: Sequence[Times | None], metric: str, estimator: Estimator
+) -> list[Estimate | None]:
+    """Return the mean, IQM or median time of each setting; None if no run has the metric."""
     if metric in CENSORED:
-        times = times_of(setting, metric)
-        return None if times is None else median_estimate(list(times.by_seed.values()))
-    values = list(setting.metric(metric).values())
-    if not values:
-        return None
-    return interquartile_estimate(values) if estimator == "iqm" else estimate(values)
+        return [None if x is None else median_estimate(list(x.by_seed.values())) for x in times]
+    compute = interquartile_estimate if estimator == "iqm" else estimate
+    values = [list(setting.metric(metric).values()) for setting in settings]
+    return [compute(x) if x else None for x in values]
 
 
 def _difference(
-    setting: Setting, baseline: Setting, metric: str, margins: Mapping[str, float]
+    settings: Sequence[Setting],
+    times: Sequence[Times | None],
+    index: int,
+    baseline: int,
+    metric: str,
+    margins: Mapping[str, float],
 ) -> AnyDifference:
     """Test the difference of a setting from its baseline."""
     if metric in CENSORED:
-        one, other = times_of(setting, metric), times_of(baseline, metric)
+        one, other = times[index], times[baseline]
         if one is None or other is None:
-            counts = [len(times.by_seed) if times else 0 for times in (one, other)]
+            counts = [len(x.by_seed) if x else 0 for x in (one, other)]
             return RankDifference((counts[0], counts[1]), 0, None, None)
         return rank_difference(one, other)
-    difference = paired_difference(setting.metric(metric), baseline.metric(metric))
-    return with_equivalence_test(difference, margins.get(metric))
+    values = [settings[i].metric(metric) for i in (index, baseline)]
+    return with_equivalence_test(paired_difference(*values), margins.get(metric))
 
 
 def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple[Row, ...]:
-    """Return the rows in ascending order of a key, or from the best to the worst mean of a metric.
+    """Return the rows in ascending order of a key, or a metric with the best result first.
 
-    Means of a metric without a better direction are in ascending order.
+    Results in a metric without a better direction are in ascending order. Medians of times to a
+    target are those within the smallest budget, by which the best one is selected.
     Raises ConfigError if the name is neither a key nor a metric of the comparison.
     """
     rows = comparison.rows
@@ -184,8 +224,8 @@ def sort_rows(comparison: Comparison, name: str, reverse: bool = False) -> tuple
     sign = -1 if (better_direction(comparison.metrics[column]) == "higher") != reverse else 1
 
     def sort_value(row: Row) -> float:
-        result = row.outcomes[column].estimate
-        return math.inf if result is None else sign * result.mean
+        number = row.outcomes[column].rank_number
+        return math.inf if number is None else sign * number
 
     return tuple(sorted(rows, key=sort_value))
 
@@ -199,115 +239,52 @@ def _check_metric(metric: str, runs: Sequence[Run]) -> None:
     raise unknown_name("metric", metric, known)
 
 
-def _baselines(
-    settings: Sequence[Setting], conditions: Sequence[Condition], keys: Sequence[str]
-) -> list[int | None]:
-    """Return the index of the baseline for each setting.
-
-    If one setting meets the conditions, it is the baseline of all settings on its test set. If
-    several do, the baseline of a setting also has the same values of all keys outside of the
-    conditions. If a condition is about the dataset, the test sets may differ.
-    """
-    if not conditions:
-        return [None] * len(settings)
-    candidates = _candidates(settings, conditions, keys)
-    across_data = any(condition.key.partition(".")[0] == "dataset" for condition in conditions)
-    other_keys = [key for key in keys if key not in {condition.key for condition in conditions}]
-    compared_keys = other_keys if len(candidates) > 1 else []
-
-    def baseline_of(i: int) -> int | None:
-        if i in candidates:
-            return i
-        matches = [
-            j
-            for j in candidates
-            if (across_data or same_test_set(settings[i], settings[j]))
-            and _are_equal(settings[j], settings[i], compared_keys)
-        ]
-        return matches[0] if len(matches) == 1 else None
-
-    baselines = [baseline_of(i) for i in range(len(settings))]
-    if len(candidates) > 1 and all(j in (None, i) for i, j in enumerate(baselines)):
-        named = ", ".join(map(str, conditions))
-        raise ConfigError(
-            f"--baseline {named} is ambiguous: it matches {len(candidates)} settings, and no "
-            f"other setting agrees in {', '.join(other_keys)} with exactly one of them; "
-            "add one of these keys to --baseline"
-        )
-    return baselines
-
-
-def _candidates(
-    settings: Sequence[Setting], conditions: Sequence[Condition], keys: Sequence[str]
-) -> list[int]:
-    """Return the indices of the settings that meet the conditions; raise ConfigError if none do."""
-    for condition in conditions:
-        if condition.key not in keys:
-            raise ConfigError(
-                f"--baseline {condition}: {condition.key} is no column of this table; "
-                f"keys that vary: {', '.join(keys) or 'none'}"
-            )
-    indices = [i for i, x in enumerate(settings) if all(c.holds(x.values) for c in conditions)]
-    if not indices:
-        key = conditions[0].key
-        values = dict.fromkeys(setting_text(x.values[key]) for x in settings if key in x.values)
-        named = ", ".join(map(str, conditions))
-        raise ConfigError(f"no setting has {named}; values of {key}: {', '.join(values)}")
-    return indices
-
-
-def _are_equal(one: Setting, other: Setting, keys: Sequence[str]) -> bool:
-    """Return whether two settings are equal in every key that both have."""
-    shared = one.values.keys() & other.values.keys() & set(keys)
-    return all(one.values[key] == other.values[key] for key in shared)
-
-
-def _best(
-    settings: Sequence[Setting], estimates: Sequence[Estimate | None], metric: str
-) -> set[int]:
-    """Return the indices of the best settings on each test set; none if all means are equal.
-
-    Times to different targets are not compared.
-    """
-    if (direction := better_direction(metric)) is None:
-        return set()
-    means: dict[Hashable, dict[int, float]] = {}
-    for i, (setting, result) in enumerate(zip(settings, estimates, strict=True)):
-        if result is not None:
-            times = times_of(setting, metric) if metric in CENSORED else None
-            group = (test_set(setting), times and times.target)
-            means.setdefault(group, {})[i] = result.mean
-    best = set()
-    for found in means.values():
-        best_mean = (max if direction == "higher" else min)(found.values())
-        if len(set(found.values())) > 1:
-            best |= {i for i, mean in found.items() if mean == best_mean}
-    return best
-
-
-def _notes(settings: Sequence[Setting]) -> list[str]:
+def _notes(rows: Sequence[Row]) -> list[str]:
     notes = []
-    if left_out := sum((Counter(setting.left_out) for setting in settings), Counter()):
-        counts = ", ".join(f"{count} {status}" for status, count in left_out.items())
-        notes.append(f"left out of every mean: {counts}")
-    if repeated := sum(setting.repeated for setting in settings):
+    if left_out := sum((Counter(row.left_out) for row in rows), Counter()):
+        notes.append(f"left out: {_counts(left_out)}")
+    if repeated := sum(row.setting.repeated for row in rows):
         notes.append(f"runs left out because a newer run has the same setting and seed: {repeated}")
     return notes
 
 
+def _counts(runs: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in runs.items())
+
+
 def _notes_on_times(
-    settings: Sequence[Setting], metrics: Sequence[str], differences: Sequence[AnyDifference | None]
+    rows: Sequence[Row],
+    rankings: Mapping[str, Ranking],
+    differences: Sequence[AnyDifference | None],
 ) -> list[str]:
     """Return notes on runs whose times to a target are treated as unknown."""
-    if not (names := [name for name in metrics if name in CENSORED]):
-        return []
-    notes, subject = [], " and ".join(names)
-    if count := sum(map(diverged_without_time, settings)):
-        runs = "1 diverged run counts" if count == 1 else f"{count} diverged runs count"
-        notes.append(f"{subject}: {runs} as not having reached the target")
+    notes, names = [], [name for name in rankings if name in CENSORED]
+    columns = zip(rankings, zip(*(row.outcomes for row in rows), strict=True), strict=True)
+    for name, outcomes in columns:
+        counts = sum((not_reached(x.times) for x in outcomes if x.times), Counter[str]())
+        if counts:
+            means = "; left out of the means" if len(names) < len(rankings) else ""
+            notes.append(
+                f"{name}: counted as not having reached the target: {_counts(counts)}{means}"
+            )
+        if rankings[name].is_open:
+            notes.append(
+                f"{name}: no median is marked as the best where runs that were pruned or timed out "
+                "might have reached the target earlier"
+            )
+        if rankings[name].budgets_differ:
+            notes.append(
+                f"{name}: budgets differ; the best median, and the order of --sort, count times "
+                "after the smallest budget as not reached"
+            )
+    if any(isinstance(x, RankDifference) and x.unknown for x in differences):
+        notes.append(
+            f"{' and '.join(names)}: settings with runs that were ended before the target and "
+            "before the common budget are not tested; these runs might have reached it later"
+        )
     if any(isinstance(x, RankDifference) and x.later for x in differences):
         notes.append(
-            f"{subject}: two settings with different budgets are tested within the smaller budget; "
-            "later times count as not reached"
+            f"{' and '.join(names)}: two settings with different budgets are tested within the "
+            "smaller budget; later times count as not reached"
         )
     return notes

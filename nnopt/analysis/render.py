@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from nnopt.analysis.tabulate import Cell, Record, Table
+from nnopt.analysis.records import Record
+from nnopt.analysis.tabulate import Cell, Table
 from nnopt.io.safe_text import visible
 from nnopt.terminal.safe_stream import aligned_lines
 

@@ -1,13 +1,12 @@
-"""A comparison as a table of formatted text, and as records in full precision."""
+"""A comparison as a table of formatted text, with a row for each setting or as a pivot table."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nnopt.analysis.comparison import Comparison, MetricResult
+from nnopt.analysis.comparison import Comparison, Row
 from nnopt.analysis.equivalence import POWER, margin_text
 from nnopt.analysis.number_format import (
     MISSING,
@@ -47,7 +46,6 @@ class Table:
     notes: tuple[str, ...]
 
 
-Record = dict[str, str | float | bool | None]  # values by column; None is an empty cell
 Columns = list[tuple[str, str, list[Cell]]]  # title, alignment and cells of each column
 
 
@@ -59,7 +57,7 @@ def tabulate(comparison: Comparison) -> Table:
     ]
     for index, metric in enumerate(comparison.metrics):
         columns += _metric_columns(comparison, index, metric)
-    left_out = [Cell(format_left_out(row.setting)) for row in comparison.rows]
+    left_out = [Cell(format_left_out(row)) for row in comparison.rows]
     if any(cell.text for cell in left_out):
         columns.append(("left out", "l", left_out))
     header, align, cells = zip(*columns, strict=True)
@@ -100,15 +98,14 @@ def _difference_columns(
     yield f"{prefix}p (Holm)", "r", [Cell(format_p(x.p_holm if x else None)) for x in found]
     if metric in comparison.margins:
         p_values = [x.p_equivalence_holm if isinstance(x, Difference) else None for x in found]
-        yield f"{prefix}equivalence p (Holm)", "r", [Cell(format_p(p)) for p in p_values]
+        yield f"{prefix}p equivalence", "r", [Cell(format_p(p)) for p in p_values]
     yield f"{prefix}verdict", "l", [Cell(verdict(row, x, metric)) for row, x in pairs]
 
 
 def _location(comparison: Comparison, metric: str, found: Estimate | None) -> str:
     """Format a mean with its standard deviation, an interquartile mean, or a median."""
-    if metric in CENSORED or comparison.estimator == "iqm":
-        return format_location(found)
-    return format_mean(found)
+    is_mean = comparison.kind(metric) == "mean"
+    return format_mean(found) if is_mean else format_location(found)
 
 
 def _reached(found: Estimate | None) -> str:
@@ -124,39 +121,64 @@ def _earlier(difference: AnyDifference | None) -> str:
 # pivot --------------------------------------------------------------------------------------------
 
 
-def pivot(comparison: Comparison, down: str, across: str) -> tuple[Table, list[Record]]:
-    """Return a table of means with a column for each value of the key ``across``, and its records.
+@dataclass(frozen=True)
+class PivotRow:
+    """A row of a pivot table: the settings with the same values of all keys but one."""
 
-    There is a row for each combination of values of the key ``down`` and the remaining varying
-    keys. The first columns contain these values. The records are the rows in full precision.
-    ``check_pivot`` checks the arguments.
+    values: tuple[str | None, ...]  # of the first columns
+    rows: tuple[Row, ...]  # of the comparison, sorted by the key of the columns
+
+
+@dataclass(frozen=True)
+class PivotTable:
+    """The settings of a comparison by row and column."""
+
+    keys: tuple[str, ...]  # keys of the first columns
+    across: str  # key with a column for each value
+    columns: tuple[str | None, ...]  # these values
+    rows: tuple[PivotRow, ...]
+
+    def cells(self, row: PivotRow) -> list[Row | None]:
+        """Return the setting of each column; None for an empty cell."""
+        by_value = {value_of(x.setting, self.across): x for x in row.rows}
+        return [by_value.get(value) for value in self.columns]
+
+
+def pivoted(comparison: Comparison, down: str, across: str) -> PivotTable:
+    """Arrange the settings in a row for each value of ``down`` and a column for each of ``across``.
+
+    The remaining varying keys are further keys of the rows. ``check_pivot`` checks the arguments.
     """
-    keys = [down, *(key for key in comparison.keys if key not in (down, across))]
-    results: dict[tuple[str | None, ...], dict[str | None, MetricResult]] = {}
-    for row in comparison.rows:
-        label = tuple(value_of(row.setting, key) for key in keys)
-        results.setdefault(label, {})[value_of(row.setting, across)] = row.outcomes[0]
-    by_value = sorted(comparison.rows, key=lambda row: sort_key(row.setting.values, across))
-    values = list(dict.fromkeys(value_of(row.setting, across) for row in by_value))
-    metric = comparison.metrics[0]
+    keys = (down, *(key for key in comparison.keys if key not in (down, across)))
+    ordered = sorted(comparison.rows, key=lambda row: sort_key(row.setting.values, across))
+    groups: dict[tuple[str | None, ...], list[Row]] = {
+        tuple(value_of(row.setting, key) for key in keys): [] for row in comparison.rows
+    }
+    for row in ordered:
+        groups[tuple(value_of(row.setting, key) for key in keys)].append(row)
+    columns = dict.fromkeys(value_of(row.setting, across) for row in ordered)
+    rows = [PivotRow(values, tuple(members)) for values, members in groups.items()]
+    return PivotTable(keys, across, tuple(columns), tuple(rows))
 
-    def cell(x: MetricResult | None) -> Cell:
-        found = x.estimate if x else None
-        counts = f" ({_reached(found)})" if found and metric in CENSORED else ""
-        return Cell(_location(comparison, metric, found) + counts, bool(x and x.is_best))
 
-    rows, exact = [], []
-    for label, by_column in results.items():
-        found = [by_column.get(value) for value in values]
-        rows.append((*(Cell(short_text(value)) for value in label), *map(cell, found)))
-        record: Record = dict(zip(keys, label, strict=True))
-        for value, x in zip(values, found, strict=True):
-            mean = x.estimate.mean if x and x.estimate else None
-            record[f"{across}={value or MISSING}"] = finite(mean)
-        exact.append(record)
-    header = (*keys, *(f"{across}={short_text(value)}" for value in values))
-    align = "l" * len(keys) + "r" * len(values)
-    return Table(_title(comparison), header, align, tuple(rows), _notes(comparison)), exact
+def pivot(comparison: Comparison, down: str, across: str) -> Table:
+    """Return a pivot table of the locations of the only metric, such as means."""
+    found, metric = pivoted(comparison, down, across), comparison.metrics[0]
+
+    def cell(row: Row | None) -> Cell:
+        outcome = row.outcomes[0] if row else None
+        result = outcome.estimate if outcome else None
+        counts = f" ({_reached(result)})" if result and metric in CENSORED else ""
+        text = _location(comparison, metric, result) + counts
+        return Cell(text, bool(outcome and outcome.is_best))
+
+    rows = [
+        (*(Cell(short_text(value)) for value in row.values), *map(cell, found.cells(row)))
+        for row in found.rows
+    ]
+    header = (*found.keys, *(f"{across}={short_text(value)}" for value in found.columns))
+    align = "l" * len(found.keys) + "r" * len(found.columns)
+    return Table(_title(comparison), header, align, tuple(rows), _notes(comparison))
 
 
 def check_pivot(comparison: Comparison, down: str, across: str) -> None:
@@ -177,7 +199,7 @@ def check_pivot(comparison: Comparison, down: str, across: str) -> None:
 
 
 def _title(comparison: Comparison) -> str:
-    runs = sum(len(row.setting.runs) for row in comparison.rows)
+    runs = sum(len(row.counted) for row in comparison.rows)
     counts = f"{counted(runs, 'run')}, {counted(len(comparison.rows), 'setting')}"
     kinds: dict[str, list[str]] = {}
     for metric in comparison.metrics:
@@ -189,9 +211,8 @@ def _title(comparison: Comparison) -> str:
 
 def _location_name(comparison: Comparison, metric: str) -> str:
     """Return the name of the location of a metric's values: mean, interquartile mean or median."""
-    if metric in CENSORED:
-        return "median"
-    return "mean" if comparison.estimator == "mean" else "interquartile mean"
+    kind = comparison.kind(metric)
+    return "interquartile mean" if kind == "iqm" else kind
 
 
 def _notes(comparison: Comparison) -> tuple[str, ...]:
@@ -219,9 +240,10 @@ def _notes_on_tests(comparison: Comparison) -> Iterator[str]:
         named_margins = ", ".join(f"{text} ({name})" for name, text in texts.items())
         shown = named_margins if len(comparison.metrics) > 1 else ", ".join(texts.values())
         yield (
-            f"equivalence p: two one-sided paired t tests with the margin {shown}"
-            f"{', corrected likewise' if correction else ''}; seeds that would decide: for a power "
-            f"of {POWER:g}, if mean and standard deviation of the differences stay the same"
+            f"p equivalence: two one-sided paired t tests with the margin {shown}"
+            f"{', corrected likewise' if correction else ''}; seeds that would decide: rough "
+            f"estimate for a power of {POWER:g} with the observed mean and standard deviation of "
+            "the differences"
         )
     if not CENSORED.keys().isdisjoint(comparison.metrics):
         yield (
@@ -240,11 +262,6 @@ def value_of(setting: Setting, key: str) -> str | None:
     return setting_text(setting.values[key]) if key in setting.values else None
 
 
-def finite(value: float | None) -> float | None:
-    """Return a number, or None if it is infinite, such as the median of unreached targets."""
-    return None if value is None or math.isinf(value) else value
-
-
 def short_text(value: str | None, max_characters: int = MAX_VALUE_CHARACTERS) -> str:
     """Return the value as the text of a cell, shortened if it is long.
 
@@ -256,6 +273,6 @@ def short_text(value: str | None, max_characters: int = MAX_VALUE_CHARACTERS) ->
     return f"{value[: max_characters - DIGEST_CHARACTERS - 3]}… #{digest}"
 
 
-def format_left_out(setting: Setting) -> str:
-    """Return the counts of runs that are not done, as ``1 diverged, 2 failed``."""
-    return ", ".join(f"{count} {status}" for status, count in setting.left_out.items())
+def format_left_out(row: Row) -> str:
+    """Return the counts of runs without a result, as ``1 diverged, 2 failed``."""
+    return ", ".join(f"{count} {status}" for status, count in row.left_out.items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from nnopt.analysis.comparison import MetricResult, Row
 from nnopt.analysis.equivalence import MAX_SEEDS, margin_text
 from nnopt.analysis.statistics import Difference, RankDifference
@@ -19,7 +21,7 @@ def verdict(row: Row, outcome: MetricResult, metric: str) -> str:
         return _verdict_of_ranks(difference)
     if difference.change is None:
         return "too large to compare" if difference.pairs else "no common seed"
-    mean = difference.change.mean
+    mean = difference.change.location
     if difference.p is None:
         if difference.pairs < 2:
             return "one common seed"
@@ -48,6 +50,9 @@ def _verdict_of_means(difference: Difference, direction: str, metric: str) -> st
 def _verdict_of_ranks(difference: RankDifference) -> str:
     if 0 in difference.runs:
         return "no run with a target"
+    if difference.unknown:
+        counts = Counter(difference.unknown).items()
+        return f"not tested: {', '.join(f'{count} {status}' for status, count in counts)}"
     if difference.earlier is None:
         return "another target"
     if difference.p is None:

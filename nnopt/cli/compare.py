@@ -10,17 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnopt.analysis import render
-from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows
+from nnopt.analysis.comparison import Comparison, compare_runs, metric_label, sort_rows
 from nnopt.analysis.equivalence import read_margins
-from nnopt.analysis.records import document, records
+from nnopt.analysis.records import document, pivot_records, records
 from nnopt.analysis.same_data import (
     check_same_data,
     split_by_data_files,
     unify_file_names,
     with_unified_file_names,
 )
-from nnopt.analysis.settings import Condition, known_keys, read_condition
-from nnopt.analysis.tabulate import check_pivot, counted, pivot, tabulate
+from nnopt.analysis.settings import Condition, known_keys, read_condition, varying_keys
+from nnopt.analysis.tabulate import Table, check_pivot, counted, pivot, tabulate
 from nnopt.cli.parsers import compare_parser, metric_names
 from nnopt.errors import ConfigError, DataError, Problems, suggest
 from nnopt.io.atomic_files import json_text, shown, write_text
@@ -43,28 +43,19 @@ def main(arguments: list[str]) -> int:
     for problem in found.damaged:
         console.error(problem)
     comparison, runs = _compare(options, found)
-    if options.pivot:
-        table, rows = pivot(comparison, *options.pivot)
-    else:
-        table, rows = tabulate(comparison), records(comparison)
-    if form == "csv":
-        text = render.to_csv(rows, options.keep_formulas)
-    elif form == "json":
-        text = json_text(document(comparison, options.pivot))
-    else:
-        text = render.RENDERERS[form](table)
     if out is not None:
-        write_text(out, text)
+        write_text(out, _text(comparison, form, options))
         console.note(f"wrote {shown(out)}")
         for note in comparison.notes:
             console.note(note)
     elif form == "table":
+        table = _table(comparison, options)
         console.note(table.title)
         console.print_table(table.header, render.text_rows(table), table.align)
         for note in table.notes:
             console.note(note)
     else:
-        standard_output().write(text)
+        standard_output().write(_text(comparison, form, options))
         for note in comparison.notes if form == "csv" else ():
             log.info("%s", note)
     if options.plots is not None:
@@ -72,6 +63,21 @@ def main(arguments: list[str]) -> int:
         is_alone = out is not None or form == "table"
         console.note(message) if is_alone else log.info("%s", message)
     return DataError.exit_code if found.damaged else 0
+
+
+def _table(comparison: Comparison, options: argparse.Namespace) -> Table:
+    return pivot(comparison, *options.pivot) if options.pivot else tabulate(comparison)
+
+
+def _text(comparison: Comparison, form: str, options: argparse.Namespace) -> str:
+    """Return the comparison in a format."""
+    if form == "csv":
+        pair = options.pivot
+        rows = pivot_records(comparison, *pair) if pair else records(comparison)
+        return render.to_csv(rows, options.keep_formulas)
+    if form == "json":
+        return json_text(document(comparison, options.pivot))
+    return render.RENDERERS[form](_table(comparison, options))
 
 
 def _plot(comparison: Comparison, runs: Sequence[Run], folder: Path) -> str:
@@ -117,7 +123,8 @@ def _compare(options: argparse.Namespace, found: RunIndex) -> tuple[Comparison, 
         check_same_data(runs, may_differ="dataset" in named)
     metrics = metric_names(options)
     _check_options(options, metrics)
-    margins = read_margins(options.margin, metrics)
+    keys = varying_keys(runs) if options.margin else []
+    margins = read_margins(options.margin, {x: metric_label(x, keys) for x in metrics})
     comparison = compare_runs(runs, metrics, baseline, margins, options.estimate)
     if options.pivot:
         check_pivot(comparison, *options.pivot)

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from nnopt.analysis.censored import (
-    MAX_EXACT,
-    Times,
-    mann_whitney_p,
-    median_estimate,
-    rank_difference,
-    times_of,
-)
-from nnopt.analysis.comparison import Comparison, compare_runs
+from nnopt.analysis.censored import Times, median_estimate, rank_difference, times_of
+from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows
+from nnopt.analysis.records import document
 from nnopt.analysis.settings import read_condition
 from nnopt.analysis.statistics import SIGNIFICANCE, RankDifference, corrected
+from nnopt.analysis.tabulate import tabulate
 from nnopt.analysis.verdict import verdict
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, Value
@@ -70,49 +65,6 @@ def verdicts(comparison: Comparison) -> list[str]:
 
 
 # The rank test ------------------------------------------------------------------------------------
-
-
-def test_fully_separated_times_have_the_smallest_possible_p() -> None:
-    """One of C(10, 5) = 252 choices of ranks is as low, and one is as high."""
-    assert mann_whitney_p([1, 2, 3, 4, 5], [6, 7, 8, 9, INF]) == pytest.approx(2 / 252, rel=1e-12)
-    assert mann_whitney_p([1, 2, 3], [INF, INF, INF]) == pytest.approx(2 / 20, rel=1e-12)
-
-
-@given(few_times, few_times)
-def test_p_equals_enumeration_of_gehans_statistic(x: list[float], y: list[float]) -> None:
-    """Gehan's statistic is the number of wins minus losses; two unreached targets are undecided."""
-
-    def statistic(chosen: tuple[int, ...]) -> int:
-        one = [pooled[i] for i in chosen]
-        other = [pooled[i] for i in range(len(pooled)) if i not in chosen]
-        return sum((a < b) - (a > b) for a in one for b in other)
-
-    pooled = x + y
-    observed = abs(statistic(tuple(range(len(x)))))
-    choices = list(combinations(range(len(pooled)), len(x)))
-    expected = np.mean([abs(statistic(chosen)) >= observed for chosen in choices])
-    assert mann_whitney_p(x, y) == pytest.approx(expected, rel=1e-12)
-
-
-@settings(max_examples=20)
-@given(st.permutations(range(17)), st.integers(1, 16))
-def test_p_without_ties_equals_exact_test_of_scipy(order: list[int], size: int) -> None:
-    from scipy.stats import mannwhitneyu
-
-    x, y = order[:size], order[size:]
-    expected = mannwhitneyu(x, y, method="exact").pvalue
-    assert mann_whitney_p(x, y) == pytest.approx(expected, rel=1e-9)
-
-
-@pytest.mark.parametrize("size", [40, 60])
-def test_p_of_many_times_with_ties_equals_asymptotic_test_of_scipy(size: int) -> None:
-    from scipy.stats import mannwhitneyu
-
-    draw = np.random.default_rng(size)
-    x, y = draw.integers(0, 9, size), draw.integers(1, 10, size + 5)
-    expected = mannwhitneyu(x, y, method="asymptotic", use_continuity=False).pvalue
-    is_exact = 2 * size + 5 <= MAX_EXACT
-    assert mann_whitney_p(x, y) == pytest.approx(expected, rel=0.1 if is_exact else 1e-9)
 
 
 @given(few_times, few_times)
@@ -203,7 +155,7 @@ def test_faster_setting_is_usually_found_although_times_are_censored() -> None:
 )
 def test_median_ranks_unreached_targets_last(values: list[float], median: float) -> None:
     found = median_estimate(values)
-    assert found.mean == median
+    assert found.location == median
     assert (found.n, found.reached) == (len(values), sum(map(math.isfinite, values)))
 
 
@@ -255,7 +207,7 @@ def test_comparison_of_times_has_rank_tests_with_holm_correction() -> None:
     assert first.difference.p_holm == pytest.approx(4 / 252)
     assert first.difference.budget == 1200
     assert first.estimate is not None
-    assert (first.estimate.mean, first.estimate.reached) == (310, 5)
+    assert (first.estimate.location, first.estimate.reached) == (310, 5)
     assert comparison.notes == ()
 
 
@@ -274,9 +226,109 @@ def test_diverged_run_counts_as_not_reached() -> None:
     found = row.outcomes[0].estimate
     assert found is not None
     assert (found.n, found.reached) == (3, 2)
-    assert "steps_to_target: 1 diverged run counts as not having reached the target" in (
-        comparison.notes
+    assert comparison.notes == (
+        "left out: 1 failed",
+        "steps_to_target: counted as not having reached the target: 1 diverged",
     )
+    assert row.left_out == {"failed": 1}
+    assert len(row.counted) == 3
+    assert tabulate(comparison).title.endswith("over seeds: 3 runs, 1 setting")
+    found_json = document(comparison)["settings"][0]
+    assert (found_json["runs"], found_json["left_out"]) == (3, {"failed": 1})
+
+
+def test_newest_of_diverged_runs_with_the_same_seed_counts() -> None:
+    old, new = (
+        replace(run, metrics={"steps": steps, STEPS: steps}, ended=ended)
+        for run, steps, ended in zip(
+            runs_of([None, None], "diverged"), (10.0, 20.0), (2, 1), strict=True
+        )
+    )
+    done = runs_of([5], lr=1)
+    both = [replace(x, seed=7, settings=done[0].settings) for x in (old, new)]
+    for order in (both, both[::-1]):
+        comparison = compared([*done, *order])
+        (row,) = comparison.rows
+        assert row.outcomes[0].times is not None
+        assert row.outcomes[0].times.by_seed == {0: 5, 7: 10}
+        assert comparison.notes == (
+            "runs left out because a newer run has the same setting and seed: 1",
+        )
+
+
+def test_diverged_run_is_left_out_of_means_next_to_times() -> None:
+    runs = [*runs_of([100, 200], lr=1), *runs_of([None] * 3, "diverged", lr=1)[2:]]
+    with_loss = [replace(x, metrics={**x.metrics, "test_loss": 1.0}) for x in runs]
+    comparison = compare_runs(with_loss, ["test_loss", STEPS])
+    (row,) = comparison.rows
+    assert [x.estimate and x.estimate.n for x in row.outcomes] == [2, 3]
+    assert comparison.notes == (
+        "steps_to_target: counted as not having reached the target: 1 diverged; "
+        "left out of the means",
+    )
+
+
+def shortened(runs: Sequence[Run], steps: float) -> list[Run]:
+    """Return the runs with another length. 20 steps are an epoch."""
+    return [replace(x, metrics={**x.metrics, "steps": steps, "epochs": steps / 20}) for x in runs]
+
+
+@pytest.mark.parametrize("status", ["pruned", "timeout"])
+def test_setting_with_runs_ended_before_the_target_is_not_tested(status: str) -> None:
+    """Without them, five runs of each setting would be clearly different."""
+    good, bad = runs_of([100, 110, 120, 130, 140], lr=1), runs_of([400, 410, 420, 430, 440], lr=2)
+    ended = shortened(runs_of([None] * 6, status, lr=2), 60)[5:]
+    comparison = compared([*good, *bad, *ended], "lr=1")
+    assert verdicts(comparison) == ["baseline", f"not tested: 1 {status}"]
+    found = comparison.rows[1].outcomes[0].estimate
+    assert found is not None
+    assert (found.n, found.reached) == (6, 5)
+    assert comparison.rows[1].left_out == {}
+    assert any("are not tested; these runs might" in note for note in comparison.notes)
+    assert comparison.rows[0].outcomes[0].is_best  # one run more does not change this
+
+
+def test_run_ended_after_the_common_budget_counts_as_not_reached() -> None:
+    short = shortened(runs_of([100, 110, 120, 130], epochs=30), 600)
+    ended = shortened(runs_of([None] * 5, "pruned", epochs=60), 700)[4:]
+    comparison = compared([*short, *runs_of([400, 410, 420, 430], epochs=60), *ended], "epochs=30")
+    assert verdicts(comparison)[1] == "worse"
+
+
+def test_no_median_is_marked_if_an_ended_run_might_have_a_better_one() -> None:
+    ended = shortened(runs_of([None] * 2, "pruned", lr=2), 60)
+    comparison = compared([*runs_of([100, 110], lr=1), *ended])
+    assert [row.outcomes[0].is_best for row in comparison.rows] == [False, False]
+    assert any("no median is marked" in note for note in comparison.notes)
+    later = compared([*runs_of([100, 110], lr=1), *shortened(ended, 300)])
+    assert [row.outcomes[0].is_best for row in later.rows] == [True, False]
+
+
+def test_run_with_another_time_but_without_the_metric_is_left_out() -> None:
+    """It reached the target, but its seconds are unknown."""
+    old = runs_of([100, 200], lr=1)
+    new = [replace(x, seed=5, metrics={**x.metrics, "seconds_to_target": 2.0}) for x in old[:1]]
+    (row,) = compared([*old, *new], metric="seconds_to_target").rows
+    assert row.outcomes[0].times is not None
+    assert row.outcomes[0].times.by_seed == {5: 2.0}
+    with pytest.raises(ConfigError, match="no finished run has a seconds_to_target"):
+        compared(old, metric="seconds_to_target")
+
+
+def test_best_median_and_order_use_the_common_budget() -> None:
+    """Within 600 steps, the first setting reached the target once, the second one three times."""
+    long = runs_of([590, 610, 620, 630], lr=1, epochs=60)
+    short = shortened(runs_of([500, 550, 560, None], lr=2, epochs=30), 600)
+    also_long = runs_of([300, 640, 650, 660], lr=3, epochs=60)
+    comparison = compared([*long, *short, *also_long])
+    assert [row.outcomes[0].is_best for row in comparison.rows] == [True, False, False]
+    assert comparison.rows[0].setting.values["epochs"] == 30
+    order = sort_rows(comparison, STEPS)
+    assert order[0].setting.values["epochs"] == 30
+    assert any(note.startswith("steps_to_target: budgets differ") for note in comparison.notes)
+    slower = shortened(runs_of([None, None, 560, 570], lr=2, epochs=30), 600)
+    none = compared([*long, *slower])
+    assert not any(row.outcomes[0].is_best for row in none.rows)
 
 
 def test_repeated_run_replaces_diverged_run_with_the_same_seed() -> None:
@@ -285,7 +337,7 @@ def test_repeated_run_replaces_diverged_run_with_the_same_seed() -> None:
     found = comparison.rows[0].outcomes[0].estimate
     assert found is not None
     assert (found.n, found.reached) == (2, 2)
-    assert comparison.notes == ("left out of every mean: 1 diverged",)
+    assert comparison.notes == ("left out: 1 diverged",)
 
 
 def test_run_without_target_has_no_time() -> None:
@@ -308,7 +360,7 @@ def test_best_time_is_marked_for_each_target() -> None:
     runs += [*runs_of([700], lr=1, target__value=0.95), *runs_of([900], lr=2, target__value=0.95)]
     comparison = compared(runs, "lr=1", "target.value=0.9")
     best = [row.outcomes[0].estimate for row in comparison.rows if row.outcomes[0].is_best]
-    assert sorted(x.mean for x in best if x) == [200, 700]
+    assert sorted(x.location for x in best if x) == [200, 700]
     assert verdicts(comparison).count("another target") == 2
 
 
@@ -316,12 +368,22 @@ def test_best_time_is_marked_for_each_target() -> None:
     ("metric", "settings", "metrics", "budget"),
     [
         ("epochs_to_target", {}, {}, 60),
-        ("epochs_to_target", {"max_steps": 500}, {"steps": 500, "epochs": 25}, 25),
+        ("epochs_to_target", {"max_steps": 500}, {"steps": 500, "epochs": 25}, 24),  # or more
+        ("epochs_to_target", {"max_steps": 50}, {"steps": 50, "epochs": 1}, 0),  # or more
+        (
+            "epochs_to_target",
+            {"max_steps": 50},
+            {"steps": 50, "epochs": 1, "steps_per_epoch": 1000},
+            0.05,
+        ),
+        ("epochs_to_target", {"max_steps": 500}, {"steps": 240, "epochs": 12}, 25),  # stopped early
+        (STEPS, {}, {"steps": 10, "epochs": 1, "steps_per_epoch": 20}, 1200),
         ("epochs_to_target", {}, {"epochs": 12, "steps": 240}, 60),  # stopped early
         (STEPS, {}, {}, 1200),
         (STEPS, {}, {"epochs": 12, "steps": 240}, 1200),
         (STEPS, {"max_steps": 500}, {"steps": 500, "epochs": 25}, 500),
         ("seconds_to_target", {}, {}, 6),
+        ("seconds_to_target", {"max_steps": 500}, {"steps": 500, "epochs": 25}, 6),
         ("seconds_to_target", {}, {"epochs": 12, "steps": 240}, INF),
     ],
 )

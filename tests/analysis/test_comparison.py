@@ -123,7 +123,7 @@ def test_baseline_of_a_setting_differs_only_in_the_given_key() -> None:
         difference = found[lr, 1e-3].difference
         assert difference is not None
         assert difference.change is not None
-        assert difference.change.mean == pytest.approx(1.5e-3)  # independent of lr
+        assert difference.change.location == pytest.approx(1.5e-3)  # independent of lr
 
 
 def test_baseline_applies_only_to_settings_with_the_same_test_set() -> None:
@@ -186,10 +186,10 @@ def test_failed_runs_are_counted_and_not_averaged() -> None:
     comparison = compared(runs_of([0.5, None, 0.7], lr=1) + runs_of([None, None], lr=2))
     first, second = comparison.rows
     assert first.outcomes[0].estimate is not None
-    assert first.outcomes[0].estimate.mean == pytest.approx(0.6)
+    assert first.outcomes[0].estimate.location == pytest.approx(0.6)
     assert first.setting.left_out == {"failed": 1}
     assert second.outcomes[0].estimate is None
-    assert comparison.notes == ("left out of every mean: 3 failed",)
+    assert comparison.notes == ("left out: 3 failed",)
 
 
 def test_best_setting_of_each_test_set_is_marked() -> None:
@@ -199,7 +199,7 @@ def test_best_setting_of_each_test_set_is_marked() -> None:
     for name, normalization, x in settings:
         runs += runs_of([x], dataset=name, dataset__normalization=normalization)
     best = [
-        (row.setting.values["dataset"], row.outcomes[0].estimate.mean)
+        (row.setting.values["dataset"], row.outcomes[0].estimate.location)
         for row in compared(runs).rows
         if row.outcomes[0].is_best and row.outcomes[0].estimate
     ]

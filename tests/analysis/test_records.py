@@ -51,10 +51,11 @@ def read_back(comparison: Comparison, *pivoted: str) -> Any:
 def test_document_has_the_documented_keys(comparison: Comparison) -> None:
     found = read_back(comparison)
     assert list(found) == [
-        *("metrics", "estimate", "confidence", "significance", "baseline", "margins", "tests"),
+        *("metrics", "estimates", "confidence", "significance", "baseline", "margins", "tests"),
         *("settings", "notes"),
     ]
     assert found["metrics"] == ["test_loss", "steps_to_target"]
+    assert found["estimates"] == {"test_loss": "mean", "steps_to_target": "median"}
     assert found["baseline"] == ["lr=0.1"]
     assert found["margins"] == {"test_loss": 0.05}
     assert found["tests"] == comparison.tests > 0
@@ -64,7 +65,7 @@ def test_document_has_the_documented_keys(comparison: Comparison) -> None:
         assert list(setting["results"]["test_loss"]) == [
             *("n", "mean", "std", "low", "high", "best", "pairs", "difference", "difference_low"),
             *("difference_high", "p", "p_holm", "margin", "p_equivalence", "p_equivalence_holm"),
-            *("seeds_to_decide", "verdict", "values"),
+            *("decided", "seeds_to_decide", "verdict", "values"),
         ]
         assert list(setting["results"]["steps_to_target"]) == [
             *("n", "reached", "median", "low", "high", "best", "budget", "earlier", "p", "p_holm"),

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from nnopt.analysis.records import Record
 from nnopt.analysis.render import (
     RENDERERS,
     SUFFIXES,
@@ -18,7 +19,7 @@ from nnopt.analysis.render import (
     to_markdown,
     to_text,
 )
-from nnopt.analysis.tabulate import Cell, Record, Table
+from nnopt.analysis.tabulate import Cell, Table
 
 NASTY = "a|b & <i>50 %</i> $x_1$ #{~^\\} *\n"
 

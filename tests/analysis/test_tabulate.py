@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnopt.analysis.comparison import Comparison, compare_runs, sort_rows
-from nnopt.analysis.records import records
+from nnopt.analysis.records import pivot_records, records
 from nnopt.analysis.settings import Condition
 from nnopt.analysis.tabulate import MAX_VALUE_CHARACTERS, pivot, tabulate
 from nnopt.results.collect import Run, Value
@@ -51,7 +51,7 @@ def test_other_keys_follow_the_first_column_of_a_pivot_table() -> None:
         for a, b, c, v in [(1, 1, 1, 0.1), (1, 2, 1, 0.2), (1, 1, 2, 0.3), (2, 1, 1, 0.4)]
     ]
     comparison = compare_runs(runs, ["x"])
-    table, exact = pivot(comparison, "b", "c")
+    table, exact = pivot(comparison, "b", "c"), pivot_records(comparison, "b", "c")
     assert table.header == ("b", "a", "c=1", "c=2")
     cells = [tuple(cell.text for cell in row) for row in table.rows]
     assert cells == [("1", "1", "0.1", "0.3"), ("2", "1", "0.2", "–"), ("1", "2", "0.4", "–")]
@@ -88,7 +88,7 @@ def test_table_with_margin_has_p_of_equivalence_and_a_note() -> None:
     baseline = [Condition("lr", "=", ("a",))]
     comparison = compare_runs(runs, ["test_accuracy"], baseline, {"test_accuracy": 0.04})
     table = tabulate(comparison)
-    assert table.header[-3:] == ("p (Holm)", "equivalence p (Holm)", "verdict")
+    assert table.header[-3:] == ("p (Holm)", "p equivalence", "verdict")
     assert [cell.text for cell in table.rows[1][-2:]] == ["0.011", "equivalent within 0.04"]
     assert "two one-sided paired t tests with the margin 0.04; seeds" in table.notes[2]
     (_, record) = records(comparison)
@@ -148,7 +148,7 @@ def test_pivot_table_of_times_shows_the_counts() -> None:
     one = results("lr", "steps_to_target", TIMES, **TARGET, l2=0)
     other = results("lr", "steps_to_target", {"a": [None, 3.0]}, **TARGET, l2=1)
     comparison = compare_runs([*one, *other], ["steps_to_target"])
-    table, exact = pivot(comparison, "lr", "l2")
+    table, exact = pivot(comparison, "lr", "l2"), pivot_records(comparison, "lr", "l2")
     cells = [[cell.text for cell in row] for row in table.rows]
     assert cells[0] == ["a", "310 (5 of 5)", "not reached (1 of 2)"]
     assert cells[1] == ["b", "not reached (2 of 5)", "–"]

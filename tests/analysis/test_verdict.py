@@ -67,6 +67,10 @@ def test_verdict_with_margin_depends_on_the_metric(
         (RankDifference((5, 5), 10, 0.5, None), "equal times"),
         (RankDifference((5, 5), 7, None, None, math.inf), "another target"),
         (RankDifference((5, 0), 0, None, None), "no run with a target"),
+        (
+            RankDifference((5, 9), 4, None, None, unknown=("pruned", "timeout", "pruned")),
+            "not tested: 2 pruned, 1 timeout",
+        ),
     ],
 )
 def test_verdict_on_times_to_target_describes_every_case(

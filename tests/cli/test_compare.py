@@ -86,7 +86,7 @@ def test_json_output_of_compare_command_is_the_only_output(
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     assert captured.err == ""
-    assert found["notes"] == ["left out of every mean: 1 failed"]
+    assert found["notes"] == ["left out: 1 failed"]
     adam = found["settings"][0]
     assert adam["keys"] == {"optimizer": "adam", "optimizer.lr": 0.001}
     assert adam["results"]["test_accuracy"]["mean"] == pytest.approx(0.92, rel=1e-15)
@@ -96,12 +96,19 @@ def test_json_output_of_compare_command_is_the_only_output(
     assert [row["keys"]["optimizer.lr"] for row in rows] == [0.001, 0.1, 0.5]
 
 
-def test_margin_option_of_compare_command_changes_only_the_verdicts(
+def test_margin_option_of_compare_command_adds_p_values_and_changes_verdicts(
     nnopt: Run, sweep: Path, capsys: Captured
 ) -> None:
     baseline = ["--baseline", "optimizer=sgd", "--baseline", "optimizer.lr=0.1"]
+    assert nnopt("compare", "sweep", *baseline) == 0
+    plain = lines_of(capsys)[2:5]
     assert nnopt("compare", "sweep", *baseline, "--margin", "0.05") == 0
     rows = lines_of(capsys)[2:5]
+    verdicts = ["0.993 better", "baseline", "0.020 equivalent within 0.05"]
+    before = [x.removesuffix(" not distinguishable").removesuffix(" better") for x in plain]
+    after = [x.removesuffix(f" {verdict}") for x, verdict in zip(rows, verdicts, strict=True)]
+    assert [before[0], before[2]] == [after[0], after[2]]
+    assert rows[1] == plain[1].replace("baseline", "– baseline")
     # scipy.stats.ttest_1samp for lr=0.5: the larger one-sided p is 0.0099; Holm doubles it
     assert rows[0].endswith("+0.100 [0.075, 0.125] 0.007 0.993 better")
     assert rows[2].endswith("+0.003 [-0.025, 0.032] 0.667 0.020 equivalent within 0.05")
