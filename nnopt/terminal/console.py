@@ -76,8 +76,7 @@ def column_widths(
 ) -> list[int] | None:
     """Return widths of columns that cut no word. None if they do not fit.
 
-    Columns with space for their longest cell are not wider. The other columns share the rest: each
-    character of it goes to the column that lacks most.
+    As many columns as possible have space for their longest cell, so that few columns are wrapped.
     """
     columns = [[visible(cell) for cell in column] for column in zip(header, *rows, strict=True)]
     longest = [max(map(len, column)) for column in columns]
@@ -86,9 +85,9 @@ def column_widths(
     ]
     if (rest := available - sum(widths)) < 0:
         return None
-    for _ in range(min(rest, sum(longest) - sum(widths))):
-        narrowest = max(range(len(widths)), key=lambda i: longest[i] - widths[i])
-        widths[narrowest] += 1
+    for i in sorted(range(len(widths)), key=lambda i: longest[i] - widths[i]):
+        added = min(rest, longest[i] - widths[i])
+        widths[i], rest = widths[i] + added, rest - added
     return widths
 
 
