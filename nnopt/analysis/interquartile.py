@@ -49,7 +49,7 @@ def interquartile_estimate(values: Sequence[float]) -> Estimate:
     if plain.n >= MIN_VALUES and plain.std:
         # Division by a power of two is exact. Sums of values between -2 and 2 cannot overflow.
         scale = math.ldexp(1.0, math.frexp(max(map(abs, values)))[1] - 1)
-        means = _resampled_means(np.sort(np.asarray(values, np.float64) / scale))
+        means = resampled_means(np.sort(np.asarray(values, np.float64) / scale))
         low, high = map(float, np.quantile(means, _expanded_levels(plain.n)))
         if high - low > ROUNDING * max(map(abs, values)) / scale:
             interval = low * scale, high * scale
@@ -64,7 +64,7 @@ def _expanded_levels(n: int) -> tuple[float, float]:
     return level, 1 - level
 
 
-def _resampled_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def resampled_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the IQM of each resample of sorted values, shape (resamples,)."""
     indices = _middle_indices(len(values))
     rows = max(CHUNK // indices.shape[1], 1)

@@ -70,6 +70,17 @@ def test_runs_that_are_not_done_are_left_out_and_counted() -> None:
     assert setting.left_out == {"diverged": 1, "failed": 2}
 
 
+def test_newest_incomplete_run_of_a_seed_is_used_and_counted_once() -> None:
+    first, second = run(0, "diverged", ended=0.3), run(0, "pruned", ended=0.2)
+    finished, replaced = run(1, ended=0.1), run(1, "diverged", ended=0.2)
+    for runs in ([first, second, finished, replaced], [replaced, finished, second, first]):
+        (setting,) = group_runs(runs, [])
+        assert setting.incomplete == {0: first}
+        assert setting.runs == {1: finished}
+        assert setting.left_out == {"diverged": 2}
+        assert setting.repeated == 1
+
+
 def test_newest_run_of_a_seed_is_used() -> None:
     runs = [run(0, ended=0.2), run(0, ended=0.3), run(0, ended=0.1), run(1)]
     (setting,) = group_runs(runs, [])
