@@ -271,7 +271,7 @@ def test(model: Model, training: TrainingState, recorder: RunRecorder) -> Evalua
     model.network.load(training.best if config.test_weights == "best" else training.last)
     labels = dataset.test.labels[dataset.test.rows]
     batches = model.loader(dataset.test).evaluation_batches()
-    result = evaluate(model.network, batches, labels, config.loss)
+    result = evaluate(model.network, batches, labels, config)
     record_test(result, dataset, config, recorder)
     return result
 

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nnopt.schema import Config
+
 Floats = NDArray[np.float64]
 Array = NDArray[Any]
 
@@ -116,6 +118,34 @@ def hinge(logits: Array, labels: Array) -> float:
     with np.errstate(invalid="ignore", over="ignore"):
         margins = np.maximum(0, scores - correct + 1).sum(axis=1) - 1  # j = y contributes exactly 1
         return float(margins.mean())
+
+
+def mse(logits: Array, labels: Array) -> float:
+    """Return the mean of (zₖ - tₖ)² over samples and classes, with one-hot targets t.
+
+    logits: z, (N, K)   labels: (N,) in 0..K-1, N >= 1
+    """
+    difference = np.array(logits, dtype=np.float64)
+    difference[np.arange(len(labels)), labels] -= 1
+    return float(np.mean(np.square(difference)))
+
+
+def focal(logits: Array, labels: Array, gamma: float) -> float:
+    """Return the mean over the samples of -(1 - p)^γ log p, with p the softmax at the label.
+
+    logits: (N, K)   labels: (N,) in 0..K-1, N >= 1   Source: Lin et al. 2017, eq. 4
+    """
+    log_p = _log_softmax(logits)[np.arange(len(labels)), labels]
+    with np.errstate(invalid="ignore"):
+        return float(np.mean((-np.expm1(log_p)) ** gamma * -log_p)) + 0.0
+
+
+def loss_of(config: Config, logits: Array, labels: Array) -> float:
+    """Return the configured loss without label smoothing. logits: (N, K), labels: (N,)."""
+    if config.loss == "focal":
+        return focal(logits, labels, config.focal_gamma)
+    losses = {"cross_entropy": cross_entropy, "hinge": hinge, "mse": mse}
+    return losses[config.loss](logits, labels)
 
 
 def accuracy(logits: Array, labels: Array) -> float:

@@ -72,7 +72,8 @@ class Config:
     batch_size: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
     accumulation_steps: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
     drop_last: bool
-    loss: Literal["cross_entropy", "hinge"]
+    loss: Literal["cross_entropy", "hinge", "mse", "focal"]
+    focal_gamma: Annotated[float, Range(minimum=0, maximum=100)]
     test_weights: Literal["best", "last"]
     plots: bool | Literal["auto", "sweep"]
     layer_statistics: bool

@@ -56,6 +56,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "pruning": {"name": "none"},
     "target": {"metric": None, "value": None},
     "evaluation": {"train": True, "predictions": False},
+    "focal_gamma": 2.0,
 }
 """Key that is missing in configurations of earlier versions -> default value of the key."""
 

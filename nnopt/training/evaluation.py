@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nnopt.backends.protocol import DeviceArray, Network
 from nnopt.results import metrics
+from nnopt.schema import Config
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Evaluation:
 
 
 def evaluate(
-    network: Network, batches: Iterable[DeviceArray], labels: NDArray[np.int64], loss: str
+    network: Network, batches: Iterable[DeviceArray], labels: NDArray[np.int64], config: Config
 ) -> Evaluation:
     """Predict the samples in evaluation mode and compare the predictions with ``labels`` (N,)."""
     logits = np.concatenate([network.predict(x) for x in batches])
-    mean_loss = metrics.hinge if loss == "hinge" else metrics.cross_entropy
-    return Evaluation(mean_loss(logits, labels), metrics.accuracy(logits, labels), logits)
+    loss = metrics.loss_of(config, logits, labels)
+    return Evaluation(loss, metrics.accuracy(logits, labels), logits)

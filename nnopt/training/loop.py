@@ -259,8 +259,8 @@ class Loop:
         if part is None or loader is None:
             return None
         batches, labels = loader.evaluation_batches(), part.labels[part.rows]
-        loss = self._config.loss
-        return evaluate(self.training.network, self._interruptible(batches), labels, loss)
+        batches = self._interruptible(batches)
+        return evaluate(self.training.network, batches, labels, self._config)
 
     def _penalty(self, arrays: Arrays) -> float:
         """Return the value of the L1 and L2 penalties at the end of the epoch."""

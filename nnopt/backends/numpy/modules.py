@@ -1,4 +1,4 @@
-"""Layers as functions on the tape, with parameters and running statistics."""
+"""Layers as functions on the tape, with parameters and running statistics. Losses by name."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID
 from nnopt.backends.numpy.ops.conv import CONV2D
 from nnopt.backends.numpy.ops.dense import DENSE
 from nnopt.backends.numpy.ops.dropout import DROPOUT
+from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, FOCAL, HINGE, MSE
 from nnopt.backends.numpy.ops.normalization import (
     BATCH_NORM,
     GROUP_NORM,
@@ -41,6 +42,24 @@ ACTIVATIONS: dict[type, Op] = {
     records.SiLU: SILU,
 }
 """Class of an activation without options -> operation that computes the activation."""
+
+LOSSES: dict[str, Op] = {
+    "cross_entropy": CROSS_ENTROPY,
+    "hinge": HINGE,
+    "mse": MSE,
+    "focal": FOCAL,
+}
+"""Value of the key ``loss`` -> operation that computes the loss."""
+
+
+def loss_operation(config: Config) -> tuple[Op, dict[str, float]]:
+    """Return the operation that computes the configured loss, and the options of the operation."""
+    options: dict[str, float] = {}
+    if config.loss != "hinge":
+        options["label_smoothing"] = config.regularizer.label_smoothing
+    if config.loss == "focal":
+        options["gamma"] = config.focal_gamma
+    return LOSSES[config.loss], options
 
 
 class LayerBuilder:

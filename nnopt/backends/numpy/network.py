@@ -17,9 +17,8 @@ from nnopt.backends.numpy.average import Average
 from nnopt.backends.numpy.gradients import clip, norm
 from nnopt.backends.numpy.layout import FlatLayout
 from nnopt.backends.numpy.memory import zeros
-from nnopt.backends.numpy.modules import LayerBuilder, Module
+from nnopt.backends.numpy.modules import LayerBuilder, Module, loss_operation
 from nnopt.backends.numpy.ops import Array
-from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
 from nnopt.backends.numpy.ops.shape import CHANNELS_LAST
 from nnopt.backends.numpy.optimizers import Optimizer
 from nnopt.backends.numpy.penalties import add_penalty_gradients, limit_norms
@@ -69,10 +68,7 @@ class NumpyNetwork:
         largest = max(math.prod(layer.output_shape) for layer in architecture.walk())
         self._largest_flops = max(layer.flops for layer in architecture.walk())
         self._evaluation_rows = max(tuning.EVALUATION_CHUNK_ELEMENTS // largest, 1)
-        self._loss_op, self._loss_options = HINGE, {}
-        if config.loss != "hinge":
-            self._loss_op = CROSS_ENTROPY
-            self._loss_options = {"label_smoothing": config.regularizer.label_smoothing}
+        self._loss_op, self._loss_options = loss_operation(config)
         self._tape, self._evaluation_tape = Tape(self._workers), Tape(self._workers)
         self._optimizer = Optimizer(
             config.optimizer,

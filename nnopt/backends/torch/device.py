@@ -80,7 +80,8 @@ def compiled(forward: Forward, architecture: Architecture, config: Config) -> Fo
     if backend.compile == "off":
         return forward
     sizes = config.batch_size, config.accumulation_steps, config.drop_last, config.dataset
-    key = (architecture, backend, config.loss, config.regularizer.label_smoothing, *sizes)
+    loss = config.loss, config.focal_gamma, config.regularizer.label_smoothing
+    key = (architecture, backend, *loss, *sizes)
     if key not in _compiled_keys:
         if len(_compiled_keys) == MAX_COMPILED_NETWORKS:
             torch.compiler.reset()

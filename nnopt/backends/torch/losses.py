@@ -9,13 +9,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nnopt.schema import Config
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (N, K), labels (N,) or class fractions (N, K)) -> mean loss of the batch."""
 
 
-def cross_entropy(label_smoothing: float) -> Loss:
-    """Return a loss: the mean of -Σₖ tₖ log softmax(z)ₖ for logits z and smoothed fractions t."""
-    return lambda logits, y: F.cross_entropy(logits, y, label_smoothing=label_smoothing)
+def build_loss(config: Config) -> Loss:
+    """Return the configured loss."""
+    smoothing, gamma = config.regularizer.label_smoothing, config.focal_gamma
+    losses: dict[str, Loss] = {
+        "cross_entropy": lambda z, y: F.cross_entropy(z, y, label_smoothing=smoothing),
+        "hinge": hinge,
+        "mse": lambda z, y: F.mse_loss(z, targets(z, y, smoothing)),
+        "focal": lambda z, y: focal(z, y, gamma, smoothing),
+    }
+    return losses[config.loss]
+
+
+def targets(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
+    """Return t = (1 - ε) y + ε/K, (N, K), with the smoothing ε and one-hot rows y for labels."""
+    classes = logits.shape[1]
+    fractions = F.one_hot(y, classes) if y.ndim == 1 else y
+    return (1 - label_smoothing) * fractions.to(logits.dtype) + label_smoothing / classes
+
+
+def focal(logits: Tensor, y: Tensor, gamma: float, label_smoothing: float) -> Tensor:
+    """Return the mean of Σₖ tₖ (1 - pₖ)^γ (-log pₖ) for the softmax p (Lin et al. 2017, eq. 4).
+
+    1 - p is limited to positive numbers, because the slope of q^γ is infinite at q = 0 if γ < 1.
+    """
+    log_p = F.log_softmax(logits, dim=1)
+    if y.ndim == 1 and not label_smoothing:
+        log_p, target = log_p.gather(1, y[:, None]), 1.0
+    else:
+        target = targets(logits, y, label_smoothing)
+    q = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+    return -(target * q**gamma * log_p).sum() / len(logits)
 
 
 def hinge(logits: Tensor, y: Tensor) -> Tensor:

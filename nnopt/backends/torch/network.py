@@ -26,7 +26,7 @@ from nnopt.backends.torch.device import (
 )
 from nnopt.backends.torch.dropout import Dropout
 from nnopt.backends.torch.gradients import Norm, clip, total_norm
-from nnopt.backends.torch.losses import Loss, cross_entropy, hinge
+from nnopt.backends.torch.losses import Loss, build_loss
 from nnopt.backends.torch.masks import Masks
 from nnopt.backends.torch.modules import build_module
 from nnopt.backends.torch.muon import Muon
@@ -88,11 +88,10 @@ class TorchNetwork:
         self._regularizer = regularizer
         self._config = config
         self._start_optimizer()
-        loss = hinge if config.loss == "hinge" else cross_entropy(regularizer.label_smoothing)
         self._errors = DeviceErrors(
             {id(self.module.get_submodule(name)): name for name in self._layers}
         )
-        step = logits_and_loss(self.module, self._precision, loss)
+        step = logits_and_loss(self.module, self._precision, build_loss(config))
         self._forward = compiled(step, architecture, config)
         if self._parameters[0].is_cuda:
             torch.cuda.reset_peak_memory_stats(self._parameters[0].device)

@@ -65,6 +65,40 @@ def _naive_margins(logits: Array, labels: Array) -> Array:
     return np.asarray(margins)
 
 
+def mse_naive_forward(logits: Array, *, labels: Array, label_smoothing: float = 0.0) -> Array:
+    """Compute L = 1/(N K) Σₙ Σₖ (zₙₖ - tₙₖ)² for logits z, with the t of cross-entropy."""
+    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    return np.asarray(np.mean((logits - target) ** 2))
+
+
+def mse_naive_backward(
+    g: Array, logits: Array, *, labels: Array, label_smoothing: float = 0.0
+) -> tuple[Array]:
+    """dL/dz = 2 g (z - t) / (N K)."""
+    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    return (2 * g * (logits - target) / logits.size,)
+
+
+def focal_naive_forward(
+    logits: Array, *, labels: Array, gamma: float, label_smoothing: float = 0.0
+) -> Array:
+    """Compute L = -(1/N) Σₙ Σₖ tₙₖ (1 - pₙₖ)^γ log pₙₖ, with the p and t of cross-entropy."""
+    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    log_p = _naive_log_softmax(logits)
+    return np.asarray(-np.sum(target * (1 - np.exp(log_p)) ** gamma * log_p) / len(logits))
+
+
+def focal_naive_backward(
+    g: Array, logits: Array, *, labels: Array, gamma: float, label_smoothing: float = 0.0
+) -> tuple[Array]:
+    """dL/dzₙₖ = g/N (uₙₖ - pₙₖ Σⱼ uₙⱼ), u = t ((1 - p)^(γ-1) γ p log p - (1 - p)^γ)."""
+    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    log_p = _naive_log_softmax(logits)
+    p, q = np.exp(log_p), np.maximum(1 - np.exp(log_p), np.finfo(logits.dtype).tiny)
+    u = target * (q ** (gamma - 1) * gamma * p * log_p - q**gamma)
+    return (g * (u - p * u.sum(axis=1, keepdims=True)) / len(logits),)
+
+
 def cross_entropy_forward(
     logits: Array, *, labels: Array, label_smoothing: float = 0.0, buffer: Buffer = new
 ) -> tuple[Array, Array]:
@@ -165,5 +199,102 @@ def hinge_backward(
     return (np.multiply(margins.T, g / margins.dtype.type(count), out=d_logits),)
 
 
+def mse_forward(
+    logits: Array, *, labels: Array, label_smoothing: float = 0.0, buffer: Buffer = new
+) -> tuple[Array, Array]:
+    """Compute the mean squared error of logits, without softmax (Hui and Belkin 2021).
+
+    ``labels`` and ``label_smoothing`` are those of cross-entropy. The mean is over samples and
+    classes, as in PyTorch's ``mse_loss``. The saved value is z - t, (N, K).
+    """
+    difference = buffer("difference", logits.shape, logits.dtype)
+    uniform, rest = label_smoothing / logits.shape[1], 1 - label_smoothing
+    if labels.ndim == 1:
+        np.subtract(logits, uniform, out=difference)
+        difference[_arange(len(labels)), labels] -= rest
+    else:
+        np.multiply(labels, logits.dtype.type(rest), out=difference)
+        np.add(difference, uniform, out=difference)
+        np.subtract(logits, difference, out=difference)
+    flat = difference.reshape(-1)
+    return np.dot(flat, flat) / logits.dtype.type(logits.size), difference
+
+
+def mse_backward(g: Array, difference: Array, *, buffer: Buffer = new) -> tuple[Array]:
+    """dL/dz = 2 g (z - t) / (N K), where ``difference`` is z - t."""
+    factor = g * difference.dtype.type(2 / difference.size)
+    d_logits = buffer("d_logits", difference.shape, difference.dtype)
+    return (np.multiply(difference, factor, out=d_logits),)
+
+
+def focal_forward(
+    logits: Array,
+    *,
+    labels: Array,
+    gamma: float,
+    label_smoothing: float = 0.0,
+    buffer: Buffer = new,
+) -> tuple[Array, Array]:
+    """Compute the focal loss Σ t (1 - p)^γ (-log p), with the softmax p (Lin et al. 2017, eq. 4).
+
+    ``labels`` and ``label_smoothing`` are those of cross-entropy, to which the loss is equal for
+    γ = 0. The saved value is N · dL/dz, (K, N).
+
+    Only the largest p of a sample can be near 1. If r is the sum of exp(z - max z) over the other
+    classes, this p is 1 / (1 + r), and q = 1 - p is r / (1 + r), which does not lose the digits of
+    a small q. The targets of most classes are 0 if they are one-hot, so only the label's p and q
+    are used then.
+    """
+    count, classes = logits.shape
+    shape, dtype = (classes, count), logits.dtype
+    p, q, nll = (buffer(name, shape, dtype) for name in ("p", "q", "nll"))
+    row = buffer("row", (count,), dtype)
+    largest = _flat_label_index(logits.argmax(axis=1))
+    np.copyto(nll, logits.T)
+    np.subtract(np.maximum.reduce(nll, axis=0, out=row), nll, out=nll)
+    np.exp(np.negative(nll, out=p), out=p)
+    p.reshape(-1)[largest] = 0
+    rest = np.add.reduce(p, axis=0, out=row)
+    np.add(nll, np.log1p(rest), out=nll)  # -log p
+    p.reshape(-1)[largest] = 1
+    np.divide(p, rest + 1, out=p)
+    np.subtract(1, p, out=q)
+    q.reshape(-1)[largest] = rest / (rest + 1)
+    if labels.ndim == 1 and not label_smoothing:
+        label_index = _flat_label_index(labels)
+        q_label = q.reshape(-1)[label_index]
+        chosen = p.reshape(-1)[label_index], q_label, nll.reshape(-1)[label_index]
+        terms, u = _focal_terms(*chosen, gamma)
+        np.multiply(p, np.negative(u), out=p)
+        p.reshape(-1)[label_index] = u * q_label
+        return np.add.reduce(terms) / dtype.type(count), p
+    target = _targets(labels, label_smoothing, buffer("target", shape, dtype))
+    terms, u = _focal_terms(p, q, nll, gamma)
+    loss = np.dot(target, terms.reshape(-1)) / dtype.type(count)
+    np.multiply(u, target.reshape(shape), out=u)
+    sums, u_largest = np.add.reduce(u, axis=0, out=row), u.reshape(-1)[largest]
+    at_largest = u_largest * q.reshape(-1)[largest] - p.reshape(-1)[largest] * (sums - u_largest)
+    np.subtract(u, np.multiply(p, sums, out=p), out=p)
+    p.reshape(-1)[largest] = at_largest
+    return loss, p
+
+
+def _focal_terms(p: Array, q: Array, nll: Array, gamma: float) -> tuple[Array, Array]:
+    """Return f = q^γ (-log p) and u = p df/dp = -q^γ (1 + γ p (-log p) / q), with q = 1 - p."""
+    power = q**gamma
+    factor = np.maximum(q, np.finfo(q.dtype).tiny)
+    np.divide(p, factor, out=factor)
+    np.multiply(factor, nll, out=factor)
+    np.add(np.multiply(factor, gamma, out=factor), 1, out=factor)
+    return power * nll, np.negative(np.multiply(factor, power, out=factor), out=factor)
+
+
+def focal_backward(g: Array, gradient: Array, *, buffer: Buffer = new) -> tuple[Array]:
+    """dL/dz = g (u_k - p_k Σⱼ uⱼ) / N, u = t p df/dp, f = (1 - p)^γ (-log p)."""
+    return cross_entropy_backward(g, gradient, buffer=buffer)
+
+
 CROSS_ENTROPY = Op(cross_entropy_forward, cross_entropy_backward, ("logits",))
 HINGE = Op(hinge_forward, hinge_backward, ("logits",))
+MSE = Op(mse_forward, mse_backward, ("logits",))
+FOCAL = Op(focal_forward, focal_backward, ("logits",))
