@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
 from nnopt.architecture import layers as records
 from nnopt.architecture.inference import Layer, Shape
 from nnopt.architecture.network import Architecture, infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.schema import (
+    Activation,
     ArchitectureVariant,
     LayersConfig,
     MlpConfig,
@@ -22,10 +24,7 @@ from nnopt.schema import (
 
 Layers = tuple[Layer, ...]
 
-ACTIVATIONS: dict[str, Layer] = {
-    name: records.LAYERS[name]()
-    for name in ("relu", "leaky_relu", "gelu", "tanh", "sigmoid", "silu")
-}
+ACTIVATIONS: dict[str, Layer] = {name: records.LAYERS[name]() for name in get_args(Activation)}
 
 NORMS: dict[str, Callable[[int], Layers]] = {
     "none": lambda channels: (),

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from nnopt.architecture.activations import PReLU
+from nnopt.architecture.inference import InferredLayer
 from nnopt.architecture.network import Architecture
 from nnopt.architecture.whitening import whitening_arrays
 from nnopt.data.dataset import Dataset
@@ -63,10 +65,11 @@ def initial_arrays(
 ) -> dict[str, NDArray[np.float64]]:
     """Return the initial parameters and running statistics: full name -> array in float64.
 
-    Biases and running means are 0. Norm weights and running variances are 1. Each layer draws from
-    a random stream that is named after the layer. Therefore, a layer that keeps its name and shape
-    keeps its weights if other layers change. ``config.scale`` multiplies the drawn weights, but not
-    those of whitening. ``dataset`` is needed only for whitening.
+    Biases and running means are 0. Norm weights and running variances are 1. The slopes of PReLU
+    are the ``init`` of the layer. Each layer draws from a random stream that is named after the
+    layer. Therefore, a layer that keeps its name and shape keeps its weights if other layers
+    change. ``config.scale`` multiplies the drawn weights, but not those of whitening. ``dataset``
+    is needed only for whitening.
     """
     output = architecture.output_layer.name
     arrays: dict[str, NDArray[np.float64]] = {}
@@ -77,7 +80,7 @@ def initial_arrays(
                 array = draw(generator(seed, f"initial/{layer.name}"), shape, config)
                 array *= config.scale
             else:
-                array = np.full(shape, 1.0 if key in ("weight", "running_var") else 0.0)
+                array = np.full(shape, _constant(layer, key))
             arrays[f"{layer.name}.{key}"] = array
     if config.input == "whitening":
         if dataset is None:
@@ -86,3 +89,10 @@ def initial_arrays(
         whitening = whitening_arrays(first, dataset)
         arrays |= {f"{first.name}.{key}": array for key, array in whitening.items()}
     return arrays
+
+
+def _constant(layer: InferredLayer, key: str) -> float:
+    """Return the initial value of an array with one axis, such as a bias."""
+    if isinstance(layer.record, PReLU):
+        return layer.record.init
+    return 1.0 if key in ("weight", "running_var") else 0.0

@@ -7,8 +7,22 @@ each backend builds a layer. Arguments and shapes are as in PyTorch: (N, D) or (
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
+from nnopt.architecture.activations import ELU as ELU
+from nnopt.architecture.activations import GELU as GELU
+from nnopt.architecture.activations import SELU as SELU
+from nnopt.architecture.activations import Elementwise, Epsilon, Rate
+from nnopt.architecture.activations import GELUTanh as GELUTanh
+from nnopt.architecture.activations import HardSwish as HardSwish
+from nnopt.architecture.activations import LeakyReLU as LeakyReLU
+from nnopt.architecture.activations import Mish as Mish
+from nnopt.architecture.activations import PReLU as PReLU
+from nnopt.architecture.activations import ReLU as ReLU
+from nnopt.architecture.activations import Sigmoid as Sigmoid
+from nnopt.architecture.activations import SiLU as SiLU
+from nnopt.architecture.activations import Softplus as Softplus
+from nnopt.architecture.activations import Tanh as Tanh
 from nnopt.architecture.inference import (
     InferredLayer,
     Layer,
@@ -21,11 +35,7 @@ from nnopt.architecture.inference import (
 from nnopt.errors import ConfigError
 from nnopt.schema.range import Range
 
-Epsilon = Annotated[float, Range(above=0)]
-Rate = Annotated[float, Range(minimum=0, below=1)]
 Size = Annotated[int, Range(minimum=1)]
-
-EXPONENTIAL_FLOPS = 8  # approximate FLOPs per output of an activation with an exponential
 
 
 class Dense(Layer, kind="dense"):
@@ -140,56 +150,13 @@ class GlobalAvgPool(Layer, kind="global_avg_pool"):
         return InferredLayer(name, self, shape, shape[:1], math.prod(shape))
 
 
-class _Elementwise(Layer):
-    """A function that is applied to each number. The shape does not change."""
-
-    flops_per_number: ClassVar[int] = 1
-
-    def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
-        return InferredLayer(name, self, shape, shape, self.flops_per_number * math.prod(shape))
-
-
-class ReLU(_Elementwise, kind="relu"):
-    """The activation max(x, 0)."""
-
-
-class LeakyReLU(_Elementwise, kind="leaky_relu"):
-    """The activation x where x > 0, else slope · x (Maas et al. 2013)."""
-
-    slope: Rate = 0.01
-
-
-class GELU(_Elementwise, kind="gelu"):
-    """The activation x Φ(x), where Φ is the normal CDF (Hendrycks and Gimpel 2016)."""
-
-    flops_per_number = EXPONENTIAL_FLOPS
-
-
-class Tanh(_Elementwise, kind="tanh"):
-    """The activation tanh x."""
-
-    flops_per_number = EXPONENTIAL_FLOPS
-
-
-class Sigmoid(_Elementwise, kind="sigmoid"):
-    """The activation 1 / (1 + exp(-x))."""
-
-    flops_per_number = EXPONENTIAL_FLOPS
-
-
-class SiLU(_Elementwise, kind="silu"):
-    """The activation x · sigmoid(x), also known as swish (Elfwing et al. 2018)."""
-
-    flops_per_number = EXPONENTIAL_FLOPS
-
-
-class Dropout(_Elementwise, kind="dropout"):
+class Dropout(Elementwise, kind="dropout"):
     """In training, set numbers to 0 with probability ``rate``; scale the rest by 1 / (1 - rate)."""
 
     rate: Rate
 
 
-class SpatialDropout(_Elementwise, kind="spatial_dropout"):
+class SpatialDropout(Elementwise, kind="spatial_dropout"):
     """Dropout of whole channels of images (Tompson et al. 2015, section 3.2)."""
 
     needs_images = True
@@ -297,7 +264,8 @@ LAYERS: dict[str, type[Layer]] = {
     record.kind: record
     for record in (
         *(Dense, Conv2d, MaxPool2d, AvgPool2d, GlobalAvgPool),
-        *(ReLU, LeakyReLU, GELU, Tanh, Sigmoid, SiLU, Dropout, SpatialDropout),
+        *(ReLU, LeakyReLU, PReLU, ELU, SELU, GELU, GELUTanh, Tanh, Sigmoid, SiLU, Softplus),
+        *(Mish, HardSwish, Dropout, SpatialDropout),
         *(BatchNorm, LayerNorm, GroupNorm, InstanceNorm, Flatten, Residual),
     )
 }

@@ -115,6 +115,8 @@ def _add_parts(
                 present = branch
             case Flatten():
                 present = np.repeat(present, layer.output_shape[0] // len(present))
-        for key in (*layer.parameters, *layer.statistics):
-            parts[f"{layer.name}.{key}"] = _Part(present, inputs if key == "weight" else None)
+        for key, shape in (layer.parameters | layer.statistics).items():
+            # One slope of PReLU can be shared by all units.
+            units = present if shape[0] == layer.output_shape[0] else np.ones(shape[0], bool)
+            parts[f"{layer.name}.{key}"] = _Part(units, inputs if key == "weight" else None)
     return present

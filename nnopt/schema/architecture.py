@@ -5,7 +5,22 @@ from typing import Annotated, Any, Literal
 
 from nnopt.schema.range import Range
 
-Activation = Literal["relu", "leaky_relu", "gelu", "tanh", "sigmoid", "silu"]
+Activation = Literal[
+    "relu",
+    "leaky_relu",
+    "prelu",
+    "elu",
+    "selu",
+    "gelu",
+    "gelu_tanh",
+    "tanh",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "mish",
+    "hard_swish",
+]
+"""Names of layers in ``nnopt.architecture.activations``, which are used with default arguments."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,20 @@ from types import TracebackType
 from nnopt.architecture import layers as records
 from nnopt.architecture.inference import InferredLayer
 from nnopt.backends.numpy.ops import Array, Buffer, Op
-from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
+from nnopt.backends.numpy.ops.activations import (
+    GELU,
+    LEAKY_RELU,
+    RELU,
+    SIGMOID,
+    SILU,
+    SOFTPLUS,
+    TANH,
+)
 from nnopt.backends.numpy.ops.conv import CONV2D
 from nnopt.backends.numpy.ops.dense import DENSE
 from nnopt.backends.numpy.ops.dropout import DROPOUT
+from nnopt.backends.numpy.ops.gated import GELU_TANH, HARD_SWISH, MISH
+from nnopt.backends.numpy.ops.linear_units import ELU, PRELU, SELU
 from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, FOCAL, HINGE, MSE
 from nnopt.backends.numpy.ops.normalization import (
     BATCH_NORM,
@@ -40,6 +50,11 @@ ACTIVATIONS: dict[type, Op] = {
     records.Tanh: TANH,
     records.Sigmoid: SIGMOID,
     records.SiLU: SILU,
+    records.SELU: SELU,
+    records.GELUTanh: GELU_TANH,
+    records.Softplus: SOFTPLUS,
+    records.Mish: MISH,
+    records.HardSwish: HARD_SWISH,
 }
 """Class of an activation without options -> operation that computes the activation."""
 
@@ -157,6 +172,10 @@ class LayerBuilder:
                 return GROUP_NORM, {"groups": groups, "epsilon": norm.epsilon}
             case records.LeakyReLU(slope):
                 return LEAKY_RELU, {"slope": slope}
+            case records.ELU(alpha):
+                return ELU, {"alpha": alpha}
+            case records.PReLU():
+                return PRELU, {}
             case records.Flatten():
                 return FLATTEN, {}
         return ACTIVATIONS[type(layer.record)], {}

@@ -92,6 +92,7 @@ RECORDS: dict[type[nn.Module], Layer] = {
     nn.GELU: records.GELU(),
     nn.SiLU: records.SiLU(),
     nn.Sigmoid: records.Sigmoid(),
+    nn.Hardswish: records.HardSwish(),
     nn.Flatten: records.Flatten(),
 }
 

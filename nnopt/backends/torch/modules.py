@@ -7,14 +7,15 @@ network are names in the architecture, such as "residual1.shortcut.conv2d1.weigh
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from torch import Tensor, nn
 
 from nnopt.architecture import layers as records
 from nnopt.architecture.inference import InferredLayer
 from nnopt.architecture.network import Architecture, ModuleArchitecture
-from nnopt.backends.torch.activations import Sigmoid, Tanh
+from nnopt.backends.torch.activations import SOFTPLUS_THRESHOLD, PReLU, Sigmoid, Tanh
 from nnopt.backends.torch.dropout import build_dropout
 from nnopt.backends.torch.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from nnopt.schema import Config
@@ -46,12 +47,17 @@ class GlobalAvgPool(nn.Module):
         return x.mean((2, 3))
 
 
-WITHOUT_OPTIONS: dict[type, type[nn.Module]] = {
+WITHOUT_OPTIONS: dict[type, Callable[[], nn.Module]] = {
     records.ReLU: nn.ReLU,
     records.GELU: nn.GELU,
     records.Tanh: Tanh,
     records.Sigmoid: Sigmoid,
     records.SiLU: nn.SiLU,
+    records.SELU: nn.SELU,
+    records.GELUTanh: partial(nn.GELU, "tanh"),
+    records.Softplus: partial(nn.Softplus, threshold=SOFTPLUS_THRESHOLD),
+    records.Mish: nn.Mish,
+    records.HardSwish: nn.Hardswish,
     records.Flatten: nn.Flatten,
     records.GlobalAvgPool: GlobalAvgPool,
 }
@@ -99,6 +105,10 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
             return GroupNorm(groups, size, norm.epsilon, device="meta")
         case records.LeakyReLU(slope):
             return nn.LeakyReLU(slope)
+        case records.ELU(alpha):
+            return nn.ELU(alpha)
+        case records.PReLU():
+            return PReLU(*layer.parameters["weight"], device="meta")
         case records.Dropout(rate):
             return build_dropout(layer.name, rate, config)
         case records.SpatialDropout(rate):

@@ -1,19 +1,18 @@
 """Activations: element-wise functions. x, y and the gradients have the same shape.
 
-Backward functions overwrite g = dL/dy with dL/dx. Images (H·W, N·C) and large batches (N, D) are
-divided into chunks of rows that stay in the cache of a core, and threads share the chunks.
+Backward functions overwrite g = dL/dy with dL/dx. ``linear_units`` and ``gated`` contain further
+activations.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from nnopt.backends.numpy import tuning
-from nnopt.backends.numpy.ops import Array, Buffer, Op, Shape, lanes, new
+from nnopt.backends.numpy.ops import Array, Buffer, new
+from nnopt.backends.numpy.ops.chunked import chunked
 
 
 def relu_naive_forward(x: Array) -> Array:
@@ -55,6 +54,16 @@ def sigmoid_naive_backward(g: Array, x: Array) -> tuple[Array]:
     """dL/dx = g σ(x) (1 - σ(x))."""
     y = sigmoid_naive_forward(x)
     return (g * y * (1 - y),)
+
+
+def softplus_naive_forward(x: Array) -> Array:
+    """Compute y = log(1 + exp x)."""
+    return np.logaddexp(0, x)
+
+
+def softplus_naive_backward(g: Array, x: Array) -> tuple[Array]:
+    """dL/dx = g σ(x)."""
+    return (g * sigmoid_naive_forward(x),)
 
 
 def silu_naive_forward(x: Array) -> Array:
@@ -127,13 +136,13 @@ def tanh_backward(g: Array, x: Array, *, buffer: Buffer = new) -> tuple[Array]:
     1 - tanh² x would lose all digits to cancellation for large |x|.
     """
     tail, slope = (buffer(name, x.shape, x.dtype) for name in ("tail", "slope"))
-    _logistic_tail(x, 2, tail, slope)
-    _logistic_slope(tail, slope)
+    logistic_tail(x, 2, tail, slope)
+    logistic_slope(tail, slope)
     np.multiply(slope, 4, out=slope)
     return (np.multiply(g, slope, out=g),)
 
 
-def _logistic_tail(x: Array, steepness: float, out: Array, scratch: Array) -> Array:
+def logistic_tail(x: Array, steepness: float, out: Array, scratch: Array) -> Array:
     """Compute s = σ(-k|x|) = e / (1 + e), e = exp(-k|x|), for a steepness k, without overflow."""
     np.abs(x, out=out)
     np.multiply(out, -steepness, out=out)
@@ -141,13 +150,13 @@ def _logistic_tail(x: Array, steepness: float, out: Array, scratch: Array) -> Ar
     return np.divide(out, np.add(out, 1, out=scratch), out=out)
 
 
-def _logistic_slope(tail: Array, out: Array) -> Array:
+def logistic_slope(tail: Array, out: Array) -> Array:
     """Compute σ' = s (1 - s) from a tail s = σ(-k|x|). s ≤ 1/2, so 1 - s loses no digits."""
     np.subtract(1, tail, out=out)
     return np.multiply(out, tail, out=out)
 
 
-def _from_tail(x: Array, tail: Array, out: Array) -> Array:
+def from_tail(x: Array, tail: Array, out: Array) -> Array:
     """Compute F(x) = |[x > 0] - F(-|x|)| from F(-|x|), for a function with F(-x) = 1 - F(x)."""
     np.greater(x, 0, out=out)
     np.subtract(out, tail, out=out)
@@ -157,21 +166,47 @@ def _from_tail(x: Array, tail: Array, out: Array) -> Array:
 def sigmoid_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, Array]:
     """Compute y = σ(x) = 1 / (1 + exp(-x)) from σ(-|x|), and save σ(-|x|)."""
     y, tail = (buffer(name, x.shape, x.dtype) for name in ("y", "tail"))
-    _logistic_tail(x, 1, tail, y)
-    return _from_tail(x, tail, y), tail
+    logistic_tail(x, 1, tail, y)
+    return from_tail(x, tail, y), tail
 
 
 def sigmoid_backward(g: Array, tail: Array, *, buffer: Buffer = new) -> tuple[Array]:
     """dL/dx = g · s (1 - s), s = σ(-|x|)."""
-    slope = _logistic_slope(tail, buffer("slope", tail.shape, tail.dtype))
+    slope = logistic_slope(tail, buffer("slope", tail.shape, tail.dtype))
+    return (np.multiply(g, slope, out=g),)
+
+
+def softplus_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array, Array]]:
+    """Compute y = max(x, 0) + log(1 + e), e = exp(-|x|) (Dugas et al. 2001).
+
+    With u = 1 + e, rounded, log(1 + e) = log u + (e - (u - 1)) / u: the second term restores the
+    digits of a small e that u has lost. NumPy's log1p is several times slower on some processors.
+    """
+    y, tail, rest = (buffer(name, x.shape, x.dtype) for name in ("y", "tail", "rest"))
+    np.abs(x, out=tail)
+    np.exp(np.negative(tail, out=tail), out=tail)
+    np.add(tail, 1, out=y)  # u
+    np.subtract(tail, np.subtract(y, 1, out=rest), out=rest)
+    np.divide(rest, y, out=rest)
+    np.divide(tail, y, out=tail)  # σ(-|x|)
+    np.add(np.log(y, out=y), rest, out=y)
+    return np.add(y, np.maximum(x, 0, out=rest), out=y), (x, tail)
+
+
+def softplus_backward(
+    g: Array, saved: tuple[Array, Array], *, buffer: Buffer = new
+) -> tuple[Array]:
+    """dL/dx = g σ(x)."""
+    x, tail = saved
+    slope = from_tail(x, tail, buffer("slope", x.shape, x.dtype))
     return (np.multiply(g, slope, out=g),)
 
 
 def silu_forward(x: Array, *, buffer: Buffer = new) -> tuple[Array, tuple[Array, Array, Array]]:
     """Compute y = x σ(x) (Elfwing et al. 2018; called swish by Ramachandran et al. 2017)."""
     y = buffer("y", x.shape, x.dtype)
-    tail = _logistic_tail(x, 1, buffer("tail", x.shape, x.dtype), y)
-    sigmoid = _from_tail(x, tail, buffer("sigmoid", x.shape, x.dtype))
+    tail = logistic_tail(x, 1, buffer("tail", x.shape, x.dtype), y)
+    sigmoid = from_tail(x, tail, buffer("sigmoid", x.shape, x.dtype))
     return np.multiply(x, sigmoid, out=y), (x, sigmoid, tail)
 
 
@@ -180,7 +215,7 @@ def silu_backward(
 ) -> tuple[Array]:
     """dL/dx = g · (σ + x σ'), σ' = s (1 - s), s = σ(-|x|)."""
     x, sigmoid, tail = saved
-    slope = _logistic_slope(tail, buffer("slope", x.shape, x.dtype))
+    slope = logistic_slope(tail, buffer("slope", x.shape, x.dtype))
     np.multiply(slope, x, out=slope)
     np.add(slope, sigmoid, out=slope)
     return (np.multiply(g, slope, out=g),)
@@ -231,53 +266,10 @@ def gelu_backward(g: Array, saved: tuple[Array, Array], *, buffer: Buffer = new)
     return (np.multiply(g, slope, out=g),)
 
 
-def _chunked(
-    forward: Callable[..., tuple[Array, Any]], backward: Callable[..., tuple[Array]]
-) -> Op:
-    """Return an operation that applies ``forward`` and ``backward`` to chunks of a large input."""
-
-    def chunked_forward(x: Array, *, buffer: Buffer = new, **options: Any) -> tuple[Array, Any]:
-        if x.ndim == 2 and x.size < tuning.THREADING_MIN_ELEMENTS:
-            y, saved = forward(x, buffer=buffer, **options)
-            return y, (None, saved)
-        rows = _rows(x)
-        chunks = lanes.row_chunks(len(rows), rows.shape[1], tuning.IMAGE_CHUNK_ELEMENTS)
-        saved_by_chunk: list[Any] = [None] * len(chunks)
-        y = buffer("y", rows.shape, x.dtype)
-
-        def task(worker: int, index: int) -> None:
-            chunk = chunks[index]
-
-            def chunk_buffer(name: str, shape: Shape, dtype: Any) -> Array:
-                return y[chunk] if name == "y" else buffer(f"{name}{index}", shape, dtype)
-
-            _, saved_by_chunk[index] = forward(rows[chunk], buffer=chunk_buffer, **options)
-
-        lanes.workers_for(x, buffer).map(task, range(len(chunks)))
-        return y.reshape(x.shape), (chunks, saved_by_chunk)
-
-    def chunked_backward(g: Array, saved: Any, *, buffer: Buffer = new) -> tuple[Array]:
-        chunks, saved_by_chunk = saved
-        if chunks is None:
-            return backward(g, saved_by_chunk, buffer=buffer)
-        rows = _rows(g)
-
-        def task(worker: int, index: int) -> None:
-            backward(rows[chunks[index]], saved_by_chunk[index], buffer=buffer.workers.scratch)
-
-        lanes.workers_for(g, buffer).map(task, range(len(chunks)))
-        return (rows.reshape(g.shape),)
-
-    return Op(chunked_forward, chunked_backward, ("x",))
-
-
-def _rows(x: Array) -> Array:
-    return x if x.ndim == 2 else lanes.by_position(x)
-
-
-RELU = _chunked(relu_forward, relu_backward)
-LEAKY_RELU = _chunked(leaky_relu_forward, leaky_relu_backward)
-TANH = _chunked(tanh_forward, tanh_backward)
-SIGMOID = _chunked(sigmoid_forward, sigmoid_backward)
-SILU = _chunked(silu_forward, silu_backward)
-GELU = _chunked(gelu_forward, gelu_backward)
+RELU = chunked(relu_forward, relu_backward)
+LEAKY_RELU = chunked(leaky_relu_forward, leaky_relu_backward)
+TANH = chunked(tanh_forward, tanh_backward)
+SIGMOID = chunked(sigmoid_forward, sigmoid_backward)
+SOFTPLUS = chunked(softplus_forward, softplus_backward)
+SILU = chunked(silu_forward, silu_backward)
+GELU = chunked(gelu_forward, gelu_backward)
