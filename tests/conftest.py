@@ -63,6 +63,7 @@ def plain_config() -> Config:
         accumulation_steps=1,
         drop_last=False,
         loss="cross_entropy",
+        focal_gamma=2.0,
         test_weights="best",
         plots=True,
         layer_statistics=False,

@@ -39,7 +39,7 @@ def record_test(
     predictions = logits.argmax(axis=1)
     counts = confusion_matrix(labels, predictions, len(classes))
     scores = class_scores(counts)
-    has_probabilities = config.loss == "cross_entropy"
+    has_probabilities = config.loss in ("cross_entropy", "focal")
     has_top_k = len(classes) > TOP_K
     summary["test_top5_accuracy"] = top_k_accuracy(logits, labels, TOP_K) if has_top_k else None
     summary["test_macro_f1"] = scores.macro_f1
@@ -70,7 +70,7 @@ def record_train(
     """
     labels = dataset.train.labels[dataset.train.rows]
     batches = _calling(between_batches, loader.evaluation_batches())
-    result = evaluate(network, batches, labels, config.loss)
+    result = evaluate(network, batches, labels, config)
     summary["train_loss"], summary["train_accuracy"] = result.loss, result.accuracy
     summary["generalization_gap"] = result.accuracy - summary["test_accuracy"]
     log.info("training part: loss %.6g, accuracy %.4f", result.loss, result.accuracy)

@@ -140,6 +140,13 @@ def test_initial_biases_norm_parameters_and_statistics_are_zeros_or_ones() -> No
             assert_array_equal(array, np.full(array.shape, value))
 
 
+def test_initial_slopes_of_prelu_are_those_of_the_layer() -> None:
+    layers = [{"dense": 4}, "prelu", {"prelu": {"init": -0.5, "per_channel": True}}]
+    found = arrays([*layers, {"dense": "classes"}])
+    assert_array_equal(found["prelu1.weight"], [0.25])
+    assert_array_equal(found["prelu2.weight"], np.full(4, -0.5))
+
+
 def test_output_layer_uses_output_initializer() -> None:
     layers = [{"dense": 5}, "relu", {"dense": 5}, "relu", {"dense": "classes"}]
     found = arrays(layers, hidden="normal", output="zeros")

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from all_gradients import all_gradients
 from numpy.testing import assert_allclose
+from operations import ACTIVATION_CASES
 from torch import Tensor
 from torch.nn import functional as F
 
 from nnopt.backends.numpy.ops import Op
-from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
 from nnopt.backends.numpy.ops.dropout import DROPOUT
+from nnopt.backends.numpy.ops.linear_units import PRELU
 from nnopt.backends.numpy.ops.normalization import BATCH_NORM, GROUP_NORM
 from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D
 from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
@@ -208,14 +209,14 @@ CASES: dict[str, Case] = {
         options={"keep_mask": KEEP[:, :, 0, 0], "scale": 1.5},
         threaded=False,
     ),
-    "relu": Case(RELU, F.relu, values=off_zero),
-    "leaky relu": Case(
-        LEAKY_RELU, lambda x: F.leaky_relu(x, 0.2), options={"slope": 0.2}, values=off_zero
-    ),
-    "tanh": Case(TANH, torch.tanh),
-    "sigmoid": Case(SIGMOID, torch.sigmoid),
-    "silu": Case(SILU, F.silu),
-    "gelu": Case(GELU, F.gelu),
+    **{
+        name: Case(
+            x.op, x.torch, options=dict(x.options), values=off_zero if x.has_kink else normal
+        )
+        for name, x in ACTIVATION_CASES.items()
+    },
+    "prelu": Case(PRELU, F.prelu, parameters=((1,),), values=off_zero),
+    "prelu per channel": Case(PRELU, F.prelu, parameters=((C,),), values=off_zero),
 }
 
 

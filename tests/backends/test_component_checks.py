@@ -7,24 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from all_gradients import all_gradients
+from operations import ACTIVATION_CASES, OPERATIONS
 
 from nnopt.backends.numpy.ops import Op
-from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
 from nnopt.backends.numpy.ops.conv import CONV2D
 from nnopt.backends.numpy.ops.dense import DENSE
 from nnopt.backends.numpy.ops.dropout import DROPOUT
-from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
+from nnopt.backends.numpy.ops.linear_units import PRELU
+from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, FOCAL, HINGE, MSE
 from nnopt.backends.numpy.ops.normalization import BATCH_NORM, GROUP_NORM, LAYER_NORM
 from nnopt.backends.numpy.ops.pooling import AVG_POOL2D, GLOBAL_AVG_POOL, MAX_POOL2D
 from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
 from nnopt.backends.numpy.optimizers import Optimizer
 from nnopt.backends.numpy.update_rules import OPTIMIZERS
-from nnopt.schema import Config
+from nnopt.schema import Activation, Config
 
 Array = np.ndarray
 Shape = tuple[int, ...]
@@ -58,14 +59,12 @@ NORM: dict[str, Any] = {"epsilon": 1e-5}
 POOL: dict[str, Any] = {"size": 2, "stride": 2}
 WINDOW: dict[str, Any] = {"padding": 1}
 COMPONENTS = {
-    "relu": Component(RELU),
-    "leaky relu": Component(LEAKY_RELU, options={"slope": 0.01}),
-    "tanh": Component(TANH),
-    "sigmoid": Component(SIGMOID),
-    "silu": Component(SILU),
-    "gelu": Component(GELU),
-    "gelu of images": images(GELU),
-    "sigmoid of images": images(SIGMOID),
+    **{name: Component(x.op, options=x.options) for name, x in ACTIVATION_CASES.items()},
+    **{f"{name} of images": images(x.op, **x.options) for name, x in ACTIVATION_CASES.items()},
+    "prelu": Component(PRELU, (FLAT, (1,))),
+    "prelu of images": images(PRELU, (1,)),
+    "prelu per channel": Component(PRELU, (FLAT, (3,))),
+    "prelu of images per channel": images(PRELU, (4,)),
     "dense": Component(DENSE, (FLAT, (5, 3), (5,))),
     "dense and relu": Component(DENSE, (FLAT, (5, 3), (5,)), {"relu": True}),
     "conv by loops": images(CONV2D, (4, 4, 3, 3), (4,), algorithm="naive", **WINDOW),
@@ -89,6 +88,14 @@ COMPONENTS = {
         CROSS_ENTROPY, options={"labels": np.zeros(4, np.int64), "label_smoothing": 0.1}
     ),
     "hinge": Component(HINGE, options={"labels": np.zeros(4, np.int64)}),
+    "mean squared error": Component(MSE, options={"labels": np.zeros(4, np.int64)}),
+    "mean squared error, smoothed": Component(
+        MSE, options={"labels": np.zeros(4, np.int64), "label_smoothing": 0.1}
+    ),
+    "focal": Component(FOCAL, options={"labels": np.zeros(4, np.int64), "gamma": 0.5}),
+    "focal, smoothed": Component(
+        FOCAL, options={"labels": np.zeros(4, np.int64), "gamma": 2.0, "label_smoothing": 0.1}
+    ),
 }
 
 ALL = pytest.mark.parametrize("component", COMPONENTS.values(), ids=COMPONENTS)
@@ -103,6 +110,18 @@ def step(
     output = np.array(y)
     gradients = all_gradients(component.op, np.ones_like(y), saved, len(inputs))
     return [output, *map(np.array, gradients)]
+
+
+def test_every_operation_is_a_component() -> None:
+    components = {id(component.op) for component in COMPONENTS.values()}
+    missing = {name for name, (_, op) in OPERATIONS.items() if id(op) not in components}
+    assert missing == {"CHANNELS_LAST"}  # changes the layout of images
+
+
+def test_every_activation_has_a_case() -> None:
+    """Tests of this folder use ``ACTIVATION_CASES``. PReLU has a parameter, and its own cases."""
+    names = {name.partition(",")[0] for name in ACTIVATION_CASES}
+    assert names == set(get_args(Activation)) - {"prelu"}
 
 
 @ALL

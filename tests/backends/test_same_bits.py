@@ -39,6 +39,14 @@ NETWORKS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
         ],
         (3, 12, 12),
     ),
+    "prelu, gates": (
+        [
+            *({"conv2d": 16}, {"prelu": {"per_channel": True}}, "mish", {"conv2d": 8}, "prelu"),
+            *("gelu_tanh", "elu", "hard_swish", "softplus", "selu", "flatten"),
+            *({"dense": 8}, "prelu", {"dense": "classes"}),
+        ],
+        (3, 12, 12),
+    ),
     "group norm, average pooling": (
         [
             {"conv2d": 16},

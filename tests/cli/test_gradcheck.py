@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,13 +12,14 @@ import pytest
 from nnopt.architecture import layers as records
 from nnopt.architecture.initializers import initial_arrays
 from nnopt.backends.numpy import modules as modules_file
-from nnopt.backends.numpy import network as network_file
 from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.backends.numpy.ops import Op, new
-from nnopt.backends.numpy.ops.activations import GELU, RELU, SILU, TANH
+from nnopt.backends.numpy.ops.activations import GELU, RELU, SILU, SOFTPLUS, TANH
 from nnopt.backends.numpy.ops.dense import DENSE
 from nnopt.backends.numpy.ops.dropout import DROPOUT
-from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
+from nnopt.backends.numpy.ops.gated import MISH
+from nnopt.backends.numpy.ops.linear_units import PRELU
+from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, FOCAL, HINGE, MSE
 from nnopt.backends.numpy.ops.normalization import BATCH_NORM, LAYER_NORM
 from nnopt.backends.numpy.ops.shape import ADD
 from nnopt.backends.numpy.tape import Variable
@@ -27,6 +28,7 @@ from nnopt.cli.main import run_verb
 from nnopt.config.compose import compose_config
 from nnopt.errors import TrainingError
 from nnopt.recipe.prepare import prepare
+from nnopt.schema import Activation
 from nnopt.training import finite_differences as differences
 
 Array = np.ndarray
@@ -57,8 +59,14 @@ def small_overrides(overrides: list[str]) -> list[str]:
         ["architecture.activation=silu", "regularizer.label_smoothing=0.1", "dataset=moons"],
         ["architecture.activation=tanh", "architecture.hidden=[]"],
         RESIDUAL,
+        ["loss=mse", "regularizer.label_smoothing=0.1"],
+        ["loss=focal", "focal_gamma=0.5"],
+        ["loss=focal", "regularizer.label_smoothing=0.1"],
     ],
-    ids=["plain", "batch norm", "layer norm, hinge", "smoothing", "linear", "residual"],
+    ids=[
+        *("plain", "batch norm", "layer norm, hinge", "smoothing", "linear", "residual"),
+        *("mean squared error", "focal", "focal, smoothing"),
+    ],
 )
 def test_gradcheck_of_correct_gradients_passes(overrides: list[str]) -> None:
     config = compose_config(small_overrides(overrides))
@@ -66,6 +74,14 @@ def test_gradcheck_of_correct_gradients_passes(overrides: list[str]) -> None:
     assert checks[-1].name == "input"
     assert all(one.passed for one in checks), checks
     assert all(one.norm > 0 for one in checks), checks
+
+
+@pytest.mark.parametrize("activation", get_args(Activation))
+def test_gradcheck_of_every_activation_passes(activation: str) -> None:
+    config = compose_config(small_overrides([f"architecture.activation={activation}"]))
+    checks = list(gradcheck.check_gradients(config, prepare(config)))
+    assert len(checks) == 5 + (activation == "prelu")
+    assert all(one.passed and one.norm > 0 for one in checks), checks
 
 
 def changed(op: Op, number: int, change: Any) -> Op:
@@ -121,6 +137,11 @@ def one_entry_off(x: Array, *_: Any) -> Array:
     return x
 
 
+def focal_with_gradient_of_cross_entropy(logits: Array, *, gamma: float, **options: Any) -> Any:
+    _, saved = CROSS_ENTROPY.forward(logits.copy(), **options | {"buffer": new})
+    return FOCAL.forward(logits, gamma=gamma, **options)[0], saved
+
+
 PLANTED: dict[str, tuple[str, Op, list[str]]] = {
     "dense: bias gradient missing": ("DENSE", changed(DENSE, 2, lambda d, *_: 0 * d), []),
     "dense: weight gradient flipped": ("DENSE", changed(DENSE, 1, flipped), []),
@@ -163,19 +184,44 @@ PLANTED: dict[str, tuple[str, Op, list[str]]] = {
         ["regularizer.norm=layer"],
     ),
     "cross entropy: not divided by the batch": (
-        "CROSS_ENTROPY",
+        "cross_entropy",
         changed(CROSS_ENTROPY, 0, lambda d, *_: d * len(d)),
         [],
     ),
     "cross entropy: smoothing forgotten": (
-        "CROSS_ENTROPY",
+        "cross_entropy",
         changed(CROSS_ENTROPY, 0, lambda d, *_: d + 0.01 * (d < 0) / len(d)),
         ["regularizer.label_smoothing=0.1"],
     ),
     "hinge: the label's own gradient missing": (
-        "HINGE",
+        "hinge",
         changed(HINGE, 0, lambda d, *_: np.maximum(d, 0)),
         ["loss=hinge"],
+    ),
+    "mean squared error: factor 2 missing": (
+        "mse",
+        changed(MSE, 0, lambda d, *_: d / 2),
+        ["loss=mse"],
+    ),
+    "focal: gradient of cross-entropy": (
+        "focal",
+        FOCAL._replace(forward=focal_with_gradient_of_cross_entropy),
+        ["loss=focal"],
+    ),
+    "prelu: gradient of the slope averaged": (
+        "PRELU",
+        changed(PRELU, 1, lambda d, *_: d / 16),
+        ["architecture.activation=prelu"],
+    ),
+    "mish: slope of the gate missing": (
+        "MISH",
+        changed(MISH, 0, lambda d, g, saved: g * saved[1][2]),
+        ["architecture.activation=mish"],
+    ),
+    "softplus: slope of the tail": (
+        "SOFTPLUS",
+        changed(SOFTPLUS, 0, lambda d, g, saved: g * saved[1][1]),
+        ["architecture.activation=softplus"],
     ),
     "add: the branch forgotten": ("ADD", changed(ADD, 1, lambda d, *_: 0 * d), RESIDUAL),
     "add: the shortcut halved": ("ADD", changed(ADD, 0, lambda d, *_: d / 2), RESIDUAL),
@@ -186,6 +232,8 @@ RECORDS = {
     "TANH": records.Tanh,
     "GELU": records.GELU,
     "SILU": records.SiLU,
+    "MISH": records.Mish,
+    "SOFTPLUS": records.Softplus,
 }
 
 
@@ -194,9 +242,10 @@ def test_gradcheck_detects_planted_error(monkeypatch: pytest.MonkeyPatch, name: 
     attribute, op, overrides = PLANTED[name]
     if attribute in RECORDS:
         monkeypatch.setitem(modules_file.ACTIVATIONS, RECORDS[attribute], op)
+    elif attribute in modules_file.LOSSES:
+        monkeypatch.setitem(modules_file.LOSSES, attribute, op)
     else:
-        is_loss = attribute in ("CROSS_ENTROPY", "HINGE")
-        monkeypatch.setattr(network_file if is_loss else modules_file, attribute, op)
+        monkeypatch.setattr(modules_file, attribute, op)
     with pytest.raises(TrainingError, match="gradients differ from central differences") as caught:
         gradcheck.main(small_overrides(overrides))
     assert caught.value.exit_code == 5
@@ -261,7 +310,7 @@ def test_gradcheck_detects_loss_gradient_for_wrong_label(monkeypatch: pytest.Mon
         return CROSS_ENTROPY.forward(logits, labels=labels)[0], saved
 
     op = CROSS_ENTROPY._replace(forward=forward)
-    monkeypatch.setattr(network_file, "CROSS_ENTROPY", op)
+    monkeypatch.setitem(modules_file.LOSSES, "cross_entropy", op)
     config = compose_config(SMALL)
     assert not all(one.passed for one in gradcheck.check_gradients(config, prepare(config)))
 

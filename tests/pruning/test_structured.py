@@ -27,6 +27,20 @@ NETWORKS: dict[str, tuple[list[Any], tuple[int, ...]]] = {
         [{"dense": 8}, "batch_norm", "gelu", {"dense": 6}, "batch_norm", {"dense": "classes"}],
         (5,),
     ),
+    "prelu": (
+        [
+            *[{"dense": 8}, "prelu", {"dense": 6}, {"prelu": {"per_channel": True}}],
+            {"dense": "classes"},
+        ],
+        (5,),
+    ),
+    "conv, prelu": (
+        [
+            *[{"conv2d": 6}, {"prelu": {"per_channel": True}}, {"conv2d": 4}, "prelu", "flatten"],
+            *[{"prelu": {"per_channel": True}}, {"dense": "classes"}],
+        ],
+        (2, 6, 6),
+    ),
     "conv, flatten": (
         [
             {"conv2d": 6},

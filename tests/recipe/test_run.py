@@ -172,7 +172,7 @@ def test_test_loss_is_that_of_the_configured_weights(workplace: Path, which: str
     for name in ("best", "last"):
         network.load(weights(workplace / "a" / f"model_{name}.npz"))
         losses[name] = evaluate(
-            network, loader.evaluation_batches(), test.labels[test.rows], "cross_entropy"
+            network, loader.evaluation_batches(), test.labels[test.rows], point.config
         ).loss
     assert losses["best"] != losses["last"]
     assert summary["test_loss"] == losses[which]

@@ -18,7 +18,9 @@ from nnopt.results.metrics import (
     better_direction,
     confusion_matrix,
     cross_entropy,
+    focal,
     hinge,
+    mse,
     penalty,
     softmax,
 )
@@ -51,6 +53,37 @@ def test_hinge_equals_pytorch_times_the_number_of_classes(case: Case) -> None:
     assert hinge(*case) == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
 
 
+@given(case=cases())
+def test_mean_squared_error_equals_pytorch(case: Case) -> None:
+    torch = pytest.importorskip("torch")
+    logits, labels = map(torch.from_numpy, case)
+    one_hot = torch.nn.functional.one_hot(labels, logits.shape[1])
+    expected = torch.nn.functional.mse_loss(logits, one_hot.double())
+    assert mse(*case) == pytest.approx(expected.item(), rel=1e-12, abs=1e-12)
+
+
+@given(case=cases(), gamma=st.floats(0, 5))
+def test_focal_loss_is_at_most_cross_entropy_and_equal_for_gamma_0(
+    case: Case, gamma: float
+) -> None:
+    assert focal(*case, 0.0) == pytest.approx(cross_entropy(*case), rel=1e-12, abs=1e-300)
+    assert 0 <= focal(*case, gamma) <= cross_entropy(*case) * (1 + 1e-12)
+
+
+def test_focal_loss_equals_hand_calculation() -> None:
+    """Lin et al. 2017 (section 3.2): with γ = 2, p = 0.9 has 1/100 of the cross-entropy."""
+    logits = np.log([[0.9, 0.1]])
+    assert focal(logits, np.array([0]), 2.0) == pytest.approx(-math.log(0.9) / 100, rel=1e-13)
+    assert focal(logits, np.array([1]), 0.5) == pytest.approx(-math.log(0.1) * 0.9**0.5, rel=1e-13)
+
+
+def test_focal_loss_of_confident_prediction_is_precise() -> None:
+    """With p = 1 - q and a small q, the loss is q^γ · q (1 + q/2 + ...)."""
+    q = math.exp(-30)
+    found = focal(np.array([[30.0, 0.0]]), np.array([0]), 0.5)
+    assert found == pytest.approx(q**1.5, rel=1e-12)
+
+
 def test_cross_entropy_equals_hand_calculation() -> None:
     logits = np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]])
     expected = -(math.log(0.5) + math.log(0.7)) / 2
@@ -72,6 +105,8 @@ def test_losses_of_large_logits_are_finite(case: Case) -> None:
     with np.errstate(all="raise", under="ignore"):
         assert math.isfinite(cross_entropy(*case))
         assert math.isfinite(hinge(*case))
+        assert math.isfinite(mse(*case))
+        assert math.isfinite(focal(*case, 2.0))
         assert np.isfinite(softmax(case[0])).all()
 
 
@@ -87,6 +122,8 @@ def test_losses_of_diverged_logits_are_not_finite(bad: float) -> None:
         warnings.simplefilter("error")
         assert not math.isfinite(cross_entropy(logits, labels))
         assert not math.isfinite(hinge(logits, labels))
+        assert not math.isfinite(mse(logits, labels))
+        assert not math.isfinite(focal(logits, labels, 2.0))
 
 
 @given(case=cases(), shift=st.floats(-100, 100))

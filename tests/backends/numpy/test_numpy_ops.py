@@ -13,13 +13,15 @@ from all_gradients import all_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from operations import ACTIVATION_CASES
 
 from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.ops import Op
-from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
+from nnopt.backends.numpy.ops.activations import LEAKY_RELU, RELU
 from nnopt.backends.numpy.ops.dense import DENSE, weight_view
 from nnopt.backends.numpy.ops.dropout import DROPOUT
-from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
+from nnopt.backends.numpy.ops.linear_units import PRELU
+from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, FOCAL, HINGE, MSE
 from nnopt.backends.numpy.ops.normalization import BATCH_NORM, LAYER_NORM, batch_norm_evaluate
 from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
 
@@ -66,6 +68,10 @@ def mixed(**options: float) -> Callable[[Rng, int, int], Mapping[str, Any]]:
     return lambda rng, n, d: {"labels": rng.dirichlet(np.ones(d), n), **options}
 
 
+def fixed(**options: Any) -> Callable[[Rng, int, int], Mapping[str, Any]]:
+    return lambda rng, n, d: options
+
+
 def normalizing(epsilon: float) -> Callable[[Rng, int, int], Mapping[str, Any]]:
     return lambda rng, n, d: {"epsilon": epsilon}
 
@@ -79,14 +85,15 @@ CASES = {
     "dense and relu, without bias": Case(
         DENSE, lambda n, d: [(n, d), (UNITS, d)], lambda *_: {"relu": True}
     ),
-    "relu": Case(RELU, values=off_zero),
+    **{
+        name: Case(x.op, options=fixed(**x.options), values=off_zero if x.has_kink else normal)
+        for name, x in ACTIVATION_CASES.items()
+    },
+    "prelu": Case(PRELU, lambda n, d: [(n, d), (1,)], values=off_zero),
+    "prelu per feature": Case(PRELU, lambda n, d: [(n, d), (d,)], values=off_zero),
     "leaky relu 0.01": Case(LEAKY_RELU, options=lambda *_: {"slope": 0.01}, values=off_zero),
     "leaky relu 0": Case(LEAKY_RELU, options=lambda *_: {"slope": 0.0}, values=off_zero),
     "leaky relu 0.9": Case(LEAKY_RELU, options=lambda *_: {"slope": 0.9}, values=off_zero),
-    "tanh": Case(TANH),
-    "sigmoid": Case(SIGMOID),
-    "silu": Case(SILU),
-    "gelu": Case(GELU),
     "dropout": Case(
         DROPOUT, options=lambda rng, n, d: {"keep_mask": rng.random((n, d)) < 0.7, "scale": 1 / 0.7}
     ),
@@ -109,6 +116,12 @@ CASES = {
         CROSS_ENTROPY, options=mixed(label_smoothing=0.3)
     ),
     "hinge": Case(HINGE, options=labelled(), values=off_margin),
+    "mean squared error": Case(MSE, options=labelled()),
+    "mean squared error, mixture, smoothing": Case(MSE, options=mixed(label_smoothing=0.3)),
+    "focal": Case(FOCAL, options=labelled(gamma=2.0)),
+    "focal, gamma 0.5": Case(FOCAL, options=labelled(gamma=0.5)),
+    "focal, smoothing": Case(FOCAL, options=labelled(gamma=1.0, label_smoothing=0.2)),
+    "focal, mixture": Case(FOCAL, options=mixed(gamma=3.0)),
     "flatten": Case(FLATTEN, lambda n, d: [(n, 2, d, 3)]),
     "add": Case(ADD, lambda n, d: [(n, d), (n, d)]),
 }
@@ -371,11 +384,14 @@ def test_norm_layer_of_constant_values_returns_bias(op: Op) -> None:
     assert np.isfinite(d_x).all()
 
 
-@pytest.mark.parametrize("op", [SIGMOID, SILU, TANH, GELU], ids=["sigmoid", "silu", "tanh", "gelu"])
-def test_activation_saturates_without_overflow(op: Op) -> None:
-    x = np.array([[-1e4, -100, 0, 100, 1e4]], np.float32)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ACTIVATION_CASES)
+def test_activation_saturates_without_overflow(name: str, dtype: str) -> None:
+    case = ACTIVATION_CASES[name]
+    largest = 1e4 if name in ("gelu", "tanh") else 0.9 * float(np.finfo(dtype).max)
+    x = np.array([[-largest, -1e4, -100, 0, 100, 1e4, largest]], dtype)
     with np.errstate(**RAISE):  # type: ignore[arg-type]
-        y, saved = op.forward(x)
-        (d_x,) = all_gradients(op, np.ones_like(y), saved, 1)
+        y, saved = case.op.forward(x, **case.options)
+        (d_x,) = all_gradients(case.op, np.ones_like(y), saved, 1)
     assert np.isfinite(y).all()
     assert np.isfinite(d_x).all()

@@ -10,14 +10,15 @@ import pytest
 import torch
 from all_gradients import all_gradients
 from numpy.testing import assert_allclose
+from operations import ACTIVATION_CASES
 from torch import Tensor
 from torch.nn import functional as F
 
 from nnopt.backends.numpy.ops import Op
-from nnopt.backends.numpy.ops.activations import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
 from nnopt.backends.numpy.ops.dense import DENSE
 from nnopt.backends.numpy.ops.dropout import DROPOUT
-from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, HINGE
+from nnopt.backends.numpy.ops.linear_units import PRELU
+from nnopt.backends.numpy.ops.losses import CROSS_ENTROPY, FOCAL, HINGE, MSE
 from nnopt.backends.numpy.ops.normalization import BATCH_NORM, LAYER_NORM
 from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
 
@@ -28,15 +29,19 @@ KEEP = np.random.default_rng(0).random((N, D)) < 0.5
 
 Case = tuple[Op, list[tuple[int, ...]], dict[str, Any], Callable[..., Tensor]]
 
+
+def weighted_cross_entropy(z: Tensor, target: Tensor, gamma: float) -> Tensor:
+    """Return the cross-entropy with the factor (1 - p)^γ for each class."""
+    p = torch.softmax(z, 1)
+    return -(target * (1 - p) ** gamma * torch.log(p)).sum(1).mean()
+
+
 CASES: dict[str, Case] = {
     "dense": (DENSE, [(N, D), (UNITS, D), (UNITS,)], {}, F.linear),
     "dense without bias": (DENSE, [(N, D), (UNITS, D)], {}, F.linear),
-    "relu": (RELU, [(N, D)], {}, F.relu),
-    "leaky relu": (LEAKY_RELU, [(N, D)], {"slope": 0.2}, lambda x: F.leaky_relu(x, 0.2)),
-    "tanh": (TANH, [(N, D)], {}, torch.tanh),
-    "sigmoid": (SIGMOID, [(N, D)], {}, torch.sigmoid),
-    "silu": (SILU, [(N, D)], {}, F.silu),
-    "gelu": (GELU, [(N, D)], {}, F.gelu),
+    **{name: (x.op, [(N, D)], dict(x.options), x.torch) for name, x in ACTIVATION_CASES.items()},
+    "prelu": (PRELU, [(N, D), (1,)], {}, F.prelu),
+    "prelu per feature": (PRELU, [(N, D), (D,)], {}, F.prelu),
     "dropout": (
         DROPOUT,
         [(N, D)],
@@ -84,6 +89,30 @@ CASES: dict[str, Case] = {
         [(N, D)],
         {"labels": LABELS},
         lambda z: F.multi_margin_loss(z, torch.tensor(LABELS)) * D,
+    ),
+    "mean squared error": (
+        MSE,
+        [(N, D)],
+        {"labels": LABELS},
+        lambda z: F.mse_loss(z, F.one_hot(torch.tensor(LABELS), D).double()),
+    ),
+    "mean squared error, mixture, smoothing": (
+        MSE,
+        [(N, D)],
+        {"labels": MIXTURES, "label_smoothing": 0.2},
+        lambda z: F.mse_loss(z, torch.tensor(0.8 * MIXTURES + 0.2 / D)),
+    ),
+    "focal": (
+        FOCAL,
+        [(N, D)],
+        {"labels": LABELS, "gamma": 2.0},
+        lambda z: weighted_cross_entropy(z, torch.tensor(np.eye(D)[LABELS]), 2.0),
+    ),
+    "focal, mixture, smoothing": (
+        FOCAL,
+        [(N, D)],
+        {"labels": MIXTURES, "label_smoothing": 0.2, "gamma": 0.5},
+        lambda z: weighted_cross_entropy(z, torch.tensor(0.8 * MIXTURES + 0.2 / D), 0.5),
     ),
     "flatten": (FLATTEN, [(2, 3, N, 4)], {}, lambda x: x.permute(2, 3, 0, 1).flatten(1)),
     "flatten of flat samples": (FLATTEN, [(N, D)], {}, lambda x: x.flatten(1)),

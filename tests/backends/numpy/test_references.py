@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
 import numpy as np
@@ -13,39 +11,44 @@ import pytest
 from image_cases import CASES as IMAGE_CASES
 from image_cases import POOLS, step
 from numpy.testing import assert_allclose
+from operations import ACTIVATION_CASES, OPERATIONS
 from test_numpy_optimizers import CONFIGS
 
-from nnopt.backends.numpy import ops, update_rules
-from nnopt.backends.numpy.ops import Op
+from nnopt.backends.numpy import update_rules
 from nnopt.backends.numpy.optimizers import Optimizer
 from nnopt.backends.numpy.update_rules import OPTIMIZERS
 
 Array = np.ndarray
 
-MODULES = [import_module(f"{ops.__name__}.{file.name}") for file in iter_modules(ops.__path__)]
-OPERATIONS: dict[str, tuple[Any, Op]] = {
-    name: (module, op)
-    for module in MODULES
-    for name, op in vars(module).items()
-    if isinstance(op, Op) and op.forward.__module__ == module.__name__
-}
 WITHOUT_FORMULA = {"ADD", "CHANNELS_LAST", "FLATTEN"}
 """Operations without a reference version, because they only move or add arrays."""
 
 AFFINE = [(5,), (5,)]
 LABELS = np.array([0, 4, 2, 2, 1, 3, 0])
 MIXTURES = np.random.default_rng(2).dirichlet(np.ones(5), 7)
+TARGETS = [(LABELS, 0.0), (LABELS, 0.1), (MIXTURES, 0.0), (MIXTURES, 0.3)]
 EDGES = np.array([[-30.0, -1.0, -0.0, 0.0, 1e-8], [30.0, 1.0, 1e-300, -1e-300, 5.0]])
+
+ACTIVATIONS: list[tuple[str, dict[str, Any]]] = [
+    (name, dict(case.options))
+    for case in ACTIVATION_CASES.values()
+    for name, (_, op) in OPERATIONS.items()
+    if op is case.op
+]
+"""Name and options of each activation without parameters."""
 
 CASES: list[tuple[str, list[tuple[int, ...]], dict[str, Any]]] = [
     ("DENSE", [(7, 5), (3, 5), (3,)], {}),
     ("DENSE", [(1, 1), (1, 1), (1,)], {}),
     ("DENSE", [(7, 5), (3, 5), (3,)], {"relu": True}),
     ("DENSE", [(2, 1024), (512, 1024), (512,)], {}),
-    *[(name, [(7, 5)], {}) for name in ("RELU", "TANH", "SIGMOID", "SILU", "GELU")],
-    *[(name, [(4, 3, 2, 6)], {}) for name in ("RELU", "TANH", "SIGMOID", "SILU", "GELU")],
-    ("LEAKY_RELU", [(7, 5)], {"slope": 0.01}),
-    ("LEAKY_RELU", [(4, 3, 2, 6)], {"slope": 0.0}),
+    *[
+        (name, [shape], options)
+        for name, options in ACTIVATIONS
+        for shape in ((7, 5), (4, 3, 2, 6))
+    ],
+    *[("PRELU", [shape, (1,)], {}) for shape in ((7, 5), (4, 3, 2, 5), (3, 1))],
+    *[("PRELU", [shape, (5,)], {}) for shape in ((7, 5), (4, 3, 2, 5), (1, 5))],
     ("DROPOUT", [(7, 5)], {"keep_mask": MIXTURES > 0.2, "scale": 1.25}),
     ("DROPOUT", [(2, 3, 7, 5)], {"keep_mask": MIXTURES > 0.2, "scale": 2.0}),
     ("DROPOUT", [(2, 3, 7, 5)], {"keep_mask": np.zeros((7, 1), bool), "scale": 2.0}),
@@ -63,6 +66,14 @@ CASES: list[tuple[str, list[tuple[int, ...]], dict[str, Any]]] = [
     ("CROSS_ENTROPY", [(1, 1)], {"labels": np.zeros(1, np.int64)}),
     ("HINGE", [(7, 5)], {"labels": LABELS}),
     ("HINGE", [(1, 1)], {"labels": np.zeros(1, np.int64)}),
+    *[("MSE", [(7, 5)], {"labels": labels, "label_smoothing": e}) for labels, e in TARGETS],
+    ("MSE", [(1, 1)], {"labels": np.zeros(1, np.int64)}),
+    *[
+        ("FOCAL", [(7, 5)], {"labels": labels, "label_smoothing": e, "gamma": gamma})
+        for labels, e in TARGETS
+        for gamma in (0.0, 0.5, 1.0, 2.0, 4.5)
+    ],
+    ("FOCAL", [(1, 1)], {"labels": np.zeros(1, np.int64), "gamma": 2.0}),
     *[
         ("CONV2D", [(8, 9, 2, 4), (6, 4, 3, 3), (6,)], options | {"algorithm": algorithm})
         for algorithm in ("im2col", "winograd")
@@ -105,14 +116,19 @@ def test_operation_equals_its_reference(
     check(name, [rng.standard_normal(shape) for shape in shapes], options)
 
 
-@pytest.mark.parametrize("name", ["RELU", "LEAKY_RELU", "TANH", "SIGMOID", "SILU", "GELU"])
-def test_activation_of_edge_values_equals_its_reference(name: str) -> None:
-    check(name, [EDGES], {"slope": 0.2} if name == "LEAKY_RELU" else {})
+@pytest.mark.parametrize(("name", "options"), ACTIVATIONS)
+def test_activation_of_edge_values_equals_its_reference(name: str, options: dict[str, Any]) -> None:
+    check(name, [EDGES], options)
 
 
-@pytest.mark.parametrize("name", ["CROSS_ENTROPY", "HINGE"])
+@pytest.mark.parametrize("slope", [-1.0, 0.0, 0.25, 1.0, 3.0])
+def test_prelu_of_edge_values_equals_its_reference(slope: float) -> None:
+    check("PRELU", [EDGES, np.array([slope])], {})
+
+
+@pytest.mark.parametrize("name", ["CROSS_ENTROPY", "HINGE", "MSE", "FOCAL"])
 def test_loss_of_edge_values_equals_its_reference(name: str) -> None:
-    check(name, [EDGES], {"labels": np.array([4, 1])})
+    check(name, [EDGES], {"labels": np.array([4, 1])} | ({"gamma": 2.0} if name == "FOCAL" else {}))
 
 
 @pytest.mark.parametrize("name", ["BATCH_NORM", "LAYER_NORM", "GROUP_NORM"])

@@ -86,7 +86,7 @@ def train(*overrides: str) -> Recorded:
         network.load(loop.training.last)
         assert loaders[1] is not None
         batches, labels = loaders[1].evaluation_batches(), held.labels[held.rows]
-        result = evaluate(network, batches, labels, config.loss)
+        result = evaluate(network, batches, labels, config)
         assert rows[-1].validation_loss == pytest.approx(result.loss, rel=1e-12)
     return Recorded(loop.training, weights, gradients)
 

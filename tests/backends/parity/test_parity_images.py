@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from test_parity_networks import MakeNetwork, assert_equal_after, train
+
+from nnopt.schema import Activation
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
@@ -31,8 +33,8 @@ LAYERS: dict[str, list[Any]] = {
     "instance norm": ["instance_norm"],
     "dropout": [{"dropout": 0.3}],
     "spatial dropout": [{"spatial_dropout": 0.3}],
-    "relu": ["relu"],
-    "gelu": ["gelu"],
+    **{name: [name] for name in get_args(Activation)},
+    "prelu per channel": [{"prelu": {"per_channel": True}}],
     "residual": [{"residual": [{"conv2d": 6}, "batch_norm", "relu", {"conv2d": 6}]}],
     "residual with shortcut": [
         {

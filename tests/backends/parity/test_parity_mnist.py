@@ -31,7 +31,7 @@ def accuracy_of(backend: str, *overrides: str) -> float:
     for _ in Loop(network, dataset, (train, None), config).run():
         pass
     labels = dataset.test.labels[dataset.test.rows]
-    return 100 * evaluate(network, test.evaluation_batches(), labels, config.loss).accuracy
+    return 100 * evaluate(network, test.evaluation_batches(), labels, config).accuracy
 
 
 pytestmark = [

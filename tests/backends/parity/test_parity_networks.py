@@ -8,7 +8,7 @@ the dense layer's weight depends on the gradient of the tested layer's input.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from numpy.testing import assert_allclose
 
 from nnopt.backends.numpy.update_rules import OPTIMIZERS
 from nnopt.backends.protocol import Network, StepRecord
+from nnopt.schema import Activation, Config
 
 MakeNetwork = Callable[..., Network]
 Batches = list[tuple[np.ndarray, np.ndarray]]
@@ -29,14 +30,12 @@ LONG = {"rtol": 1e-9, "atol": 1e-12}
 LAYERS: dict[str, list[Any]] = {
     "dense": [{"dense": 5}],
     "dense without bias": [{"dense": {"units": 5, "bias": False}}],
-    "relu": ["relu"],
-    "leaky relu": ["leaky_relu"],
+    **{name: [name] for name in get_args(Activation)},
     "leaky relu, slope": [{"leaky_relu": 0.3}],
     "leaky relu, slope 0": [{"leaky_relu": 0.0}],
-    "gelu": ["gelu"],
-    "tanh": ["tanh"],
-    "sigmoid": ["sigmoid"],
-    "silu": ["silu"],
+    "elu, alpha": [{"elu": 0.3}],
+    "prelu per feature": [{"prelu": {"per_channel": True}}],
+    "prelu after prelu": ["prelu", {"dense": 6}, "prelu"],
     "batch norm": ["batch_norm"],
     "batch norm, options": [{"batch_norm": {"momentum": 0.4, "epsilon": 0.1}}],
     "batch norm, momentum 1": [{"batch_norm": {"momentum": 1.0}}],
@@ -54,6 +53,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "label smoothing": {"regularizer.label_smoothing": 0.1},
     "hinge": {"loss": "hinge"},
+    "mean squared error": {"loss": "mse"},
+    "mean squared error, smoothing": {"loss": "mse", "regularizer.label_smoothing": 0.1},
+    "focal": {"loss": "focal"},
+    "focal, gamma 0.5": {"loss": "focal", "focal_gamma": 0.5},
+    "focal, gamma 0": {"loss": "focal", "focal_gamma": 0.0},
+    "focal, smoothing": {"loss": "focal", "regularizer.label_smoothing": 0.1},
     "l1": {"regularizer.l1": 0.01},
     "l2": {"regularizer.l2": 0.05},
     "weight decay": {"regularizer.weight_decay": 0.1},
@@ -121,6 +126,27 @@ def test_network_of_images_agrees_between_backends(make_network: MakeNetwork) ->
     assert_equal_after(make_network, batches, layers, 1, 2.0, TIGHT, optimizer="sgd")
 
 
+@pytest.mark.parametrize("penalized", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_slopes_of_prelu_are_penalized_like_norm_parameters(
+    make_network: MakeNetwork, batches: Batches, per_channel: bool, penalized: bool
+) -> None:
+    """A step of SGD with lr 1 subtracts the gradient. L2 adds λ times the slope to it."""
+    layers = [{"dense": 8}, {"prelu": {"per_channel": per_channel}}, {"dense": "classes"}]
+    options = {"optimizer": "sgd", "regularizer.decay_norm_and_bias": penalized}
+    x, y = batches[0]
+    for backend in BACKENDS:
+        convert = torch.tensor if backend == "torch" else np.copy
+        slopes = []
+        for l2 in (0.0, 0.5):
+            network = make_network(backend, layers, **options, **{"regularizer.l2": l2})
+            before = network.arrays()["prelu1.weight"]
+            network.train_step(convert(x), convert(y), 1.0, 0)
+            slopes.append(network.arrays()["prelu1.weight"])
+        assert before.shape == ((8,) if per_channel else (1,))
+        assert_allclose(slopes[0] - slopes[1], 0.5 * before * penalized, **TIGHT)
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_loss_penalty_and_clipping_agree_between_backends(
     make_network: MakeNetwork, batches: Batches, name: str
@@ -131,15 +157,21 @@ def test_loss_penalty_and_clipping_agree_between_backends(
         assert_equal_after(make_network, batches, layers, steps, 0.1, TIGHT, **options)
 
 
+def test_every_loss_is_compared() -> None:
+    compared = {options.get("loss", "cross_entropy") for options in OPTIONS.values()}
+    assert compared == set(get_args(Config.__annotations__["loss"]))
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "focal"])
 def test_training_on_mixed_labels_agrees_between_backends(
-    make_network: MakeNetwork, batches: Batches, smoothing: float
+    make_network: MakeNetwork, batches: Batches, loss: str, smoothing: float
 ) -> None:
     """For the accuracy, the label of a mixture is the class with the largest fraction."""
     rng = np.random.default_rng(0)
     mixed = [(x, rng.dirichlet(np.ones(4), len(x))) for x, _ in batches]
     layers = [{"dense": 8}, "tanh", {"dense": "classes"}]
-    options = {"regularizer.label_smoothing": smoothing}
+    options = {"regularizer.label_smoothing": smoothing, "loss": loss}
     assert_equal_after(make_network, mixed, layers, 20, 0.1, TIGHT, **options)
 
 

@@ -24,7 +24,7 @@ from nnopt.training.loop import Loop
 
 MakeConfig = Callable[..., Config]
 
-DENSE: tuple[Any, ...] = ({"dense": 9}, "batch_norm", "relu", {"dense": 7}, "tanh")
+DENSE: tuple[Any, ...] = ({"dense": 9}, "batch_norm", "prelu", {"dense": 7}, "tanh")
 CONV: tuple[Any, ...] = (
     {"conv2d": 4},
     "batch_norm",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from nnopt.backends.torch.dropout import DeviceMasks, Dropout
 from nnopt.backends.torch.modules import build_sequential
 from nnopt.backends.torch.network import TorchNetwork
 from nnopt.random import DropoutMasks
-from nnopt.schema import Config
+from nnopt.schema import Activation, Config
 
 MakeConfig = Callable[..., Config]
 MakeNetwork = Callable[..., TorchNetwork]
@@ -91,12 +91,11 @@ def assert_shapes(module: nn.Module, architecture: Architecture) -> None:
 
 
 def test_image_cases_contain_all_layers_except_elementwise_and_dense() -> None:
-    elementwise = {"relu", "leaky_relu", "gelu", "tanh", "sigmoid", "silu"}
-    assert set(ON_IMAGES) | elementwise | {"dense"} == set(LAYERS)
+    assert set(ON_IMAGES) | set(get_args(Activation)) | {"dense"} == set(LAYERS)
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("layer", [*CASES, "relu", "leaky_relu", "gelu", "silu"], ids=str)
+@pytest.mark.parametrize("layer", [*CASES, *get_args(Activation)], ids=str)
 def test_layer_output_has_the_inferred_shape(
     make_config: MakeConfig, layer: Any, training: bool
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 from nnopt.backends.protocol import Network
 from nnopt.backends.torch import step_sums
 from nnopt.backends.torch.network import TorchNetwork
+from nnopt.schema import Activation
 
 MakeNetwork = Callable[..., TorchNetwork]
 Batches = list[tuple[np.ndarray, np.ndarray]]
@@ -41,7 +43,17 @@ LAYERS = {
     "tanh": nn.Tanh(),
     "sigmoid": nn.Sigmoid(),
     "silu": nn.SiLU(),
+    "elu": nn.ELU(),
+    "selu": nn.SELU(),
+    "gelu_tanh": nn.GELU(approximate="tanh"),
+    "softplus": nn.Softplus(threshold=1000),
+    "mish": nn.Mish(),
+    "hard_swish": nn.Hardswish(),
 }
+
+
+def test_every_activation_without_parameters_is_compared() -> None:
+    assert set(LAYERS) == set(get_args(Activation)) - {"prelu"}
 
 
 @pytest.mark.parametrize("name", LAYERS)
