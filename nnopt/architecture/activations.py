@@ -11,7 +11,7 @@ from nnopt.schema.range import Range
 Epsilon = Annotated[float, Range(above=0)]
 Rate = Annotated[float, Range(minimum=0, below=1)]
 
-EXPONENTIAL_FLOPS = 8  # approximate FLOPs per output of an activation with an exponential
+ACTIVATION_FLOPS = 8  # approximate FLOPs per output of an activation of several operations
 
 
 class Elementwise(Layer):
@@ -51,7 +51,7 @@ class PReLU(Layer, kind="prelu"):
 class ELU(Elementwise, kind="elu"):
     """The activation x where x > 0, else alpha · (exp(x) - 1) (Clevert et al. 2016)."""
 
-    flops_per_number = EXPONENTIAL_FLOPS
+    flops_per_number = ACTIVATION_FLOPS
     alpha: Annotated[float, Range(above=0)] = 1.0
 
 
@@ -61,52 +61,52 @@ class SELU(Elementwise, kind="selu"):
     With LeCun's initializer, the outputs of deep networks stay near mean 0 and variance 1.
     """
 
-    flops_per_number = EXPONENTIAL_FLOPS
+    flops_per_number = ACTIVATION_FLOPS
 
 
 class GELU(Elementwise, kind="gelu"):
     """The activation x Φ(x), where Φ is the normal CDF (Hendrycks and Gimpel 2016)."""
 
-    flops_per_number = EXPONENTIAL_FLOPS
+    flops_per_number = ACTIVATION_FLOPS
 
 
 class GELUTanh(Elementwise, kind="gelu_tanh"):
     """GELU with an approximation of Φ(x) by tanh (Hendrycks and Gimpel 2016, section 2)."""
 
-    flops_per_number = EXPONENTIAL_FLOPS
+    flops_per_number = ACTIVATION_FLOPS
 
 
 class Tanh(Elementwise, kind="tanh"):
     """The activation tanh x."""
 
-    flops_per_number = EXPONENTIAL_FLOPS
+    flops_per_number = ACTIVATION_FLOPS
 
 
 class Sigmoid(Elementwise, kind="sigmoid"):
     """The activation 1 / (1 + exp(-x))."""
 
-    flops_per_number = EXPONENTIAL_FLOPS
+    flops_per_number = ACTIVATION_FLOPS
 
 
 class SiLU(Elementwise, kind="silu"):
     """The activation x · sigmoid(x), also known as swish (Elfwing et al. 2018)."""
 
-    flops_per_number = EXPONENTIAL_FLOPS
+    flops_per_number = ACTIVATION_FLOPS
 
 
 class Softplus(Elementwise, kind="softplus"):
     """The activation log(1 + exp(x)) (Dugas et al. 2001)."""
 
-    flops_per_number = EXPONENTIAL_FLOPS
+    flops_per_number = ACTIVATION_FLOPS
 
 
 class Mish(Elementwise, kind="mish"):
     """The activation x · tanh(softplus(x)) (Misra 2019)."""
 
-    flops_per_number = EXPONENTIAL_FLOPS
+    flops_per_number = ACTIVATION_FLOPS
 
 
 class HardSwish(Elementwise, kind="hard_swish"):
     """The activation x · min(max(x + 3, 0), 6) / 6 (Howard et al. 2019)."""
 
-    flops_per_number = 5
+    flops_per_number = ACTIVATION_FLOPS

@@ -83,7 +83,8 @@ class ModuleArchitecture(Architecture):
 def is_penalized(shape: Shape, decay_norm_and_bias: bool) -> bool:
     """Return whether L1, L2 and weight decay act on a parameter of shape ``shape``.
 
-    Biases and norm parameters, which have one axis, are exempt unless ``decay_norm_and_bias``.
+    Biases, norm parameters and slopes of PReLU, which have one axis, are exempt unless
+    ``decay_norm_and_bias``.
     """
     return decay_norm_and_bias or len(shape) > 1
 

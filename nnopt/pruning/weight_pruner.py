@@ -27,7 +27,7 @@ from nnopt.schema import Config, WeightPruningConfig
 def prunable_weights(config: WeightPruningConfig, weights: list[str]) -> list[str]:
     """Return the names of the weights to prune. weights: all weights, in the order of the layers.
 
-    Biases and the parameters of norms are never pruned.
+    Biases, the parameters of norms and slopes of PReLU are never pruned.
     """
     chosen = weights[0 if config.first_layer else 1 : None if config.last_layer else -1]
     return [name for name in chosen if name.removesuffix(".weight") not in config.exclude]

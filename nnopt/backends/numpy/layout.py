@@ -15,7 +15,7 @@ class FlatLayout:
 
     Args:
         shapes: The shapes of the parameters by full name.
-        decay_norm_and_bias: Whether biases and the parameters of norms are penalized too.
+        decay_norm_and_bias: Whether parameters with one axis, such as biases, are penalized too.
 
     Attributes:
         size: The length of the vector.

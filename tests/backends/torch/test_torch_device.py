@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from nnopt.backends.torch.loader import TorchLoader
 from nnopt.backends.torch.network import TorchNetwork
 from nnopt.backends.torch.precision import Precision
 from nnopt.errors import TrainingError
-from nnopt.schema import Config, TorchConfig
+from nnopt.schema import Activation, Config, TorchConfig
 
 MakeNetwork = Callable[..., TorchNetwork]
 MakeConfig = Callable[..., Config]
@@ -458,12 +458,23 @@ def test_run_without_enough_memory_exits_with_code_5_and_saves_weights(
 CURVED = [{"dense": 16}, "gelu", "layer_norm", {"dense": 16}, "sigmoid", {"dense": 16}, "tanh"]
 
 
+@pytest.mark.parametrize("name", get_args(Activation))
+def test_training_with_activation_in_bf16_ends_near_float32(
+    make_network: MakeNetwork, name: str
+) -> None:
+    check_bf16(make_network, [{"dense": 16}, name, {"dense": 4}], "off")
+
+
 @pytest.mark.parametrize("compile_", ["off", pytest.param("default", marks=pytest.mark.slow)])
 def test_training_with_smooth_activations_in_bf16_ends_near_float32(
     make_network: MakeNetwork, compile_: str
 ) -> None:
-    layers = [*CURVED, {"dense": 4}]
     torch.compiler.reset()
+    check_bf16(make_network, [*CURVED, {"dense": 4}], compile_)
+
+
+def check_bf16(make_network: MakeNetwork, layers: list[Any], compile_: str) -> None:
+    """Train with full precision and with bf16, and compare the weights."""
     x, labels = torch.randn(32, 6, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4
     ends = []
     for overrides in ({}, {"backend.precision": "bf16"}):
