@@ -205,7 +205,7 @@ def _validation(config: Config) -> Iterator[str]:
 def _batch_and_loss(config: Config) -> Iterator[str]:
     if config.loss == "hinge" and config.regularizer.label_smoothing:
         yield "{regularizer.label_smoothing} needs loss=cross_entropy, mse or focal, but {loss}"
-    if config.loss != "focal" and config.focal_gamma not in (2.0, None):
+    if config.loss not in ("focal", None) and config.focal_gamma not in (2.0, None):
         yield "{focal_gamma} has no effect on {loss}; set focal_gamma=2, or loss=focal"
     for key in ("regularizer.augmentation.mixup", "regularizer.augmentation.cutmix"):
         if not attrgetter(key)(config):

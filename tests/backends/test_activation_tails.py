@@ -185,7 +185,7 @@ def test_torch_gelu_has_small_absolute_error(record: type, dtype: str) -> None:
     """GELU is x Φ(x). docs/backends.md allows Φ(x) an error of four machine epsilons.
 
     The error depends on the processor. The largest measured error is one epsilon on an AMD EPYC
-    and three on an Intel Xeon. The approximation by tanh replaces Φ(x) by σ(v). Its slope has an
+    and three on an Intel Xeon. The approximation by tanh replaces Φ(x) by σ(v). Its slope has a
     larger error, up to ten machine epsilons, where x (1 - t²) is large.
     """
     x = grid(dtype)

@@ -256,7 +256,10 @@ def test_chart_changes_metric_and_scales(browser: WebDriver, open_page: Open) ->
     assert texts(browser, "#curves .label") == ["epochs", "validation accuracy"]
     choose(browser, "Metric", "validation loss")
     choose(browser, "Against", "optimizer steps")
-    assert texts(browser, "#curves .label") == ["optimizer steps", "validation loss (nats)"]
+    assert texts(browser, "#curves .label") == [
+        "optimizer steps",
+        "validation loss (mean per sample)",
+    ]
     assert ticks(browser, "x")[-1] == 300
     even = ticks(browser, "y")
     assert max(even) - even[-2] == pytest.approx(even[1] - even[0])

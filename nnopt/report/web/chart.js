@@ -158,7 +158,7 @@ function makeChart(root) {
     const xRange = state.xRange || x.range;
     const y = extent(lines, "y", state.yLog, xRange);
     const [column] = state.metric.split("+");
-    const unit = /loss/.test(column) ? " (nats)" : "";
+    const unit = /loss/.test(column) ? " (mean per sample)" : "";
     const paired = state.metric.includes("+") ? column.replace(/^validation_/, "") : column;
     scales = drawPlot(svg, lines, {
       width, height, xRange, yRange: state.yRange || y.range, xLog: state.xLog, yLog: state.yLog,
