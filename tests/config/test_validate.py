@@ -243,6 +243,7 @@ CHOICES: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"@architecture": "resnet"}, "architecture.depth", 18.0, "allowed: 9, 18, 20"),
     ({"@architecture": "resnet"}, "architecture.depth", None, "allowed: 9, 18, 20"),
     ({}, "loss", "mae", "allowed: cross_entropy, hinge, mse, focal"),
+    ({"focal_gamma": 1.0}, "loss", "focl", "did you mean 'focal'?"),
     ({}, "drop_last", "pad", "needs true or false"),
     ({}, "test_weights", "first", "allowed: best, last"),
     ({}, "early_stopping.unit", "batches", "allowed: epochs, steps"),

@@ -40,12 +40,14 @@ def focal(logits: Tensor, y: Tensor, gamma: float, label_smoothing: float) -> Te
     1 - p is limited to positive numbers, because the slope of q^γ is infinite at q = 0 if γ < 1.
     """
     log_p = F.log_softmax(logits, dim=1)
-    if y.ndim == 1 and not label_smoothing:
-        log_p, target = log_p.gather(1, y[:, None]), 1.0
-    else:
-        target = targets(logits, y, label_smoothing)
+    is_one_hot = y.ndim == 1 and not label_smoothing
+    if is_one_hot:
+        log_p = log_p.gather(1, y[:, None])
     q = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
-    return -(target * q**gamma * log_p).sum() / len(logits)
+    terms = q**gamma * log_p
+    if not is_one_hot:
+        terms = targets(logits, y, label_smoothing) * terms
+    return -terms.sum() / len(logits)
 
 
 def hinge(logits: Tensor, y: Tensor) -> Tensor:

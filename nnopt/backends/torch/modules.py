@@ -108,7 +108,8 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
         case records.ELU(alpha):
             return nn.ELU(alpha)
         case records.PReLU():
-            return PReLU(*layer.parameters["weight"], device="meta")
+            (slopes,) = layer.parameters["weight"]
+            return PReLU(slopes, device="meta")
         case records.Dropout(rate):
             return build_dropout(layer.name, rate, config)
         case records.SpatialDropout(rate):

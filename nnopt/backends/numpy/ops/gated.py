@@ -24,7 +24,7 @@ SATURATED = 40.0
 
 def hard_swish_naive_forward(x: Array) -> Array:
     """Compute y = x · min(max(x + 3, 0), 6) / 6."""
-    return x * np.clip(x + 3, 0, 6) / 6
+    return np.asarray(x * np.clip(x + 3, 0, 6) / 6)
 
 
 def hard_swish_naive_backward(g: Array, x: Array) -> tuple[Array]:
@@ -45,7 +45,7 @@ def mish_naive_backward(g: Array, x: Array) -> tuple[Array]:
 
 def gelu_tanh_naive_forward(x: Array) -> Array:
     """Compute y = x/2 · (1 + tanh(√(2/π) (x + 0.044715 x³)))."""
-    return x / 2 * (1 + np.tanh(STEEPNESS / 2 * (x + CUBIC * x**3)))
+    return np.asarray(x / 2 * (1 + np.tanh(STEEPNESS / 2 * (x + CUBIC * x**3))))
 
 
 def gelu_tanh_naive_backward(g: Array, x: Array) -> tuple[Array]:
