@@ -28,7 +28,7 @@ EXAMPLES = """\
 examples:
   nnopt schedule dataset=cifar10 schedule=one_cycle epochs=20
   nnopt schedule schedule=cosine schedule.warmup_epochs=5 --out schedule.png
-  nnopt schedule dataset=csv schedule=step --steps-per-epoch 120
+  nnopt schedule dataset=csv dataset.train=table.csv schedule=step --steps-per-epoch 120
 """
 
 MAX_RATES = 200_000
