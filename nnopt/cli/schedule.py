@@ -119,7 +119,7 @@ def _rows(planned: Planned) -> list[Sequence[str]]:
         marks.setdefault(int(rates.argmax()), []).append("highest")
         marks.setdefault(int(rates.argmin()), []).append("lowest")
     marks.setdefault(last, []).append("last step")
-    rows = []
+    rows: list[Sequence[str]] = []
     for index in sorted(marks):
         epoch, step = f"{planned.epochs[index]:.4g}", f"{index * planned.every:,}"
         rows.append((epoch, step, f"{rates[index]:.4g}", ", ".join(marks[index])))

@@ -84,7 +84,8 @@ def plot_points(
             axes.plot(x, y, linestyle="", markersize=size, alpha=0.75, markeredgewidth=0, **form)
         style.few_ticks(axes.xaxis)
         style.few_ticks(axes.yaxis)
-        style.label(axes, *(style.readable(name, 40) for name in names), left=0.62)
+        across, up = (style.readable(name, 40) for name in names)
+        style.label(axes, across, up, left=0.62)
         if is_coloured:
             form = {"loc": "upper left", "bbox_to_anchor": (1.02, 1), "borderaxespad": 0}
             axes.legend(markerscale=7 / size, handletextpad=0.3, **form)

@@ -252,19 +252,23 @@ def _draw_line(axes: Axes, group: Group, form: dict[str, Any], plot: _Plot, is_n
         if not low <= result.location <= high:
             edge, marker = (high, "^") if result.location > high else (low, "v")
             axes.plot([x], [edge], marker, color=form["color"], markersize=8, clip_on=False)
-    x, y = np.array([x for x, _ in points]), np.array([result.location for _, result in points])
+    xs = np.array([x for x, _ in points])
+    y = np.array([result.location for _, result in points])
     if not is_named:
-        axes.plot(x, y, **{"linewidth": 0.8, "markersize": 4.5, "alpha": 0.7, **form}, zorder=1.5)
+        axes.plot(xs, y, **{"linewidth": 0.8, "markersize": 4.5, "alpha": 0.7, **form}, zorder=1.5)
         return
     edges = [result.interval or (result.location, result.location) for _, result in points]
     # On a logarithmic axis, an interval whose lower end is below 0 starts at the frame.
     lower, upper = np.maximum(np.array(edges).reshape(-1, 2), low).T
-    is_zero = x == plot.zero
+    is_zero = xs == plot.zero
     band = {"color": form["color"], "alpha": plot.band_alpha, "linewidth": 0}
-    axes.fill_between(x[~is_zero], lower[~is_zero], upper[~is_zero], **band)
-    marker = {"markersize": 6 if len(x) <= MANY_POINTS else 4, "markeredgewidth": 0.6}
-    axes.plot(x[~is_zero], y[~is_zero], **form, **marker, markeredgecolor="white")
+    axes.fill_between(xs[~is_zero], lower[~is_zero], upper[~is_zero], **band)
+    shape: dict[str, Any] = {
+        "markersize": 6 if len(xs) <= MANY_POINTS else 4,
+        "markeredgewidth": 0.6,
+    }
+    axes.plot(xs[~is_zero], y[~is_zero], **form, **shape, markeredgecolor="white")
     if is_zero.any():
-        axes.plot(x[:2], y[:2], color=form["color"], linewidth=1, linestyle=":")
-        axes.plot(x[:1], y[:1], **{**form, "linestyle": ""}, **marker, markeredgecolor="white")
-        axes.plot([x[0]] * 2, [lower[0], upper[0]], color=form["color"], linewidth=1)
+        axes.plot(xs[:2], y[:2], color=form["color"], linewidth=1, linestyle=":")
+        axes.plot(xs[:1], y[:1], **{**form, "linestyle": ""}, **shape, markeredgecolor="white")
+        axes.plot([xs[0]] * 2, [lower[0], upper[0]], color=form["color"], linewidth=1)

@@ -153,6 +153,6 @@ def _is_monotone(key: str, axis: KeyAxis, rows: Sequence[Row]) -> bool:
         by_value.setdefault(sort_key(row.setting.values, axis.key), set()).add(value)
     if any(len(found) > 1 for found in by_value.values()):
         return False
-    values = [by_value[x].copy().pop() for x in sorted(by_value)]  # type: ignore[type-var]
+    values = [by_value[x].copy().pop() for x in sorted(by_value)]
     distances = [after - before for before, after in pairwise(values)]
     return all(x >= 0 for x in distances) or all(x <= 0 for x in distances)
