@@ -206,6 +206,7 @@ def results(loop: Loop) -> dict[str, Any]:
     values["epoch"]["seconds"] = 0.0
     values["history"] = [[*row[:-2], row[-1]] for row in values["history"]]
     values["target"].pop("seconds")
+    values["updates"] = dict(loop.training.updates)
     arrays = {x: (str(array.dtype), array.tobytes()) for x, array in content.arrays.items()}
     return values | arrays
 
