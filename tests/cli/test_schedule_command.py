@@ -22,6 +22,9 @@ RATES = {
     "warm-up and cosine": ["schedule=cosine", "schedule.warmup_epochs=1.5", "epochs=5"],
     "step, cut by max_steps": ["schedule=step", "schedule.step_size=1", "max_steps=20", "epochs=9"],
     "one_cycle, without the last batches": ["schedule=one_cycle", "drop_last=true", "epochs=4"],
+    "multistep": ["schedule=multistep", "schedule.milestones=[1,2.5]", "epochs=4"],
+    "polynomial": ["schedule=polynomial", "schedule.warmup_epochs=1", "epochs=4"],
+    "cosine_restarts": ["schedule=cosine_restarts", "schedule.first_period=2", "epochs=5"],
     "restarts after prunings": [
         *("schedule=cosine", "epochs=8", "pruning=magnitude", "pruning.start=4"),
         *("pruning.schedule=iterative", "pruning.interval=2", "pruning.rewind=2"),
