@@ -58,7 +58,9 @@ def point_id(config: Config) -> str:
 
     The hash includes all values that can change a result, but not the location of a published
     dataset. Keys are hashed under their oldest names. Keys of later versions are hashed only if
-    their value is not the default. Therefore older sweeps can be resumed.
+    their value is not the default. Therefore older sweeps can be resumed. With
+    ``early_stopping.min_delta`` above 0, ``min_delta_mode`` is always hashed, because earlier
+    versions chose other best weights.
     """
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
     if isinstance(config.dataset, CsvConfig):  # paths of CSV files are relative to data.root

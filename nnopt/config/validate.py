@@ -10,8 +10,8 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from nnopt.config.rules import cross_field_problems
-from nnopt.errors import CombinationError, Problem
-from nnopt.schema import VARIANTS, Config
+from nnopt.errors import CombinationError, ConfigError, Problem
+from nnopt.schema import VARIANTS, Config, changed_rule
 from nnopt.schema.reader import UNIONS, Reader, types_of
 
 Record = TypeVar("Record")
@@ -23,6 +23,8 @@ def read_config(container: Mapping[str, Any]) -> Config:
     Raises ConfigError with all problems. The error is a CombinationError if each value is allowed,
     but the combination is not.
     """
+    if message := changed_rule(container):
+        raise ConfigError([message])
     reader = Reader()
     config: Config | None = reader.read_record(Config, container, "")
     refused = [problem.key for problem in reader.problems if isinstance(problem, Problem)]

@@ -28,7 +28,14 @@ from nnopt.recipe.prepare import prepare
 from nnopt.recipe.recorder import RunRecorder
 from nnopt.results.checkpoint_file import Checkpoint, Content, read_checkpoint, write_checkpoint
 from nnopt.results.summary import MAX_QUOTED_CHARACTERS
-from nnopt.schema import WITHOUT_EFFECT, Config, learning_rate, with_added_keys, with_new_keys
+from nnopt.schema import (
+    WITHOUT_EFFECT,
+    Config,
+    changed_rule,
+    learning_rate,
+    with_added_keys,
+    with_new_keys,
+)
 from nnopt.schema.values import flatten
 from nnopt.terminal.interruption import postpone_interruptions
 from nnopt.training.averaging import first_swa_epoch
@@ -199,6 +206,8 @@ def check_checkpoint(checkpoint: Checkpoint, point: Point) -> None:
     if not (rate is None or 0 < rate < math.inf):
         raise ResumeError(f"{where} is not a checkpoint of nnopt: suggested_lr is {rate}")
     before = with_added_keys(with_new_keys(summary["config"]))
+    if message := changed_rule(before):
+        raise ResumeError(f"{where} cannot be continued: {message}")
     if changed := list(_changed_keys(before, point.container)):
         raise ResumeError(
             f"{where} belongs to a run with another configuration: {join_problems(changed, ', ')}"

@@ -68,6 +68,7 @@ from nnopt.schema.regularizer import RegularizerConfig as RegularizerConfig
 from nnopt.schema.renamed_keys import FIRST_KEYS as FIRST_KEYS
 from nnopt.schema.renamed_keys import RENAMED_FLAGS as RENAMED_FLAGS
 from nnopt.schema.renamed_keys import RENAMED_KEYS as RENAMED_KEYS
+from nnopt.schema.renamed_keys import changed_rule as changed_rule
 from nnopt.schema.renamed_keys import first_override as first_override
 from nnopt.schema.renamed_keys import new_override as new_override
 from nnopt.schema.renamed_keys import renamed_key as renamed_key

@@ -166,8 +166,34 @@ def without_added_keys(container: Mapping[str, Any]) -> dict[str, Any]:
     return kept | below
 
 
+def changed_rule(container: Mapping[str, Any]) -> str | None:
+    """Return the error message if an earlier version gave a key of a configuration another effect.
+
+    The keys of the configuration have their current names.
+    """
+    section = container.get("early_stopping")
+    if not isinstance(section, Mapping) or not _depends_on_rule("early_stopping", section):
+        return None
+    if "min_delta_mode" in section:
+        return None
+    return (
+        f"early_stopping.min_delta = {section['min_delta']} is from an earlier version, in which it "
+        "also determined the best weights; now it only determines when the patience starts again"
+    )
+
+
+def _depends_on_rule(group: str, section: Mapping[str, Any]) -> bool:
+    """Return whether the results depend on the rule for ``min_delta``, which has changed.
+
+    The key ``min_delta_mode`` shows that the new rule applies, so such a section keeps it.
+    """
+    return group == "early_stopping" and bool(section.get("min_delta"))
+
+
 def _added_keys(group: str, section: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys that earlier versions lack in a group, and their defaults."""
+    if _depends_on_rule(group, section):
+        return {}
     name = section.get("name")
     of_choice = ADDED_TO_CHOICES.get(group, {}).get(name) if isinstance(name, str) else None
     return {**ADDED_TO_GROUPS.get(group, {}), **(of_choice or {})}

@@ -315,10 +315,6 @@ EARLIER_IDS: dict[tuple[str, ...], str] = {
         "schedule.min_delta=0.1",
         "initializer=uniform",
     ): "spiral-numpy-mlp-momentum-s0-3a2fa35971",
-    (
-        "early_stopping.patience=5",
-        "early_stopping.min_delta=0.1",
-    ): "spiral-numpy-mlp-momentum-s0-ac7adf5eca",
 }
 """Overrides -> id that nnopt computed at commit 5c38ebc, which has fewer keys."""
 
@@ -326,6 +322,13 @@ EARLIER_IDS: dict[tuple[str, ...], str] = {
 @pytest.mark.parametrize("overrides", EARLIER_IDS, ids=" ".join)
 def test_point_id_does_not_depend_on_later_keys_with_defaults(overrides: tuple[str, ...]) -> None:
     assert ids(*overrides) == [EARLIER_IDS[overrides]]
+
+
+def test_point_id_with_min_delta_differs_from_that_of_an_earlier_version() -> None:
+    """At commit 5c38ebc, ``min_delta`` also determined the best weights."""
+    (id_,) = ids("early_stopping.patience=5", "early_stopping.min_delta=0.1")
+    assert id_.startswith("spiral-numpy-mlp-momentum-s0-")
+    assert id_ != "spiral-numpy-mlp-momentum-s0-ac7adf5eca"
 
 
 LATER_KEYS = [

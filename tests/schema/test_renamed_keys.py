@@ -12,6 +12,7 @@ from nnopt.errors import ConfigError
 from nnopt.schema import (
     FIRST_KEYS,
     RENAMED_KEYS,
+    changed_rule,
     first_override,
     new_override,
     with_added_keys,
@@ -58,6 +59,7 @@ STORED: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"scale": 1.0, "std": 1.0, "low": 0.0, "high": 1.0},
     ),
     ({"early_stopping": {"min_delta": 0}}, {"min_delta_mode": "absolute"}),
+    ({"early_stopping": {"min_delta": 0.1}}, {}),
 ]
 """A stored configuration of an earlier version -> the keys of its group that are added."""
 
@@ -71,6 +73,22 @@ def test_added_keys_of_groups_are_added_and_removed(
     assert converted[group] == section | added
     assert without_added_keys(converted) == stored
     assert with_added_keys(converted) == converted
+
+
+@pytest.mark.parametrize(
+    ("section", "is_earlier"),
+    [
+        ({"min_delta": 0.1}, True),
+        ({"min_delta": 0.0}, False),
+        ({"min_delta": 0.1, "min_delta_mode": "absolute"}, False),
+    ],
+)
+def test_changed_rule_reports_min_delta_of_earlier_versions(
+    section: dict[str, Any], is_earlier: bool
+) -> None:
+    message = changed_rule({"early_stopping": section})
+    assert (message is not None) is is_earlier
+    assert message is None or message.startswith("early_stopping.min_delta = 0.1 is from")
 
 
 def test_added_key_with_another_value_is_kept() -> None:

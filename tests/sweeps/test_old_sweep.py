@@ -6,11 +6,11 @@ The folder ``sweep_of_0_1_0`` was written at commit ccc4040, before modules and 
         optimizer=momentum optimizer.lr=0.1,0.2,0.3 plots=false
 
 The folder of the third point is missing, as if the sweep had been interrupted. The folder
-``sweep_with_first_keys`` was written by the same code. It contains the first two of four points:
+``sweep_with_first_keys`` was written by the same code. It lacks the folders of two of four points:
 
     nnopt run -m epochs=5 dataset.points=10 'architecture.hidden=[4]' plots=false view=none \
         steps=4 batch_size=16 last_batch=keep,drop accumulation=2 \
-        'early_stopping={check_every: 1, min_improvement: 0.001}' schedule=step schedule.warmup=1 \
+        'early_stopping={check_every: 1, min_improvement: 0.0}' schedule=step schedule.warmup=1 \
         schedule.every=1 schedule.factor=0.5,0.7 regularizer.ema=0.9 regularizer.decay_all=true
 
 The folder ``search_with_first_keys`` was written by the same code. It has five trials, without
@@ -29,6 +29,7 @@ weights:
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import shutil
 from collections.abc import Callable
@@ -90,7 +91,7 @@ FIRST_KEYS = Path(__file__).parent / "sweep_with_first_keys"
 SAME_SWEEP = (
     *("epochs=5", "dataset.samples_per_class=10", "architecture.hidden=[4]", "plots=false"),
     *("progress=none", "max_steps=4", "batch_size=16", "drop_last=false,true"),
-    *("accumulation_steps=2", "early_stopping={validate_every: 1, min_delta: 0.001}"),
+    *("accumulation_steps=2", "early_stopping={validate_every: 1, min_delta: 0.0}"),
     *("schedule=step", "schedule.warmup_epochs=1", "schedule.step_size=1"),
     *("schedule.gamma=0.5,0.7", "regularizer.ema_decay=0.9"),
     "regularizer.decay_norm_and_bias=true",
@@ -114,6 +115,21 @@ def test_resumed_sweep_with_old_keys_runs_missing_points(
     assert [row["schedule.gamma"] for row in after] == ["0.5", "0.7", "0.5", "0.7"]
     for old, new in zip(before, after, strict=True):  # the old table has a row for every point
         assert (old["id"], old["test_loss"]) == (new["id"], new["test_loss"])
+
+
+def test_resume_of_an_old_sweep_with_min_delta_is_refused(
+    nnopt: Callable[..., int], sweep_with_first_keys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The earlier version also chose the best weights with ``min_delta``."""
+    path = sweep_with_first_keys / "sweep.json"
+    body = path.read_bytes().partition(b",\n")[2].removesuffix(b"}\n")
+    body = body.replace(b'"min_improvement": 0.0', b'"min_improvement": 0.001')
+    digest = hashlib.sha256(body).hexdigest().encode()
+    path.write_bytes(b'{"sha256": "%s",\n%s}\n' % (digest, body))
+    before = rows_of(sweep_with_first_keys)
+    assert nnopt("resume", str(sweep_with_first_keys)) == 4
+    assert "early_stopping.min_delta = 0.001 is from an earlier" in capsys.readouterr().err
+    assert rows_of(sweep_with_first_keys) == before
 
 
 def test_resume_of_an_old_sweep_refuses_old_keys_on_the_command_line(
