@@ -50,11 +50,14 @@ def rmsprop_naive(
 ) -> Array:
     """Compute s ← ρ·s + (1-ρ)·g²;  v ← μ·v + g / (√s + ε);  w ← w - lr·v.
 
-    If ``centered``, the variance s - m² replaces s, with the mean m ← ρ·m + (1-ρ)·g.
+    If ``centered``, the variance max(s - m², 0) replaces s, with the mean m ← ρ·m + (1-ρ)·g.
+    Rounding makes s - m² slightly negative if the gradient is constant.
     """
     s = state[0] = rho * state[0] + (1 - rho) * g * g
     m = state[1] = rho * state[1] + (1 - rho) * g
-    v = state[2] = momentum * state[2] + g / (np.sqrt(s - centered * m * m) + epsilon)
+    v = state[2] = momentum * state[2] + g / (
+        np.sqrt(np.maximum(s - centered * m * m, 0)) + epsilon
+    )
     return w - lr * v
 
 
@@ -205,6 +208,7 @@ def rmsprop(u: Update, lr: float, t: int) -> None:
         _average(m, u.config.rho, u)
         np.multiply(m, m, out=u.scratch)
         np.subtract(s, u.scratch, out=u.change)
+        np.maximum(u.change, 0, out=u.change)  # rounding makes it negative if g is constant
         s = u.change
     if not u.config.momentum:
         _divide_gradient(s, u, lr)
@@ -241,9 +245,7 @@ def adam(u: Update, lr: float, t: int) -> None:
     Source of ``amsgrad``: Reddi et al. 2018, algorithm 2, with the bias correction of PyTorch.
     """
     m, s, *optional = u.state
-    np.multiply(m, u.config.beta1, out=m)
-    np.multiply(u.g, 1 - u.config.beta1, out=u.change)
-    np.add(m, u.change, out=m)
+    _average(m, u.config.beta1, u)
     _average_squares(s, u.config.beta2, u)
     if u.config.amsgrad:
         (largest,) = optional
@@ -300,7 +302,7 @@ class Rule(NamedTuple):
     """An update rule, and the names of its state vectors.
 
     ``optional`` maps a key of the configuration to a vector that is needed unless the key is zero
-    or false.
+    or false. The update rule reads these vectors in this order, after ``vectors``.
     """
 
     update: Callable[[Update, float, int], None]

@@ -14,7 +14,7 @@ from nnopt import schema
 from nnopt.backends.numpy import tuning
 from nnopt.backends.numpy.optimizers import Optimizer
 from nnopt.backends.numpy.threads import ThreadPool
-from nnopt.backends.numpy.update_rules import OPTIMIZERS
+from nnopt.backends.numpy.update_rules import OPTIMIZERS, Update, rmsprop
 
 SIZE, DECAYED, STEPS = 23, 14, 100
 LR = 0.05
@@ -242,3 +242,14 @@ def test_optimizer_in_chunks_gives_same_bits_on_one_and_three_threads(
             optimizer.step(LR)
         ends.append(parameters)
     assert_array_equal(*ends)
+
+
+def test_centered_rmsprop_with_constant_gradient_stays_finite() -> None:
+    """In float32, rounding makes s - m² negative after about 1,200 updates."""
+    s, m, change, scratch = (np.zeros(64, np.float32) for _ in range(4))
+    g = np.linspace(0.1, 3, 64, dtype=np.float32)
+    config = schema.RmspropConfig("rmsprop", 0.001, 0.99, 1e-8, 0.0, True)
+    u = Update(config, g, g, [s, m], change, scratch, None)
+    for t in range(1, 5001):
+        rmsprop(u, 0.001, t)
+        assert np.isfinite(change).all()
