@@ -23,6 +23,8 @@ from pathlib import Path
 from experiments import accuracies, read_arguments, run_sweep
 from timing import Table
 
+from nnopt.backends.numpy.update_rules import OPTIMIZERS as NUMPY_OPTIMIZERS
+
 
 @dataclass(frozen=True)
 class Row:
@@ -62,9 +64,7 @@ NETWORKS = [
     )
 ]
 
-EVERYWHERE = (
-    *("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam"),
-)
+EVERYWHERE = tuple(NUMPY_OPTIMIZERS)
 TORCH_ONLY = ("lion", "muon", "schedule_free_sgd", "schedule_free_adamw")
 
 OPTIMIZERS = [

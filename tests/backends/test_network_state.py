@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from nnopt.backends.numpy.update_rules import OPTIMIZERS as NUMPY_OPTIMIZERS
 from nnopt.backends.protocol import Network
 
 MakeNetwork = Callable[..., Network]
@@ -18,9 +19,7 @@ BEFORE, AFTER = 3, 4  # steps before and after the state is saved
 
 LAYERS = ({"dense": 8}, "batch_norm", "relu", {"dropout": 0.3}, {"dense": "classes"})
 IMAGE_LAYERS = ({"conv2d": 8}, "batch_norm", "relu", "global_avg_pool", {"dense": "classes"})
-BOTH = (
-    *("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam"),
-)
+BOTH = tuple(NUMPY_OPTIMIZERS)
 PYTORCH_ONLY = ("lion", "muon", "schedule_free_sgd", "schedule_free_adamw")
 OPTIMIZERS = [
     *(("numpy", name) for name in BOTH),

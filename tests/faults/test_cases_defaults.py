@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from commands import Command
 
+from nnopt.backends.numpy.update_rules import OPTIMIZERS as NUMPY_OPTIMIZERS
+
 DATA = os.environ.get("NNOPT_DATA_DIR")
 """The folder of the real datasets. The fixture ``workplace`` unsets NNOPT_DATA_DIR later."""
 
@@ -164,7 +166,7 @@ def test_default_configuration_learns_features_of_any_scale(
     assert accuracy_of(attempt, workplace, *overrides) > 0.85
 
 
-SHARED = ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam"]
+SHARED = [*NUMPY_OPTIMIZERS]
 
 
 @pytest.mark.parametrize("name", SHARED)

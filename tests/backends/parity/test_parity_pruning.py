@@ -15,6 +15,7 @@ from nnopt.architecture.network import infer_shapes
 from nnopt.architecture.parse import parse_layers
 from nnopt.backends import load_backend
 from nnopt.backends.models import initial_arrays
+from nnopt.backends.numpy.update_rules import OPTIMIZERS as NUMPY_OPTIMIZERS
 from nnopt.data.dataset import Dataset, Normalization, Part
 from nnopt.pruning.masks import Masks
 from nnopt.recipe.pruning import build_pruner
@@ -126,9 +127,7 @@ def test_masks_and_weights_agree_between_backends(
         assert_allclose(array, arrays[name], rtol=0, atol=1e-9, err_msg=name)
 
 
-SHARED = (
-    *("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam"),
-)
+SHARED = tuple(NUMPY_OPTIMIZERS)
 OPTIMIZERS = {
     "numpy": SHARED,
     "torch": (*SHARED, "lion", "muon", "schedule_free_sgd", "schedule_free_adamw"),
