@@ -9,6 +9,9 @@ from nnopt.schema import Config, ResnetConfig, VggConfig, learning_rate
 from nnopt.training.evaluation import Evaluation
 from nnopt.training.state import TrainingState
 
+LARGE_SPREAD = 0.1
+"""Standard deviation or bound of initial weights, above which another initializer is suggested."""
+
 
 def raise_if_diverged(config: Config, training: TrainingState, result: Evaluation | None) -> None:
     """Raise DivergedError if training diverged or the test loss is not finite.
@@ -39,9 +42,12 @@ def _remedies(config: Config) -> list[str]:
         config.regularizer.norm == "none"
     ):
         remedies.append("regularizer.norm=batch, which deep networks need")
-    if config.initializer.hidden in ("normal", "uniform"):
+    initial = config.initializer
+    spreads = {"normal": ("std",), "uniform": ("low", "high")}.get(initial.hidden, ())
+    if any(abs(getattr(initial, key)) > LARGE_SPREAD for key in spreads):
+        values = " and ".join(f"initializer.{key} = {getattr(initial, key):g}" for key in spreads)
         remedies.append(
-            f"initializer=he instead of initializer.hidden = {config.initializer.hidden!r}"
+            f"initializer=he instead of initializer.hidden = {initial.hidden!r} with {values}"
         )
     if config.initializer.scale > 1:
         remedies.append(f"initializer.scale=1 instead of {config.initializer.scale:g}")

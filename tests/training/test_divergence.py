@@ -20,6 +20,7 @@ REMEDIES = {
     "deep network": (["architecture=vgg"], ["regularizer.norm=batch"]),
     "deep network with norms": (["architecture=resnet", "regularizer.norm=layer"], []),
     "large first weights": (["initializer=normal"], ["initializer=he"]),
+    "small normal weights": (["initializer=normal", "initializer.std=0.001"], []),
     "scaled weights": (["initializer.scale=20"], ["initializer.scale=1"]),
     "small weights": (["initializer.scale=0.5"], []),
     "all": (
@@ -47,3 +48,11 @@ def test_divergence_advice_depends_on_configuration(
     first, *others = advice.split(", ")
     assert first == "a lower optimizer.lr than 3"
     assert [remedy.split(" ")[0] for remedy in others if "=" in remedy] == expected
+
+
+def test_divergence_advice_names_the_spread_of_the_initial_weights() -> None:
+    config = make_plan(["initializer=normal", "initializer.std=3"]).points[0].config
+    training = TrainingState(EmptyNetwork(), config, Length(1, 60, 60))  # type: ignore[arg-type]
+    training.diverged_at = 3
+    with pytest.raises(DivergedError, match=r"initializer=he .* 'normal' with initializer.std = 3"):
+        raise_if_diverged(config, training, None)
