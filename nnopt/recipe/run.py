@@ -21,6 +21,7 @@ from nnopt.data.dataset import Dataset, Part
 from nnopt.errors import ResumeError, TrainingError, memory_shortage
 from nnopt.io.atomic_files import shown, write_arrays
 from nnopt.plots.run.draw import plot_convolutions, plot_pruning, plot_test, plot_training
+from nnopt.pruning.schedule import ScheduleClock
 from nnopt.pruning.structured import smaller_arrays
 from nnopt.pruning.unit_pruner import UnitPruner
 from nnopt.pruning.weight_pruner import WeightPruner
@@ -50,6 +51,7 @@ from nnopt.training.evaluation import Evaluation, evaluate
 from nnopt.training.layer_statistics import layer_rows, select_probe
 from nnopt.training.length import Length
 from nnopt.training.loop import Loop
+from nnopt.training.schedules import schedule_notes
 from nnopt.training.state import TrainingState
 
 log = logging.getLogger("nnopt")
@@ -92,6 +94,8 @@ def run(
                 config = with_suggested_rate(config, prepared, directory, suggested, quiet)
                 recorder.summary["suggested_lr"] = config.optimizer.lr
             model = build(config, prepared, recorder)
+            if resumed is None:
+                note_settings(config, prepared.length, recorder)
             with writer.after():
                 trained, training = train(model, recorder, writer, resumed)
                 result = test(trained, training, recorder)
@@ -102,6 +106,17 @@ def run(
                     record_speed(model, trained, recorder)
                 raise_if_diverged(config, training, result)
     return recorder.summary
+
+
+def note_settings(config: Config, length: Length, recorder: RunRecorder) -> None:
+    """Write notes about settings that have no effect, or not the usual one."""
+    clock = ScheduleClock(config.pruning, length.epochs, length.steps_per_epoch)
+    steps = clock.length(length.steps)
+    for message in schedule_notes(config.schedule, length.steps_per_epoch, steps):
+        recorder.warn(message)
+    stopping = config.early_stopping
+    if stopping.min_delta and stopping.patience is None:
+        log.info("early_stopping.min_delta has no effect, because early_stopping.patience is null")
 
 
 @dataclass(frozen=True)

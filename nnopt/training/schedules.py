@@ -102,31 +102,71 @@ def _fraction_of_period(t: float, first: float, factor: float) -> float:
 
 
 def schedule_problems(config: ScheduleVariant, steps_per_epoch: int, steps: int) -> Iterator[str]:
-    """Yield a line for each key that does not fit a schedule of ``steps`` steps after a warm-up."""
+    """Yield a line for each key that does not fit a schedule of ``steps`` steps with a warm-up.
+
+    A training of at most one epoch accepts milestones and periods that exceed it.
+    """
     remaining = steps - round(config.warmup_epochs * steps_per_epoch)
-    length = f"{remaining / steps_per_epoch:g} epochs"
+    fits_no_epochs = steps <= steps_per_epoch  # a short test, such as debug=tiny
+    length = _length_text(remaining, steps_per_epoch)
     if config.warmup_epochs:
         length += " after the warm-up"
     if isinstance(config, MultistepConfig):
         last = (remaining - 1) / steps_per_epoch + TOLERANCE
-        if late := [x for x in config.milestones if x > last]:
+        if config.milestones[0] > last and not fits_no_epochs:
             milestones = format_value(config.milestones, "{:g}".format)
             yield (
-                f"schedule.milestones = {milestones}: {late[0]:g} has no effect, because the "
-                f"schedule lasts {length}; set smaller milestones, or more epochs"
+                f"schedule.milestones = {milestones}: none has an effect, because the schedule "
+                f"lasts {length}; set smaller milestones, or more epochs"
             )
     if isinstance(config, CosineRestartsConfig):
         first = config.first_period * steps_per_epoch
-        if first < 1 - TOLERANCE:
+        if first <= 1 + TOLERANCE and config.period_factor == 1:
+            yield (
+                "schedule.first_period with schedule.period_factor = 1 makes every period a single "
+                "step, so the learning rate is constant; set more epochs per period"
+            )
+        elif first < 1 - TOLERANCE:
             yield (
                 f"schedule.first_period = {config.first_period:g} epochs is shorter than a step; "
-                f"set at least {1 / steps_per_epoch:.3g}"
+                f"set at least {math.ceil(1e6 / steps_per_epoch) / 1e6:g}"
             )
-        if first > remaining + TOLERANCE:
+        if first > remaining + TOLERANCE and not fits_no_epochs:
             yield (
                 f"schedule.first_period = {config.first_period:g} epochs is longer than the "
                 f"schedule, which lasts {length}; set a smaller value, or more epochs"
             )
+
+
+def schedule_notes(config: ScheduleVariant, steps_per_epoch: int, steps: int) -> Iterator[str]:
+    """Yield a note for milestones after a schedule of ``steps`` steps and an incomplete period."""
+    remaining = steps - round(config.warmup_epochs * steps_per_epoch)
+    length = _length_text(remaining, steps_per_epoch)
+    if isinstance(config, MultistepConfig):
+        last = (remaining - 1) / steps_per_epoch + TOLERANCE
+        if late := [x for x in config.milestones if x > last]:
+            yield (
+                f"the milestone {late[0]:g} in schedule.milestones has no effect, because the "
+                f"schedule lasts {length}"
+            )
+    if isinstance(config, CosineRestartsConfig):
+        first, factor = config.first_period, config.period_factor
+        passed = _fraction_of_period(remaining / steps_per_epoch, first, factor)
+        short = _fraction_of_period((remaining - 1) / steps_per_epoch, first, factor)
+        if passed > max(short, TOLERANCE) and passed < 1 - TOLERANCE:
+            yield (
+                f"the last period of schedule.name = 'cosine_restarts' is incomplete: {passed:.0%} "
+                f"of it has passed when the schedule ends after {length}, so the learning rate is "
+                "not at its lowest; other epochs or schedule.first_period would complete it"
+            )
+
+
+def _length_text(steps: int, steps_per_epoch: int) -> str:
+    """Return a number of steps as text: in epochs, or in steps if it is less than an epoch."""
+    if steps < steps_per_epoch:
+        return f"{steps} step{'s' * (steps != 1)}"
+    epochs = f"{steps / steps_per_epoch:g}"
+    return f"{epochs} epoch{'s' * (epochs != '1')}"
 
 
 class Plateau:

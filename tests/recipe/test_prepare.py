@@ -31,16 +31,16 @@ MakeConfig = Callable[..., Config]
             ["warmup_epochs = 61", "480 steps"],
         ),
         (
-            {"schedule": schema.MultistepConfig("multistep", 0.0, (30.0, 60.0, 90.0), 0.1)},
-            ["schedule.milestones = [30, 60, 90]", ": 60 has no effect", "lasts 60 epochs"],
+            {"schedule": schema.MultistepConfig("multistep", 0.0, (60.0, 90.0), 0.1)},
+            ["schedule.milestones = [60, 90]", ": none has an effect", "lasts 60 epochs"],
         ),
         (
             {"schedule": schema.MultistepConfig("multistep", 0.0, (59.9,), 0.1)},
             ["schedule.milestones = [59.9]", "lasts 60 epochs"],
         ),
         (
-            {"schedule": schema.MultistepConfig("multistep", 5.0, (54.0, 56.0), 0.1)},
-            ["schedule.milestones", ": 56 has no effect", "lasts 55 epochs after the warm-up"],
+            {"schedule": schema.MultistepConfig("multistep", 5.0, (55.0, 56.0), 0.1)},
+            ["schedule.milestones", ": none has an effect", "lasts 55 epochs after the warm-up"],
         ),
         (
             {"schedule": schema.CosineRestartsConfig("cosine_restarts", 1.0, 59.5, 2.0, 0.0)},

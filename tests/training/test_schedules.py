@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from nnopt import schema
 from nnopt.schema import ScheduleVariant
-from nnopt.training.schedules import Plateau, Schedule, build_schedule
+from nnopt.training.schedules import (
+    Plateau,
+    Schedule,
+    build_schedule,
+    schedule_notes,
+    schedule_problems,
+)
 
 LR, PER_EPOCH, STEPS = 0.2, 7, 70
 
@@ -275,3 +281,43 @@ def test_plateau_counts_nan_as_no_improvement() -> None:
 def test_plateau_factor_of_other_schedules_is_one() -> None:
     follower = Plateau(schema.ConstantConfig("constant", 0))
     assert factors(follower, [1.0] * 50) == [1.0] * 50
+
+
+def notes(config: ScheduleVariant, epochs: int) -> list[str]:
+    return list(schedule_notes(config, PER_EPOCH, epochs * PER_EPOCH))
+
+
+def test_note_about_cosine_restarts_reports_only_an_incomplete_last_period() -> None:
+    config = schema.CosineRestartsConfig("cosine_restarts", 0, 20.0, 2.0, 0.0)
+    assert notes(config, 20) == notes(config, 60) == notes(config, 140) == []
+    (note,) = notes(config, 40)
+    assert "is incomplete: 50% of it has passed when the schedule ends after 40 epochs" in note
+
+
+def test_note_about_milestones_reports_those_after_the_end() -> None:
+    config = schema.MultistepConfig("multistep", 0, (30.0, 45.0), 0.1)
+    assert notes(config, 46) == []
+    (note,) = notes(config, 45)
+    assert "the milestone 45 in schedule.milestones has no effect" in note
+    (note,) = notes(config, 1)
+    assert note.endswith("the schedule lasts 1 epoch")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        schema.MultistepConfig("multistep", 0, (30.0, 45.0), 0.1),
+        schema.CosineRestartsConfig("cosine_restarts", 0, 20.0, 2.0, 0.0),
+    ],
+)
+def test_long_schedule_is_accepted_only_by_a_training_of_at_most_one_epoch(
+    config: ScheduleVariant,
+) -> None:
+    assert list(schedule_problems(config, PER_EPOCH, PER_EPOCH)) == []
+    assert len(list(schedule_problems(config, PER_EPOCH, 2 * PER_EPOCH))) == 1
+
+
+def test_periods_of_one_step_are_refused() -> None:
+    config = schema.CosineRestartsConfig("cosine_restarts", 0, 1 / PER_EPOCH, 1.0, 0.0)
+    (problem,) = schedule_problems(config, PER_EPOCH, STEPS)
+    assert "the learning rate is constant" in problem
