@@ -9,7 +9,13 @@ from operator import attrgetter
 
 from nnopt.architecture.layers import Residual
 from nnopt.architecture.parse import parse_layers
-from nnopt.config.training_rules import improvements, initializer, milestones, target
+from nnopt.config.training_rules import (
+    constant_schedules,
+    improvements,
+    initializer,
+    milestones,
+    target,
+)
 from nnopt.errors import ConfigError, refused_value
 from nnopt.io.paths import path_problem
 from nnopt.schema import (
@@ -310,6 +316,7 @@ RULES: tuple[Rule, ...] = (
     _stochastic_depth,
     _optimizer,
     _validation,
+    constant_schedules,
     improvements,
     target,
     _batch_and_loss,

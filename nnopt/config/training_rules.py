@@ -10,7 +10,14 @@ from itertools import pairwise
 from typing import get_args
 
 from nnopt.errors import Problem, refused_value
-from nnopt.schema import Config, Initializer, MultistepConfig, TargetConfig
+from nnopt.schema import (
+    Config,
+    Initializer,
+    MlpConfig,
+    MultistepConfig,
+    NoPruningConfig,
+    TargetConfig,
+)
 from nnopt.schema.values import format_value
 
 
@@ -31,7 +38,20 @@ def milestones(config: Config) -> Iterator[str]:
 def initializer(config: Config) -> Iterator[str]:
     """Refuse keys without effect, and bounds that do not increase."""
     chosen = config.initializer
-    used = {chosen.hidden, chosen.output}
+    is_linear = isinstance(config.architecture, MlpConfig) and not config.architecture.hidden
+    used = {chosen.output} if is_linear else {chosen.hidden, chosen.output}
+    pruning = config.pruning
+    if (
+        chosen.scale != 1
+        and not isinstance(pruning, NoPruningConfig)
+        and pruning.from_ is not None
+        and pruning.rewind != "initial"
+        and pruning.control != "new_weights"
+    ):
+        yield (
+            "{initializer.scale} has no effect with pruning.from, which starts with the weights of "
+            "a run; set initializer.scale=1"
+        )
     keys = (("std", 1, {"normal"}), ("low", 0, {"uniform"}), ("high", 1, {"uniform"}))
     others = {*get_args(Initializer)} - {"zeros"}
     for key, default, owners in (*keys, ("scale", 1, others)):
@@ -45,11 +65,27 @@ def initializer(config: Config) -> Iterator[str]:
         yield "{initializer.low} must be below {initializer.high}"
 
 
+def constant_schedules(config: Config) -> Iterator[str]:
+    """Refuse schedules that never change the learning rate."""
+    key = {"polynomial": "final_factor", "cosine_restarts": "final_factor", "multistep": "gamma"}
+    name = key.get(config.schedule.name)
+    if name is not None and getattr(config.schedule, name) == 1:
+        yield (
+            f"{{schedule.{name}}} makes the learning rate of {{schedule.name}} constant; set a "
+            "value below 1, or schedule=constant"
+        )
+
+
 def improvements(config: Config) -> Iterator[str]:
-    """Refuse fractions of 1 and more."""
+    """Refuse a relative ``min_delta`` without effect, and fractions of 1 and more."""
     groups = ["early_stopping", *(["schedule"] if config.schedule.name == "plateau" else [])]
     for group in groups:
         section = getattr(config, group)
+        if section.min_delta_mode == "relative" and section.min_delta == 0:
+            yield (
+                f"{{{group}.min_delta_mode}} has no effect with {{{group}.min_delta}}; set "
+                f"{group}.min_delta to a fraction, such as 0.01, or {group}.min_delta_mode=absolute"
+            )
         if section.min_delta_mode == "relative" and section.min_delta >= 1:
             yield (
                 f"{{{group}.min_delta}} with {{{group}.min_delta_mode}} must be below 1: it is a "

@@ -188,7 +188,8 @@ class Reader:
 
     def _read_list(self, kind: Any, value: Any, key: str, bounds: Mapping[str, Any]) -> Any:
         if not isinstance(value, list | tuple):
-            return self.refuse(key, value, f"needs a list, such as [{value}]")
+            example = "" if value is None else f", such as [{value}]"
+            return self.refuse(key, value, f"needs a list{example}")
         return tuple(
             self.read_value(kind, item, f"{key}[{index}]", bounds)
             for index, item in enumerate(value)

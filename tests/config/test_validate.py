@@ -145,6 +145,7 @@ NUMBERS: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"@schedule": "plateau"}, "schedule.patience", -1, "needs to be at least 0"),
     ({"@schedule": "plateau"}, "schedule.min_delta_mode", "rel", "allowed: absolute, relative"),
     ({"@schedule": "multistep"}, "schedule.milestones", 30, "needs a list, such as [30]"),
+    ({"@schedule": "multistep"}, "schedule.milestones", None, "needs a list"),
     ({"@schedule": "multistep"}, "schedule.milestones", [], "needs at least one epoch"),
     ({"@schedule": "multistep"}, "schedule.milestones", [30, 30], "needs increasing epochs"),
     ({"@schedule": "multistep"}, "schedule.milestones", [45, 30.5], "needs increasing epochs"),
@@ -391,6 +392,30 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"early_stopping.min_delta": 1.0, "early_stopping.min_delta_mode": "relative"},
         ["early_stopping.min_delta = 1.0", "'relative'", "must be below 1", "0.01 for 1 %"],
+    ),
+    (
+        {"early_stopping.min_delta_mode": "relative"},
+        ["early_stopping.min_delta_mode = 'relative'", "no effect", "min_delta = 0.0"],
+    ),
+    (
+        {"@schedule": "plateau", "schedule.min_delta_mode": "relative"},
+        ["schedule.min_delta_mode = 'relative'", "no effect", "min_delta = 0.0"],
+    ),
+    *(
+        ({"@schedule": name, f"schedule.{key}": 1.0}, [f"schedule.{key} = 1.0", "constant"])
+        for name, key in (
+            ("polynomial", "final_factor"),
+            ("cosine_restarts", "final_factor"),
+            ("multistep", "gamma"),
+        )
+    ),
+    (
+        {"architecture.hidden": [], "initializer.hidden": "normal", "initializer.std": 0.5},
+        ["initializer.std = 0.5", "no effect"],
+    ),
+    (
+        {"@pruning": "magnitude", "pruning.from": "run", "initializer.scale": 2.0},
+        ["initializer.scale = 2.0", "no effect", "pruning.from"],
     ),
     (
         {
