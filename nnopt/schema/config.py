@@ -21,8 +21,8 @@ from nnopt.schema.sweeper import SweeperConfig
 class EarlyStoppingConfig:
     """Early stopping, if ``patience`` is set. ``monitor`` also determines the best epoch.
 
-    ``min_delta`` is the smallest improvement that restarts the patience. In the mode ``relative``
-    it is a fraction of the last value that restarted the patience.
+    The patience restarts only if the improvement exceeds ``min_delta``. In the mode ``relative``,
+    ``min_delta`` is a fraction of the last value that restarted the patience.
     """
 
     patience: Annotated[int | None, Range(minimum=1)]

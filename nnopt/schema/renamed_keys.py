@@ -177,8 +177,8 @@ def changed_rule(container: Mapping[str, Any]) -> str | None:
     if "min_delta_mode" in section:
         return None
     return (
-        f"early_stopping.min_delta = {section['min_delta']} is from an earlier version, in which it "
-        "also determined the best weights; now it only determines when the patience starts again"
+        f"early_stopping.min_delta = {section['min_delta']} is from an earlier version, in which "
+        "it also determined the best weights; now it only determines when the patience starts again"
     )
 
 

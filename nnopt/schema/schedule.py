@@ -74,7 +74,10 @@ class CosineConfig(ScheduleConfig):
 
 @dataclass(frozen=True)
 class CosineRestartsConfig(ScheduleConfig):
-    """Cosines from ``lr`` to ``final_factor * lr``. Each period is longer than the last one."""
+    """Cosines from ``lr`` to ``final_factor * lr``.
+
+    Each period is ``period_factor`` times as long as the previous one.
+    """
 
     name: Literal["cosine_restarts"]
     first_period: Annotated[float, Range(above=0)]  # in epochs

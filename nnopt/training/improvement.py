@@ -13,8 +13,8 @@ def is_improvement(
     """Return whether a value is below the reference by more than ``min_delta``.
 
     In the mode ``relative``, the difference must exceed ``min_delta`` times the magnitude of the
-    reference, as in PyTorch's ``ReduceLROnPlateau``. NaN and infinity are no improvement, and every
-    finite value is an improvement over an infinite reference.
+    reference, as in PyTorch's ``ReduceLROnPlateau``. NaN and positive infinity are no
+    improvement. Every finite value is an improvement over a reference of positive infinity.
     """
     if not math.isfinite(reference):
         return value < reference

@@ -66,8 +66,8 @@ def expected_state(
 ) -> dict[str, NDArray[Any]]:
     """Return arrays with the names, shapes and types of a valid state.
 
-    PyTorch creates the state of a parameter at the first step. Therefore, no state is expected if
-    ``found``, the names in a checkpoint, contain none.
+    Most optimizers create the state of a parameter at the first step. Therefore, no state is
+    expected if ``found``, the names in a checkpoint, contain none.
     """
     expected: dict[str, NDArray[Any]] = {}
     for kind, _, groups in _states(optimizer):
