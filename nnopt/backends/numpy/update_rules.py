@@ -245,7 +245,10 @@ def adam(u: Update, lr: float, t: int) -> None:
     Source of ``amsgrad``: Reddi et al. 2018, algorithm 2, with the bias correction of PyTorch.
     """
     m, s, *optional = u.state
-    _average(m, u.config.beta1, u)
+    # This is _average, without its call: calls take much of the step of a small network.
+    np.multiply(m, u.config.beta1, out=m)
+    np.multiply(u.g, 1 - u.config.beta1, out=u.change)
+    np.add(m, u.change, out=m)
     _average_squares(s, u.config.beta2, u)
     if u.config.amsgrad:
         (largest,) = optional
