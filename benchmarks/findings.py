@@ -238,13 +238,14 @@ class Page:
 MEAN = re.compile(r"(?<![-\d])(\d+\.\d+|\d+) ± (\d+\.\d+|\d+)(?!\.?\d)")
 """A mean ± standard deviation in a text."""
 
-TYPED = re.compile(r"\d\.\d")
-"""A figure in the template that is typed instead of computed."""
+HARD_CODED = re.compile(r"\d\.\d")
+"""A figure in the template that is hard-coded instead of computed."""
 
 NOT_MEASURED = re.compile(
     r"\{\{.*?\}\}|\{%.*?%\}|`[^`]*`|^\*\*(?:Claim|Setting|Literature)\.\*\*.*?\n\n", re.S | re.M
 )
-"""Parts of the template that may contain typed figures: expressions, code, and three paragraphs."""
+"""Parts of the template that may contain hard-coded figures: expressions, code, and three
+paragraphs."""
 
 
 def find_problems() -> Iterator[str]:
@@ -252,13 +253,14 @@ def find_problems() -> Iterator[str]:
     if PAGE.read_text("utf-8") != Page().text():
         yield f"{PAGE.name} differs from its template: run python benchmarks/findings.py build"
     rest = NOT_MEASURED.sub("", TEMPLATE.read_text("utf-8"))
-    yield from (f"{TEMPLATE.name}: {x[0]!r} is typed; compute it" for x in TYPED.finditer(rest))
+    for x in HARD_CODED.finditer(rest):
+        yield f"{TEMPLATE.name}: {x[0]!r} is hard-coded; replace it by an expression"
     for path, studies in documents():
         found = [pair for name in studies for pair in means_of(name)]
         for match in MEAN.finditer(path.read_text("utf-8")):
             if not any(agrees(match, *pair) for pair in found):
                 place = path.relative_to(REPOSITORY)
-                yield f"{place}: {match[0]} is the result of no recorded setting"
+                yield f"{place}: {match[0]} does not match any recorded setting"
 
 
 def documents() -> Iterator[tuple[Path, list[str]]]:

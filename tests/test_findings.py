@@ -54,7 +54,7 @@ def test_changed_figure_is_reported(
     monkeypatch.setattr(script, "documents", lambda: [(changed, ["sparsity_mnist"])])
     monkeypatch.setattr(script, "REPOSITORY", tmp_path)
     wrong, *_ = script.find_problems()
-    assert wrong == "findings.md: 98.71 ± 0.07 is the result of no recorded setting"
+    assert wrong == "findings.md: 98.71 ± 0.07 does not match any recorded setting"
 
 
 def test_page_that_differs_from_template_is_reported(
@@ -67,15 +67,15 @@ def test_page_that_differs_from_template_is_reported(
     assert stale.startswith("findings.md differs from its template")
 
 
-def test_typed_figure_in_template_is_reported(
+def test_hard_coded_figure_in_template_is_reported(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = tmp_path / "page.jinja"
     text = "**Claim.** At 97.9 %.\n\n`lr=0.5` {{ 0.25 }}\n\n**Verdict: holds.** It has 98.1 %.\n"
     template.write_text(text, "utf-8")
     monkeypatch.setattr(script, "TEMPLATE", template)
-    typed = [problem for problem in script.find_problems() if "typed" in problem]
-    assert typed == ["page.jinja: '8.1' is typed; compute it"]
+    found = [problem for problem in script.find_problems() if "hard-coded" in problem]
+    assert found == ["page.jinja: '8.1' is hard-coded; replace it by an expression"]
 
 
 def test_recorded_sweep_gives_the_table_of_compare(
