@@ -124,7 +124,7 @@ class _StepsPerEpoch:
         """Return the limits that follow from the runs of a setting.
 
         The runs have the same number. A summary without ``steps_per_epoch`` has the number of
-        epochs, of which the last one may be incomplete: (epochs - 1) n < steps <= epochs n.
+        epochs; the last one may be incomplete: (epochs - 1) n < steps <= epochs n.
         """
         least, most = 0.0, math.inf
         for metrics in (run.metrics for run in runs):

@@ -49,7 +49,7 @@ def _record(comparison: Comparison, row: Row) -> Iterator[Field]:
 
 
 def _results(comparison: Comparison, row: Row, index: int) -> Iterator[Field]:
-    """Yield the results of a setting in one metric. None stands for a missing number."""
+    """Yield the results of a setting in one metric, with None for a missing number."""
     metric, outcome = comparison.metrics[index], row.outcomes[index]
     found = outcome.estimate
     location = _finite(found.location) if found else None

@@ -145,7 +145,7 @@ def _check_options(options: argparse.Namespace, metrics: Sequence[str]) -> None:
             problems.append(f"--plots draws one metric, not {len(metrics)}: name one with --metric")
         elif times:
             problems.append(
-                f"--plots draws means, which {times[0]} does not have if a run did not reach the "
+                f"--plots draws means, but {times[0]} has no mean if a run did not reach the "
                 "target; remove --plots or choose another --metric"
             )
         if options.estimate != "mean":

@@ -45,7 +45,7 @@ def dry_run(plan: Plan) -> int:
         _print_sweep(plan, folder)
     if folder is not None:
         command = console.resume_command(folder)
-        console.note(f"`nnopt run` refuses this folder, which has results; `{command}` continues")
+        console.note(f"`nnopt run` refuses a folder with results; continue it with `{command}`")
     return 0
 
 

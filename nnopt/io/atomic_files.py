@@ -141,7 +141,7 @@ def _temporary(folder: Path) -> Path:
 
 
 def json_text(value: Any) -> str:
-    """Return ``value`` as strict JSON in ASCII, which every output encoding has; see ``strict``."""
+    """Return strict JSON in ASCII, which every output encoding can represent; see ``strict``."""
     return json.dumps(strict(value), indent=2, allow_nan=False) + "\n"
 
 

@@ -74,7 +74,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str
 def column_widths(
     header: Sequence[str], rows: Sequence[Sequence[str]], available: int
 ) -> list[int] | None:
-    """Return widths of columns that cut no word. None if they do not fit.
+    """Return column widths that break no word, or None if the table does not fit.
 
     As many columns as possible have space for their longest cell, so that few columns are wrapped.
     """

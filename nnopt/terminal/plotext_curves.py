@@ -68,7 +68,7 @@ def rate_curve(
 
 
 def _empty_figure(columns: int, lines: int) -> Any:
-    """Return plotext's figure, of which there is only one, without any content."""
+    """Return plotext's only figure, without any content."""
     import plotext
 
     figure = plotext.figure

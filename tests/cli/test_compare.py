@@ -248,7 +248,7 @@ def test_compare_command_reports_point_without_folder(
         (["sweep", "--estimate", "iqm", "--plots", "x"], "--plots draws means, not --estimate iqm"),
         (
             ["sweep", "--metric", "steps_to_target", "--plots", "x"],
-            "--plots draws means, which steps_to_target does not have",
+            "--plots draws means, but steps_to_target has no mean",
         ),
         (
             ["sweep", "--metric", "steps_to_target", "--estimate", "iqm"],

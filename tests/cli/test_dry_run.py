@@ -80,7 +80,7 @@ def test_dry_run_shows_statuses_and_numbers_of_existing_sweep(
     ]
     assert "3 points: 1 done, 1 diverged, 1 pending" in output
     assert "the folder has 2 points outside of this command" in output
-    assert "`nnopt resume s` continues" in output
+    assert "continue it with `nnopt resume s`" in output
     assert sorted(path for path in workplace.rglob("*")) == before
 
 

@@ -121,7 +121,7 @@ def nadam_naive(
 
 
 class Momenta:
-    """The momenta μᵢ of NAdam, and the product of the first of them.
+    """The momenta μᵢ of NAdam, and the product of the first t momenta.
 
     Attributes:
         product: μ₁⋯μₜ after the call ``advance(t)``.
@@ -139,7 +139,7 @@ class Momenta:
         return config.beta1 * (1 - 0.5 * decay)
 
     def advance(self, t: int) -> None:
-        """Compute the product for update t. Only an update that is not the next one takes long."""
+        """Update the product to μ₁⋯μₜ, in constant time if t follows the previous update."""
         if t != self._t + 1:
             self._t, self.product = 0, 1.0
         for i in range(self._t + 1, t + 1):

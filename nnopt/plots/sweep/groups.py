@@ -1,13 +1,13 @@
 """The key on the horizontal axis of the plot ``by_key``, and the groups that its lines connect.
 
-- The axis is the numeric key with the most values. Counts of four and more are equal. Among equals,
-  ``pruning.sparsity`` and then ``optimizer.lr`` are preferred, then the key with more values, then
-  the first key.
+- The axis is the numeric key with the most values. Keys with four or more values are treated as
+  equal. Among equals, ``pruning.sparsity`` and then ``optimizer.lr`` are preferred, then the key
+  with more values, then the first key.
 - A line connects the settings that agree in all other keys. A numeric key that rises or falls along
   with the axis, as in a sweep with ``mode=zip``, does not separate lines.
-- The axis is logarithmic if all values are positive. It is also logarithmic if there is a 0 and the
-  other values span a power of ten; the 0 is then drawn to the left of the others. With negative
-  values, and for three or more evenly spaced values, the axis is linear.
+- The axis is linear if a value is negative, if three or more values are evenly spaced, or if there
+  is a 0 and the others span less than a power of ten. Otherwise it is logarithmic, and a 0 is drawn
+  at its left end.
 """
 
 from __future__ import annotations
