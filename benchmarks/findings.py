@@ -130,7 +130,20 @@ class Study:
             cells = [self.mean(x, metric) if self._select(x) else "" for x in wheres]
             changes = [self.difference(wheres[0], baseline, metric)] if baseline else []
             lines.append([label, *cells, *changes])
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return _lines_text(lines)
+
+    def metrics(self, corner: str, rows: Mapping[str, str], metrics: Mapping[str, str]) -> str:
+        """Return a table of means with a column for each metric.
+
+        Args:
+            corner: Title of the column with the labels of the rows.
+            rows: Conditions by label.
+            metrics: Metric by label.
+        """
+        lines = [[corner, *metrics], ["---:"] * (1 + len(metrics))]
+        for label, condition in rows.items():
+            lines.append([label, *(self.mean(condition, metric) for metric in metrics.values())])
+        return _lines_text(lines)
 
     def mean(self, where: str = "", metric: str = "test_accuracy") -> str:
         """Return the mean ± standard deviation over the seeds of one setting."""
@@ -158,10 +171,28 @@ class Study:
         """Return the sum of the training times."""
         return format_rough_duration(sum(x.metrics["train_seconds"] for x in self._select(where)))
 
-    def plot(self, kind: str, alt: str, metric: str = "test_accuracy", where: str = "") -> str:
-        """Return a link to a plot of the kind ``PLOTS[kind]``, which ``Page.draw`` draws."""
+    def relative(self, one: str, other: str, metric: str = "test_accuracy") -> str:
+        """Return the relative difference of the means of two settings, in percent."""
+        (first,), (second,) = (self._compare(metric, where).rows for where in (one, other))
+        results = first.outcomes[0].estimate, second.outcomes[0].estimate
+        assert results[0] is not None, one
+        assert results[1] is not None, other
+        return f"{100 * (results[0].location / results[1].location - 1):+.0f} %"
+
+    def plot(
+        self,
+        kind: str,
+        alt: str,
+        metric: str = "test_accuracy",
+        where: str = "",
+        without: Sequence[str] = (),
+    ) -> str:
+        """Return a link to a plot of the kind ``PLOTS[kind]``, which ``Page.draw`` draws.
+
+        ``without`` are keys whose values follow from other keys, and that the plot does not show.
+        """
         path = IMAGES / f"{self.name}_{kind}.png"
-        comparison = self._compare(metric, where, in_percent=False)
+        comparison = self._compare(metric, where, in_percent=False, without=without)
         self.plots[path] = lambda: PLOTS[kind](comparison, [path])
         return f"![{alt}]({path.relative_to(PAGE.parent).as_posix()})"
 
@@ -184,9 +215,17 @@ class Study:
         ]
 
     def _compare(
-        self, metric: str, where: str, baseline: str = "", in_percent: bool = True
+        self,
+        metric: str,
+        where: str,
+        baseline: str = "",
+        in_percent: bool = True,
+        without: Sequence[str] = (),
     ) -> Comparison:
         runs = self._select(where)
+        if without:
+            kept = [{k: v for k, v in run.settings.items() if k not in without} for run in runs]
+            runs = [replace(run, settings=x) for run, x in zip(runs, kept, strict=True)]
         keys = varying_keys(runs)
         conditions = [read_condition(x, keys) for x in _split(baseline)]
         if in_percent:
@@ -201,6 +240,10 @@ def _with_percents(run: Run) -> Iterator[tuple[str, float]]:
 
 def _split(conditions: str) -> list[str]:
     return [text.strip() for text in conditions.split(", ") if text]
+
+
+def _lines_text(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _table_text(table: Table, metric: str) -> str:
