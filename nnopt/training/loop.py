@@ -162,8 +162,9 @@ class Loop:
                 result = self._validate(epoch)
             training.validated_step = training.step
             if result is not None and training.is_final:
-                now = sum(row.seconds for row in training.history) + self._seconds()
-                training.target.within_epoch(result.loss, result.accuracy, training.step, now)
+                training.target.within_epoch(
+                    result.loss, result.accuracy, training.step, training.history, self._seconds()
+                )
         return training.should_stop(epoch - 1)
 
     def _prune(self, pruner: Pruner, epoch: int) -> bool:

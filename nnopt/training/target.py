@@ -41,25 +41,35 @@ class Target:
             return
         else:
             loss, accuracy = row.validation_loss, row.validation_accuracy
-        self._record(loss, accuracy, row.step, math.fsum(x.seconds for x in (*earlier, row)))
+        if self._is_first(loss, accuracy):
+            self.step, self.seconds = row.step, math.fsum(x.seconds for x in (*earlier, row))
 
-    def within_epoch(self, loss: float, accuracy: float, step: int, seconds: float) -> None:
+    def within_epoch(
+        self,
+        loss: float,
+        accuracy: float,
+        step: int,
+        earlier: Sequence[EpochRow],
+        seconds: float,
+    ) -> None:
         """Record an evaluation of the validation data within an epoch.
 
         Args:
             loss: The validation loss.
             accuracy: The validation accuracy.
             step: The number of optimizer steps so far.
-            seconds: The time of training so far.
+            earlier: The rows of the epochs before.
+            seconds: The time spent on this epoch so far.
         """
-        if self._part == "validation":
-            self._record(loss, accuracy, step, seconds)
+        if self._part == "validation" and self._is_first(loss, accuracy):
+            self.step = step
+            self.seconds = math.fsum(x.seconds for x in earlier) + seconds
 
-    def _record(self, loss: float, accuracy: float, step: int, seconds: float) -> None:
+    def _is_first(self, loss: float, accuracy: float) -> bool:
+        """Return whether an evaluation is the first one that reaches the target."""
         if self._value is None or self.step is not None or not math.isfinite(loss):
-            return
-        if accuracy >= self._value if self._kind == "accuracy" else loss <= self._value:
-            self.step, self.seconds = step, seconds
+            return False
+        return accuracy >= self._value if self._kind == "accuracy" else loss <= self._value
 
     def state(self) -> dict[str, float | None]:
         """Return the step and the seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -64,9 +65,23 @@ def test_evaluation_within_an_epoch_reaches_target_of_validation_only() -> None:
     found = []
     for metric in ("validation_loss", "train_loss"):
         target = Target(TargetConfig(metric, 1.25))  # type: ignore[arg-type]
-        target.within_epoch(1.0, 0.5, 4, 0.75)
+        target.within_epoch(1.0, 0.5, 4, [replace(ROW, seconds=2.5)], 0.75)
         found.append((target.step, target.seconds))
-    assert found == [(4, 0.75), (None, None)]
+    assert found == [(4, 3.25), (None, None)]
+
+
+def test_evaluation_that_misses_target_reads_no_earlier_rows() -> None:
+    """The time of an evaluation does not depend on the number of epochs before it."""
+
+    class Unreadable(list[EpochRow]):
+        def __iter__(self) -> Iterator[EpochRow]:
+            raise AssertionError("the rows are read")
+
+    for config in (TargetConfig(None, None), TargetConfig("validation_loss", 1e-9)):
+        target = Target(config)
+        target.after_epoch(ROW, Unreadable())
+        target.within_epoch(1.0, 0.5, 4, Unreadable(), 0.75)
+        assert target.step is None
 
 
 def test_epoch_without_validation_does_not_reach_target_of_validation() -> None:
