@@ -139,7 +139,7 @@ def _setting(comparison: Comparison, row: Row) -> dict[str, Any]:
 
 
 def _pivoted_rows(comparison: Comparison, down: str, across: str) -> list[dict[str, Any]]:
-    """Return a record for each row of the pivot table, with a cell for each of its settings."""
+    """Return a record for each row of the pivot table. A record has a cell for each setting."""
     table = pivoted(comparison, down, across)
 
     def cell(row: Row) -> dict[str, Any]:

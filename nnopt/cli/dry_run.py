@@ -59,7 +59,7 @@ def _existing_folder(plan: Plan) -> Path | None:
 
 
 def _check_points(points: Iterable[Point]) -> list[Planned | None]:
-    """Check every point, as far as this is possible without its data.
+    """Check every point without its data.
 
     Return None for a point whose data must be read first. Raises ConfigError with the problems of
     all points.
@@ -108,7 +108,7 @@ def _print_sweep(plan: Plan, folder: Path | None) -> None:
 
 
 def _print_search(plan: Plan, folder: Path | None) -> None:
-    """Print the search space and, if the search has begun, its points so far."""
+    """Print the search space, and the existing points of the search."""
     settings, space = plan.sweeper, plan.space
     assert isinstance(settings, OptunaConfig)
     assert space is not None

@@ -1,4 +1,4 @@
-"""The learning rate of every step of a training, as far as it is known before the training."""
+"""The learning rate of every step, without the changes that depend on results of the training."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def times(*values: float, budget: float = 10.0, target: Value = 0.9) -> Times:
 def runs_of(
     values: Sequence[float | None], status: str = "done", metric: str = STEPS, **settings: Value
 ) -> list[Run]:
-    """Return runs of 60 epochs and 1,200 steps. None stands for a run without a time."""
+    """Return runs of 60 epochs and 1,200 steps. None means a run without a time."""
     known = {"dataset": "spiral", "epochs": 60, "max_steps": None}
     known |= {"target.metric": "validation_accuracy", "target.value": 0.9}
     known |= {key.replace("__", "."): value for key, value in settings.items()}

@@ -29,7 +29,7 @@ def runs_of(
     metric: str = METRIC,
     **settings: Value,
 ) -> list[Run]:
-    """Return one run for each accuracy, with the seeds 0, 1, ...; None stands for a failed run."""
+    """Return one run for each accuracy, with the seeds 0, 1, ...; None means a failed run."""
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
     values = {"dataset": "spiral"} | dotted
     return [

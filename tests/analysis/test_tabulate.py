@@ -61,7 +61,7 @@ def test_other_keys_follow_the_first_column_of_a_pivot_table() -> None:
 def results(
     key: str, metric: str, values: Mapping[Value, Sequence[float | None]], **settings: Value
 ) -> list[Run]:
-    """Return runs with the seeds 0, 1, ... for each value of a key. None stands for no number."""
+    """Return runs with the seeds 0, 1, ... for each value of a key. None means a missing number."""
     return [
         Run(
             Path(f"{value}-{seed}"),

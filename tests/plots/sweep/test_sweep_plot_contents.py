@@ -439,7 +439,7 @@ def draw_by_key(comparison: Comparison, folder: Path) -> None:
 
 
 def settings_grid(**values: Sequence[Value]) -> list[Run]:
-    """Return a run for each combination of values. ``__`` in a name stands for a dot."""
+    """Return a run for each combination of values. ``__`` in a name means a dot."""
     names = [name.replace("__", ".") for name in values]
     return [
         run_of(dict(zip(names, row, strict=True)), test_accuracy=0.5 + n / 1000)
