@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
@@ -298,6 +297,8 @@ def why_no_importances(study: Study) -> str | None:
 
 def _weights(study: Study) -> dict[str, float]:
     """Return the importances, whose sum is 1; empty if all are 0."""
+    from optuna.importance import PedAnovaImportanceEvaluator  # imports scikit-learn, in a second
+
     with warnings.catch_warnings():  # the evaluator is experimental in Optuna 4
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         evaluator = PedAnovaImportanceEvaluator()
