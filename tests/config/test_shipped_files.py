@@ -32,7 +32,7 @@ COUNTS = {
     "config.yaml": 1,
     "dataset": 8,
     "debug": 2,
-    "experiment": 19,
+    "experiment": 16,
     "hydra/launcher": 4,
     "hydra/sweeper": 2,
     "initializer": 9,
