@@ -11,6 +11,7 @@ Exits with 1 if a minimum misses its target or a run failed.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import math
@@ -91,7 +92,8 @@ PARTS = {
 
 def main() -> int:
     """Print the table; return 1 if a target is missed."""
-    parts, overrides, seeds = read_arguments("PART")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parts, overrides, options = read_arguments("PART", parser)
     if unknown := sorted(set(parts) - set(PARTS)):
         sys.exit(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
     table = Table("command", "mean", "std", "min", "n", label_width=60)
@@ -99,7 +101,7 @@ def main() -> int:
         arguments = [*row.overrides, *overrides]
         with tempfile.TemporaryDirectory() as folder:
             with contextlib.redirect_stdout(io.StringIO()):
-                code = run_sweep(arguments, 1 if row.one_seed else seeds, Path(folder))
+                code = run_sweep(arguments, 1 if row.one_seed else options.seeds, Path(folder))
             found = accuracies(Path(folder)) or [0.0]
         lowest = math.nan if code else min(found)
         deviation = f"{statistics.stdev(found):.2f}" if len(found) > 1 else "–"

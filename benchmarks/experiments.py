@@ -1,10 +1,13 @@
 """Measure the results that conf/experiment/*.yaml and the README's table state.
 
     NNOPT_DATA_DIR=... python benchmarks/experiments.py [EXPERIMENT ...] [KEY=VALUE ...] [--seeds 5]
+        [--folder FOLDER]
 
 Each experiment is trained with seeds 0, 1, ... as one sweep, with the given overrides, such as
 backend=torch. Without names, the script runs all experiments except those made for a GPU. It prints
-mean ± standard deviation (n - 1 in the denominator) of test accuracy and training time.
+mean ± standard deviation (n - 1 in the denominator) of test accuracy and training time. With
+--folder, the sweeps are kept, and `python benchmarks/findings.py record experiments FOLDER` records
+their runs.
 Exits with 1 if a run failed or if an experiment misses its target of accuracy or time.
 """
 
@@ -15,8 +18,8 @@ import math
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from timing import machine_line, mean_and_std, read_csv
@@ -44,28 +47,47 @@ ON_A_GPU = ("cifar10_fast", "cifar10_resnet18", "cinic10_vgg")
 
 def main() -> int:
     """Print a line for each experiment; return 1 if a target is missed."""
-    names, overrides, seeds = read_arguments("EXPERIMENT")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_folder(parser)
+    names, overrides, options = read_arguments("EXPERIMENT", parser)
     print(machine_line())
     failed = False
     for name in names or experiment_names():
-        with tempfile.TemporaryDirectory() as folder:
-            code = run_sweep([f"experiment={name}", *overrides], seeds, Path(folder))
-            failed |= bool(code) or not report(name, overrides, Path(folder))
+        with sweep_folder(options.folder, name, overrides) as folder:
+            code = run_sweep([f"experiment={name}", *overrides], options.seeds, folder)
+            failed |= bool(code) or not report(name, overrides, folder)
     return int(failed)
 
 
-def read_arguments(name: str) -> tuple[list[str], list[str], int]:
-    """Return the names, the overrides and the number of seeds given on the command line.
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--folder``."""
+    help_ = "keep the sweeps here, for findings.py record experiments FOLDER"
+    parser.add_argument("--folder", type=Path, help=help_)
 
-    ``name`` is the placeholder for a name in the usage message.
+
+@contextmanager
+def sweep_folder(parent: Path | None, name: str, overrides: Sequence[str]) -> Iterator[Path]:
+    """Yield the folder of a sweep below ``parent``, or a temporary folder without a parent."""
+    if parent is not None:
+        yield parent / "+".join([name, *overrides]).replace("/", "-")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def read_arguments(
+    name: str, parser: argparse.ArgumentParser
+) -> tuple[list[str], list[str], argparse.Namespace]:
+    """Return the names, the overrides and all options given on the command line.
+
+    ``name`` is the placeholder for a name in the usage message. The option ``seeds`` is added.
     """
-    parser = argparse.ArgumentParser()
     parser.add_argument("arguments", nargs="*", metavar=f"{name} or KEY=VALUE")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_intermixed_args()
     overrides = [argument for argument in options.arguments if "=" in argument]
     names = [argument for argument in options.arguments if "=" not in argument]
-    return names, overrides, options.seeds
+    return names, overrides, options
 
 
 def run_sweep(overrides: Sequence[str], seeds: int, folder: Path) -> int:

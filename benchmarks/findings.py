@@ -4,17 +4,18 @@
     python benchmarks/findings.py build
     python benchmarks/findings.py check
 
-``record`` writes the runs of finished sweeps to docs/findings/STUDY.csv. ``build`` writes the page
-from its template, docs/findings/findings.md.jinja, and draws its plots. ``check`` exits with 1 if
-the page differs from the template and the files, or if a mean ± standard deviation in the README,
-in docs/ or in the header of a configuration file differs from the runs.
+``record`` writes the runs of finished sweeps to docs/findings/STUDY.csv. A study is an ablation, or
+``experiments``: runs of conf/experiment/, as experiments.py --folder leaves them. Rows of other
+experiments are kept. ``build`` writes the page from its template, docs/findings/findings.md.jinja,
+and draws its plots. ``check`` exits with 1 if the page differs from the template and the files, or
+if a mean ± standard deviation in the README, in docs/benchmarks.md or in the header of a
+configuration file differs from the runs. It lists the figures whose runs are not recorded.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,28 +23,27 @@ from functools import cached_property
 from pathlib import Path
 
 import jinja2
-from study_files import FOLDER, read_rows, read_runs, write_study
+from study_figures import unrecorded, wrong_figures, wrong_times
+from study_files import FOLDER, read_rows, read_runs
+from study_record import record
 
-from nnopt.analysis.comparison import Comparison, compare_runs
+from nnopt.analysis.comparison import Comparison, Row, compare_runs
 from nnopt.analysis.number_format import format_difference, format_mean, format_rough_duration
 from nnopt.analysis.render import to_markdown
-from nnopt.analysis.settings import group_runs, known_keys, read_condition, varying_keys
+from nnopt.analysis.settings import known_keys, read_condition, varying_keys
 from nnopt.analysis.statistics import paired_difference
 from nnopt.analysis.tabulate import Table, tabulate
+from nnopt.errors import ConfigError, NnoptError
 from nnopt.plots.sweep.by_key import plot_by_key
 from nnopt.plots.sweep.groups import group_settings
 from nnopt.plots.sweep.means import plot_means
 from nnopt.results.collect import Run
 
-REPOSITORY = FOLDER.parents[1]
 TEMPLATE, PAGE = FOLDER / "findings.md.jinja", FOLDER.parent / "findings.md"
 IMAGES = FOLDER.parent / "images" / "findings"
 
 PERCENT = ("accuracy", "gap", "validation_before", "validation_pruned", "validation_retrained")
 """Ends of the names of metrics that the page shows in percent."""
-
-EXPERIMENTS = "experiments"
-"""The study with the runs of conf/experiment/, which the README and benchmarks.md cite."""
 
 
 def _plot_by_key(comparison: Comparison, paths: Sequence[Path]) -> None:
@@ -61,26 +61,38 @@ PLOTS: dict[str, Callable[[Comparison, Sequence[Path]], None]] = {
 
 
 def main() -> int:
-    """Run the command line; return 1 if a check fails."""
+    """Run the command line; return 1 if a check fails, and nnopt's exit code after an error."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
-    record = verbs.add_parser("record", help="write the runs of finished sweeps to a file")
-    record.add_argument("study")
-    record.add_argument("folders", nargs="+", type=Path)
+    recorder = verbs.add_parser("record", help="write the runs of finished sweeps to a file")
+    recorder.add_argument("study")
+    recorder.add_argument("folders", nargs="+", type=Path)
     verbs.add_parser("build", help="write the page and draw its plots")
     verbs.add_parser("check", help="compare all figures with the recorded runs")
     arguments = parser.parse_args()
-    if arguments.verb == "record":
-        print(write_study(arguments.study, arguments.folders))
-        return 0
-    if arguments.verb == "build":
-        page = Page()
-        PAGE.write_text(page.text(), "utf-8")
-        page.draw()
-        return 0
-    problems = list(find_problems())
-    print("\n".join(problems) or "all figures agree with the recorded runs")
-    return bool(problems)
+    try:
+        if arguments.verb == "record":
+            print(record(arguments.study, arguments.folders))
+            return 0
+        if arguments.verb == "build":
+            build()
+            return 0
+        problems = list(find_problems())
+    except NnoptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except jinja2.TemplateError as error:
+        print(f"error: {TEMPLATE.name}: {error}", file=sys.stderr)
+        return 1
+    print("\n".join([*unrecorded(), *(problems or ["all other figures agree with the runs"])]))
+    return int(bool(problems))
+
+
+def build() -> None:
+    """Write the page and draw its plots."""
+    page = Page()
+    PAGE.write_text(page.text(), "utf-8")
+    page.draw()
 
 
 # studies ------------------------------------------------------------------------------------------
@@ -147,8 +159,7 @@ class Study:
 
     def mean(self, where: str = "", metric: str = "test_accuracy") -> str:
         """Return the mean ± standard deviation over the seeds of one setting."""
-        (row,) = self._compare(metric, where).rows
-        found = row.outcomes[0].estimate
+        found = self._row(where, metric).outcomes[0].estimate
         if found is None or found.std is None or not metric.endswith(PERCENT):
             return format_mean(found)
         return f"{found.location:.2f} ± {found.std:.2f}"
@@ -158,7 +169,7 @@ class Study:
 
         Percentages have two decimals.
         """
-        (first,), (second,) = (self._compare(metric, where).rows for where in (one, other))
+        first, second = (self._row(where, metric) for where in (one, other))
         values = first.setting.metric(metric), second.setting.metric(metric)
         difference = paired_difference(*values)
         change = difference.change
@@ -173,7 +184,7 @@ class Study:
 
     def relative(self, one: str, other: str, metric: str = "test_accuracy") -> str:
         """Return the relative difference of the means of two settings, in percent."""
-        (first,), (second,) = (self._compare(metric, where).rows for where in (one, other))
+        first, second = (self._row(where, metric) for where in (one, other))
         results = first.outcomes[0].estimate, second.outcomes[0].estimate
         assert results[0] is not None, one
         assert results[1] is not None, other
@@ -205,6 +216,13 @@ class Study:
     def file(self) -> str:
         """A link to the file of the runs."""
         return f"[{self.name}.csv](findings/{self.name}.csv)"
+
+    def _row(self, where: str, metric: str) -> Row:
+        """Return the row of the only setting that meets the conditions. Raises ConfigError."""
+        rows = self._compare(metric, where).rows if self._select(where) else []
+        if len(rows) != 1:
+            raise ConfigError(f"{self.name}: {where!r} selects {len(rows)} settings, expected one")
+        return rows[0]
 
     def _select(self, where: str) -> list[Run]:
         conditions = [read_condition(x, [*known_keys(self.runs), "seed"]) for x in _split(where)]
@@ -278,9 +296,6 @@ class Page:
 
 # check --------------------------------------------------------------------------------------------
 
-MEAN = re.compile(r"(?<![-\d])(\d+\.\d+|\d+) ± (\d+\.\d+|\d+)(?!\.?\d)")
-"""A mean ± standard deviation in a text."""
-
 HARD_CODED = re.compile(r"\d\.\d")
 """A figure in the template that is hard-coded instead of computed."""
 
@@ -298,46 +313,8 @@ def find_problems() -> Iterator[str]:
     rest = NOT_MEASURED.sub("", TEMPLATE.read_text("utf-8"))
     for x in HARD_CODED.finditer(rest):
         yield f"{TEMPLATE.name}: {x[0]!r} is hard-coded; replace it by an expression"
-    for path, studies in documents():
-        found = [pair for name in studies for pair in means_of(name)]
-        for match in MEAN.finditer(path.read_text("utf-8")):
-            if not any(agrees(match, *pair) for pair in found):
-                place = path.relative_to(REPOSITORY)
-                yield f"{place}: {match[0]} does not match any recorded setting"
-
-
-def documents() -> Iterator[tuple[Path, list[str]]]:
-    """Yield each document whose runs are recorded, with the studies that it may cite."""
-    names = sorted(path.stem for path in FOLDER.glob("*.csv"))
-    if EXPERIMENTS in names:
-        yield REPOSITORY / "README.md", names
-        yield FOLDER.parent / "benchmarks.md", names
-        for path in sorted((REPOSITORY / "conf" / "experiment").glob("*.yaml")):
-            yield path, [EXPERIMENTS]
-    for path in sorted((REPOSITORY / "conf" / "ablation").glob("*.yaml")):
-        if path.stem in names:
-            yield path, [path.stem]
-
-
-def means_of(name: str) -> list[tuple[float, float]]:
-    """Return mean and standard deviation of every metric of every setting of a study."""
-    runs = read_runs(name)
-    found = []
-    for setting in group_runs(runs, varying_keys(runs)):
-        for metric in dict.fromkeys(x for run in setting.runs.values() for x in run.metrics):
-            values = list(setting.metric(metric).values())
-            if len(values) > 1:
-                found.append((statistics.mean(values), statistics.stdev(values)))
-    return found
-
-
-def agrees(text: re.Match[str], mean: float, std: float) -> bool:
-    """Return whether mean and standard deviation, or 100 times both, round to the text."""
-
-    def rounds_to(value: float, digits: str) -> bool:
-        return f"{value:.{len(digits.partition('.')[2])}f}" == digits
-
-    return any(rounds_to(k * mean, text[1]) and rounds_to(k * std, text[2]) for k in (1, 100))
+    yield from wrong_figures()
+    yield from wrong_times()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Measure the recipes made for a GPU: test accuracy, training time and use of the GPU.
 
-    NNOPT_DATA_DIR=... python benchmarks/gpu_recipes.py [--only NAME] [--seeds N] [KEY=VALUE ...]
+    NNOPT_DATA_DIR=... python benchmarks/gpu_recipes.py [--only NAME] [--seeds N] [--folder FOLDER]
+        [KEY=VALUE ...]
 
 Each recipe is trained with seeds 0, 1, ... as one sweep, by default in bf16 and compiled. The table
 has one row for each recipe, with the columns:
@@ -14,6 +15,7 @@ MFU       model FLOP utilization (Chowdhery et al. 2022, appendix B): the FLOPs 
           validation sample, divided by the warm time and by the peak of the device's 16-bit matrix
           units without sparsity.
 
+With --folder, the sweeps are kept, for `python benchmarks/findings.py record experiments FOLDER`.
 Exits with 1 if cifar10_fast is below 94 % or a recipe fails. Exits with 2, nnopt's code for a
 missing device, if there is no GPU.
 """
@@ -24,11 +26,10 @@ import argparse
 import re
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from experiments import ON_A_GPU, run_sweep
+from experiments import ON_A_GPU, add_folder, run_sweep, sweep_folder
 from timing import machine_line, mean_and_std, read_csv, read_summaries
 
 SEEDS = dict.fromkeys(ON_A_GPU, 3) | {"cifar10_fast": 10}
@@ -66,6 +67,7 @@ def main() -> int:
     parser.add_argument("--only", choices=SEEDS)
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--peak-tflops", type=float, help="peak of an unknown device")
+    add_folder(parser)
     options = parser.parse_intermixed_args()
     import torch
 
@@ -79,11 +81,11 @@ def main() -> int:
     settings = [f"{key}={value}" for key, value in given.items()]
     rows, failed = [], False
     for name in [options.only] if options.only else SEEDS:
-        with tempfile.TemporaryDirectory() as folder:
+        with sweep_folder(options.folder, name, settings) as folder:
             seeds = options.seeds or SEEDS[name]
             row, is_met = LINE.format(name, seeds, "failed", "", "", ""), False
-            if not run_sweep([f"experiment={name}", *settings], seeds, Path(folder)):
-                row, is_met = measure(name, Path(folder), peak)
+            if not run_sweep([f"experiment={name}", *settings], seeds, folder):
+                row, is_met = measure(name, folder, peak)
             rows.append(row)
             failed |= not is_met
     print(f"\n{device}, {' '.join(settings)}\n{machine_line()}")

@@ -1,23 +1,34 @@
 """Small CSV files of measured runs in docs/findings/, one file for each study.
 
 A file has a row for each run: the values of the keys that vary among the runs, the seed, the
-metrics, the processor, the number of threads, and the commit of nnopt. findings.py reads these
-files.
+metrics, the status, the processor, the number of threads, and the commit of nnopt. In the file of
+the experiments, the columns ``name`` and ``overrides`` replace the keys, and the column ``id`` has
+the id of the run's configuration. study_record.py writes these files.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from nnopt.analysis.settings import varying_keys
-from nnopt.results.collect import Run, Value, find_runs, setting_text
+from nnopt.errors import ConfigError, suggest
+from nnopt.results.collect import Run, Value
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "findings"
+
+EXPERIMENTS = "experiments"
+"""The study with the runs of conf/experiment/ and of the default configuration."""
+
+DEFAULT = "spiral_mlp"
+"""Name of the default configuration, the only one in the file of the experiments without a file in
+conf/experiment/."""
+
+NAME, OVERRIDES, ID = "name", "overrides", "id"
+"""Columns of the file of the experiments: the experiment, the overrides of the run without those of
+the seed and of keys that affect no result, and the id of the configuration."""
 
 METRICS = (
     "test_accuracy",
@@ -28,6 +39,7 @@ METRICS = (
     "train_accuracy",
     "train_loss",
     "generalization_gap",
+    "gradient_variation",
     "steps",
     "steps_to_target",
     "epochs_to_target",
@@ -42,54 +54,40 @@ METRICS = (
 )
 """Metrics that a file may contain; a metric that no run has is left out."""
 
-ABOUT = ("status", "cpu", "threads", "commit")
+ABOUT = ("status", "cpu", "threads", "commit", ID)
 """Further columns, which are neither keys nor metrics."""
 
-DIGITS = 8
-"""Significant digits of a metric in a file."""
+Row = Mapping[str, str]
 
 
-def write_study(name: str, folders: Sequence[Path]) -> Path:
-    """Write the runs in some folders to the file of a study; return its path.
-
-    Raises SystemExit if a run is unfinished, missing or damaged.
-    """
-    index = find_runs(folders, with_summaries=True)
-    if index.unfinished or index.pending or index.missing or index.damaged:
-        raise SystemExit(f"{name}: finish all runs first: nnopt resume {folders[0]}")
-    keys = varying_keys(index.runs)
-    found = [run.metrics | _accuracies_around_pruning(run) for run in index.runs]
-    metrics = [name for name in METRICS if any(name in values for values in found)]
-    rows = sorted(
-        [
-            *(setting_text(run.settings[key]) if key in run.settings else "" for key in keys),
-            *(run.seed, *(f"{x[m]:.{DIGITS}g}" if m in x else "" for m in metrics)),
-            *_about(run),
-        ]
-        for run, x in zip(index.runs, found, strict=True)
-    )
-    path = FOLDER / f"{name}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([[*keys, "seed", *metrics, *ABOUT], *rows])
-    return path
+def path_of(name: str) -> Path:
+    """Return the path of the file of a study."""
+    return FOLDER / f"{name}.csv"
 
 
-def _accuracies_around_pruning(run: Run) -> dict[str, float]:
-    found: Mapping[str, Any] = (run.summary.get("pruning") or {}).get("validation_accuracy") or {}
-    return {f"validation_{when}": x for when, x in found.items() if x is not None}
-
-
-def _about(run: Run) -> list[Any]:
-    summary = run.summary
-    threads = (summary.get("threads") or {}).get("used", "")
-    commit = (summary.get("git") or {}).get("commit", "")[:7]
-    return [run.status, (summary.get("machine") or {}).get("cpu", ""), threads, commit]
+def recorded_studies() -> list[str]:
+    """Return the names of all studies that have a file."""
+    return sorted(path.stem for path in FOLDER.glob("*.csv"))
 
 
 def read_rows(name: str) -> list[dict[str, str]]:
-    """Return the rows of the file of a study, as texts by column."""
-    with (FOLDER / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    """Return the rows of the file of a study, as texts by column. Raises ConfigError without it."""
+    try:
+        with path_of(name).open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        hint = suggest(name, recorded_studies())
+        raise ConfigError(f"no runs of the study {name!r} are recorded; {hint}") from error
+
+
+def write_rows(name: str, columns: Sequence[str], rows: Iterable[Row]) -> Path:
+    """Write the file of a study, and return its path. A missing value is an empty cell."""
+    path = path_of(name)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 def read_runs(name: str) -> list[Run]:
@@ -97,14 +95,15 @@ def read_runs(name: str) -> list[Run]:
     return [_run(name, number, row) for number, row in enumerate(read_rows(name))]
 
 
-def _run(name: str, number: int, row: Mapping[str, str]) -> Run:
+def _run(name: str, number: int, row: Row) -> Run:
     fixed = {"seed", *METRICS, *ABOUT}
+    keys = [key for key in row if key not in fixed and (row[key] or key == OVERRIDES)]
     return Run(
-        folder=FOLDER / f"{name}.csv",
+        folder=path_of(name),
         seed=int(row["seed"]),
         status=row.get("status", "done"),
         error=None,
-        settings={key: value_of(text) for key, text in row.items() if key not in fixed and text},
+        settings={key: value_of(row[key]) for key in keys},
         metrics={key: float(row[key]) for key in METRICS if row.get(key)},
         sources=frozenset(),
         ended=number,
