@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -638,6 +639,55 @@ def test_resume_command_with_more_epochs_is_refused_if_past_steps_would_differ(
     refused.is_refused(4, reason, "start a new run")
     assert "--restart" not in refused.err
     assert results(workplace / "run") == before
+
+
+OLD_RULE = "early_stopping.min_delta = 0.1 is from an earlier version"
+
+
+@pytest.fixture
+def stopping_run(attempt: Command, workplace: Path) -> Path:
+    """Return a finished run with early stopping, which has a checkpoint."""
+    stopping = ["early_stopping.patience=50", "early_stopping.min_delta=0.1"]
+    attempt("run", *SMALL, *stopping, "epochs=1", *KEPT[1:], "hydra.run.dir=run").is_done()
+    return workplace / "run"
+
+
+def without_mode(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return a summary as a version wrote it that lacked the key ``min_delta_mode``."""
+    stopping = dict(summary["config"]["early_stopping"])
+    del stopping["min_delta_mode"]
+    return {**summary, "config": {**summary["config"], "early_stopping": stopping}}
+
+
+def test_resume_of_an_old_run_with_min_delta_is_refused(
+    attempt: Command, stopping_run: Path
+) -> None:
+    """The earlier version also chose the best weights with ``min_delta``."""
+    path = stopping_run / "summary.json"
+    summary = without_mode(json.loads(path.read_text("utf-8")))
+    del summary["sha256"]
+    path.write_text(json.dumps(summary), "utf-8")
+    before = results(stopping_run)
+    reason = f"the configuration in {stopping_run} is not valid"
+    attempt("resume", "run", "epochs=2").is_refused(4, reason, OLD_RULE)
+    attempt("resume", "run", "--restart").is_refused(4, reason, OLD_RULE)
+    assert results(stopping_run) == before
+
+
+def test_resume_from_an_old_checkpoint_with_min_delta_is_refused(
+    attempt: Command, stopping_run: Path
+) -> None:
+    """The message names the checkpoint, and the remedy starts over with the new rule."""
+    checkpoint = latest_checkpoint(stopping_run)
+    assert checkpoint is not None
+    old = replace(checkpoint, summary=without_mode(dict(checkpoint.summary)))
+    checkpoint_file.write_checkpoint(checkpoint.path, old)
+    before = results(stopping_run)
+    place = f"run/{checkpoint.path.name} cannot be continued"
+    refused = attempt("resume", "run", "epochs=2")
+    refused.is_refused(4, place, OLD_RULE, "--restart starts over")
+    assert results(stopping_run) == before
+    attempt("resume", "run", "epochs=2", "--restart").is_done()
 
 
 def test_resume_command_with_more_epochs_after_first_swa_average_is_refused(
