@@ -106,9 +106,10 @@ def _finished_runs(folders: Sequence[Path]) -> list[Run]:
         folder, counts = open_folders[0]
         states = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
         others = f"; {len(open_folders) - 1} more folders like this" * (len(open_folders) > 1)
+        flag = " --retry-failed" if counts["failed"] else ""
         raise UnfinishedRunsError(
             f"{shown(folder)} has runs that have not finished ({states}); "
-            f"finish them first: nnopt resume {shown(folder)}{others}"
+            f"finish them first: nnopt resume {shown(folder)}{flag}{others}"
         )
     return index.runs
 
@@ -246,9 +247,8 @@ def _experiment_row(run: Run) -> dict[str, str]:
         for key, value in given.items()
         if key != "seed" and key.partition(".")[0] not in WITHOUT_EFFECT
     )
-    if "ablation" in given or composed_ids(name, tuple(others), (run.seed,)) != (
-        run.summary["id"],
-    ):
+    is_other = name == DEFAULT and any(not x.startswith("backend") for x in others)
+    if is_other or composed_ids(name, tuple(others), (run.seed,)) != (run.summary["id"],):
         raise ConfigError(
             f"{shown(run.folder)} is no run of the present configuration of the experiment "
             f"{name!r}; run it with python benchmarks/experiments.py"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -55,6 +56,14 @@ def test_number_of_figures_without_recorded_runs_does_not_grow(figures: ModuleTy
     assert sum(map(len, figures.NOT_RECORDED.values())) == 18
     names = {row["name"] for row in load_rows(figures)}
     assert not names & set(figures.NOT_RECORDED)
+
+
+def test_columns_of_files_are_documented(figures: ModuleType) -> None:
+    files = importlib.import_module("study_files")
+    text = (files.FOLDER / "README.md").read_text("utf-8")
+    table = "\n".join(line for line in text.splitlines() if line.startswith("| `"))
+    columns = {x for line in table.splitlines() for x in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert columns == {*files.METRICS, *files.ABOUT, files.NAME, files.OVERRIDES}
 
 
 def load_rows(figures: ModuleType) -> list[dict[str, str]]:
@@ -227,9 +236,17 @@ def test_recorded_sweep_gives_the_table_of_compare(
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a sweep of the default configuration with two seeds and one epoch."""
+    """Return a sweep of an experiment with two seeds and one epoch."""
     sweep = tmp_path_factory.mktemp("sweep") / "sweep"
-    words = ["run", "-m", "seed=range(2)", "epochs=1", "plots=false", "progress=none"]
+    words = [
+        "run",
+        "-m",
+        "experiment=spiral_regularized",
+        "seed=range(2)",
+        "epochs=1",
+        "plots=false",
+        "progress=none",
+    ]
     assert run_verb([*words, f"hydra.sweep.dir={sweep}"]) == 0
     return sweep
 
@@ -245,7 +262,8 @@ def test_recording_an_experiment_keeps_rows_of_others(
     after = script.read_rows("experiments")
     new = [row for row in after if row["overrides"] == "epochs=1"]
     assert [row for row in after if row not in new] == before
-    assert [(row["name"], row["seed"]) for row in new] == [("spiral_mlp", "0"), ("spiral_mlp", "1")]
+    assert {row["name"] for row in new} == {"spiral_regularized"}
+    assert [row["seed"] for row in new] == ["0", "1"]
     runs = {str(run.seed): run.metrics for run in find_runs([experiment]).runs}
     for row in new:
         assert float(row["test_accuracy"]) == pytest.approx(runs[row["seed"]]["test_accuracy"])
@@ -269,7 +287,7 @@ def test_unusable_runs_are_refused_in_one_line(
     summary = next(sweep.glob("*/summary.json"))
     change(summary, status="failed", error="it failed")
     resume = f"finish them first: nnopt resume {sweep}"
-    assert f"(1 failed); {resume}" in refusal("experiments", sweep)
+    assert f"(1 failed); {resume} --retry-failed" in refusal("experiments", sweep)
     change(summary, status="running", error=None)
     assert f"(1 running or killed); {resume}" in refusal("experiments", sweep)
     shutil.rmtree(summary.parent)
@@ -284,13 +302,21 @@ def change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(summary), "utf-8")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["experiment=spiral_regularized", "seed=0"], "spiral_regularized"),
+        (["epochs=1", "seed=0"], "spiral_mlp"),
+        (["ablation=l2_spiral", "seed=0"], "spiral_mlp"),
+    ],
+    ids=["changed since", "default with an override", "ablation"],
+)
 def test_run_with_another_configuration_is_no_run_of_the_experiment(
-    recording: ModuleType, experiment: Path, tmp_path: Path
+    recording: ModuleType, experiment: Path, tmp_path: Path, overrides: list[str], name: str
 ) -> None:
     sweep = Path(shutil.copytree(experiment, tmp_path / "copy"))
-    summary = next(sweep.glob("*/summary.json"))
-    change(summary, overrides=["experiment=spiral_regularized", "seed=0", "plots=False"])
-    with pytest.raises(ConfigError, match="of the experiment 'spiral_regularized'"):
+    change(next(sweep.glob("*/summary.json")), overrides=overrides)
+    with pytest.raises(ConfigError, match=f"of the experiment '{name}'"):
         recording.record("experiments", [sweep])
 
 
