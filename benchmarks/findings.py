@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -158,11 +159,20 @@ class Study:
         return _lines_text(lines)
 
     def mean(self, where: str = "", metric: str = "test_accuracy") -> str:
-        """Return the mean ± standard deviation over the seeds of one setting."""
+        """Return the mean ± standard deviation over the seeds of one setting.
+
+        The runs without a result are named after it by their number and status, or instead of it if
+        no run has a result.
+        """
+        runs = self._select(where)
+        lost = Counter(run.status for run in runs if metric not in run.metrics)
+        if runs and lost.total() == len(runs):
+            return ", ".join(lost)
         found = self._row(where, metric).outcomes[0].estimate
+        left_out = "".join(f" ({count} {status})" for status, count in lost.items())
         if found is None or found.std is None or not metric.endswith(PERCENT):
-            return format_mean(found)
-        return f"{found.location:.2f} ± {found.std:.2f}"
+            return format_mean(found) + left_out
+        return f"{found.location:.2f} ± {found.std:.2f}{left_out}"
 
     def difference(self, one: str, other: str, metric: str = "test_accuracy") -> str:
         """Return the mean of one setting minus another, paired by seed, with its 95 % interval.
