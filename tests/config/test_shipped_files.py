@@ -26,7 +26,7 @@ from nnopt.schema.reader import types_of
 CONF = Path(__file__).parents[2] / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 COUNTS = {
-    "ablation": 24,
+    "ablation": 25,
     "architecture": 6,
     "backend": 2,
     "config.yaml": 1,
