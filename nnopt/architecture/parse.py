@@ -11,8 +11,9 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from nnopt.architecture.inference import Layer
-from nnopt.architecture.layers import LAYERS, Residual
+from nnopt.architecture.layers import LAYERS, Conv2d, Dense, Residual
 from nnopt.errors import ConfigError, refused_value, suggest
+from nnopt.schema import ArchitectureVariant, LayersConfig, MlpConfig
 from nnopt.schema.reader import Reader, types_of
 
 
@@ -31,6 +32,29 @@ def parse_layers(items: Sequence[Any], where: str = "architecture.layers") -> tu
     if problems:
         raise ConfigError(problems)
     return tuple(layers)
+
+
+def initializer_keys(architecture: ArchitectureVariant) -> tuple[str, ...]:
+    """Return the keys of ``initializer`` that draw weights: output and, with hidden layers, hidden.
+
+    Raises ConfigError if a layer of ``architecture.layers`` is invalid.
+    """
+    has_hidden = True
+    if isinstance(architecture, MlpConfig):
+        has_hidden = bool(architecture.hidden)
+    elif isinstance(architecture, LayersConfig):
+        has_hidden = _count_weights(parse_layers(architecture.layers)) > 1
+    return ("hidden", "output") if has_hidden else ("output",)
+
+
+def _count_weights(layers: Iterable[Layer]) -> int:
+    """Return the number of dense and convolution layers, including those of residual layers."""
+    return sum(
+        _count_weights((*layer.layers, *layer.shortcut))
+        if isinstance(layer, Residual)
+        else isinstance(layer, Dense | Conv2d)
+        for layer in layers
+    )
 
 
 def layer_items(layers: Iterable[Any]) -> list[Any]:

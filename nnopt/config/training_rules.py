@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import get_args
 
-from nnopt.errors import Problem, refused_value
+from nnopt.architecture.parse import initializer_keys
+from nnopt.errors import ConfigError, Problem, refused_value
 from nnopt.schema import (
     Config,
     Initializer,
-    MlpConfig,
     MultistepConfig,
     NoPruningConfig,
     TargetConfig,
@@ -38,8 +38,12 @@ def milestones(config: Config) -> Iterator[str]:
 def initializer(config: Config) -> Iterator[str]:
     """Refuse keys without effect, and bounds that do not increase."""
     chosen = config.initializer
-    is_linear = isinstance(config.architecture, MlpConfig) and not config.architecture.hidden
-    used = {chosen.output} if is_linear else {chosen.hidden, chosen.output}
+    try:
+        drawing = initializer_keys(config.architecture)
+    except ConfigError:  # reported by the rule for layers
+        return
+    used = {getattr(chosen, key) for key in drawing}
+    named = " and ".join(f"{{initializer.{key}}}" for key in drawing)
     pruning = config.pruning
     if (
         chosen.scale != 1
@@ -58,8 +62,8 @@ def initializer(config: Config) -> Iterator[str]:
         if getattr(chosen, key) != default and not used & owners:
             mend = f", or initializer={min(owners)}" if len(owners) == 1 else ""
             yield (
-                f"{{initializer.{key}}} has no effect on {{initializer.hidden}} and "
-                f"{{initializer.output}}; set initializer.{key}={default}{mend}"
+                f"{{initializer.{key}}} has no effect on {named}; "
+                f"set initializer.{key}={default}{mend}"
             )
     if chosen.low >= chosen.high and "uniform" in used:
         yield "{initializer.low} must be below {initializer.high}"

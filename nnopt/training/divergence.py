@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnopt.architecture.parse import initializer_keys
 from nnopt.errors import DivergedError
 from nnopt.schema import Config, ResnetConfig, VggConfig, learning_rate
 from nnopt.training.evaluation import Evaluation
@@ -43,12 +44,13 @@ def _remedies(config: Config) -> list[str]:
     ):
         remedies.append("regularizer.norm=batch, which deep networks need")
     initial = config.initializer
-    spreads = {"normal": ("std",), "uniform": ("low", "high")}.get(initial.hidden, ())
-    if any(abs(getattr(initial, key)) > LARGE_SPREAD for key in spreads):
-        values = " and ".join(f"initializer.{key} = {getattr(initial, key):g}" for key in spreads)
-        remedies.append(
-            f"initializer=he instead of initializer.hidden = {initial.hidden!r} with {values}"
-        )
+    for key in initializer_keys(config.architecture):
+        name = getattr(initial, key)
+        bounds = {"normal": ("std",), "uniform": ("low", "high")}.get(name, ())
+        if any(abs(getattr(initial, bound)) > LARGE_SPREAD for bound in bounds):
+            values = " and ".join(f"initializer.{x} = {getattr(initial, x):g}" for x in bounds)
+            remedies.append(f"initializer=he instead of initializer.{key} = {name!r} with {values}")
+            break  # he sets both keys
     if config.initializer.scale > 1:
         remedies.append(f"initializer.scale=1 instead of {config.initializer.scale:g}")
     return remedies

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.architecture.network import Architecture
+from nnopt.architecture.parse import initializer_keys
 from nnopt.backends import load_backend
 from nnopt.backends.models import initial_arrays
 from nnopt.backends.protocol import DeviceArray, Loader, Network
@@ -178,7 +179,7 @@ def suggest_learning_rate(
 
 def _obstacle(config: Config) -> str | None:
     """Return the reason why no rate can reduce the loss of this configuration, or None."""
-    if config.initializer.hidden == "zeros":
+    if config.initializer.hidden == "zeros" and "hidden" in initializer_keys(config.architecture):
         return (
             "with initializer.hidden = 'zeros' no hidden layer has a gradient; choose another "
             "initializer, such as initializer=he"

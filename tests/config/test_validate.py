@@ -390,6 +390,10 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
         ["initializer.low = 1.0", "must be below initializer.high = 1.0"],
     ),
     (
+        {"initializer.output": "uniform", "initializer.high": -0.5},
+        ["initializer.low = 0.0", "must be below initializer.high = -0.5"],
+    ),
+    (
         {"early_stopping.min_delta": 1.0, "early_stopping.min_delta_mode": "relative"},
         ["early_stopping.min_delta = 1.0", "'relative'", "must be below 1", "0.01 for 1 %"],
     ),
@@ -411,7 +415,16 @@ CROSS: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (
         {"architecture.hidden": [], "initializer.hidden": "normal", "initializer.std": 0.5},
-        ["initializer.std = 0.5", "no effect"],
+        ["initializer.std = 0.5", "no effect on initializer.output = 'lecun_normal'; set"],
+    ),
+    (
+        {
+            "@architecture": "layers",
+            "architecture.layers": ["tanh", {"dense": "classes"}],
+            "initializer.hidden": "uniform",
+            "initializer.low": 0.5,
+        },
+        ["initializer.low = 0.5", "no effect on initializer.output = 'lecun_normal'; set"],
     ),
     (
         {"@pruning": "magnitude", "pruning.from": "run", "initializer.scale": 2.0},

@@ -20,6 +20,16 @@ REMEDIES = {
     "deep network": (["architecture=vgg"], ["regularizer.norm=batch"]),
     "deep network with norms": (["architecture=resnet", "regularizer.norm=layer"], []),
     "large first weights": (["initializer=normal"], ["initializer=he"]),
+    "large last weights": (["initializer.output=uniform"], ["initializer=he"]),
+    "unused spread": (
+        [
+            "architecture=layers",
+            "architecture.layers=[{dense: classes}]",
+            "initializer.hidden=normal",
+        ],
+        [],
+    ),
+    "initializer of absent layers": (["initializer.hidden=normal", "architecture.hidden=[]"], []),
     "small normal weights": (["initializer=normal", "initializer.std=0.001"], []),
     "scaled weights": (["initializer.scale=20"], ["initializer.scale=1"]),
     "small weights": (["initializer.scale=0.5"], []),
