@@ -192,7 +192,8 @@ def adagrad(u: Update, lr: float, t: int) -> None:
     (s,) = u.state
     np.multiply(u.g, u.g, out=u.change)
     np.add(s, u.change, out=s)
-    _divide_gradient(s, u, lr)
+    _divide_gradient(s, u)
+    np.multiply(u.change, lr, out=u.change)
 
 
 def rmsprop(u: Update, lr: float, t: int) -> None:
@@ -210,15 +211,12 @@ def rmsprop(u: Update, lr: float, t: int) -> None:
         np.subtract(s, u.scratch, out=u.change)
         np.maximum(u.change, 0, out=u.change)  # rounding makes it negative if g is constant
         s = u.change
-    if not u.config.momentum:
-        _divide_gradient(s, u, lr)
-        return
-    (v,) = optional
-    np.sqrt(s, out=u.change)
-    np.add(u.change, u.config.epsilon, out=u.change)
-    np.divide(u.g, u.change, out=u.change)
-    np.multiply(v, u.config.momentum, out=v)
-    np.add(v, u.change, out=v)
+    _divide_gradient(s, u)
+    v = u.change
+    if u.config.momentum:
+        (v,) = optional
+        np.multiply(v, u.config.momentum, out=v)
+        np.add(v, u.change, out=v)
     np.multiply(v, lr, out=u.change)
 
 
@@ -293,12 +291,11 @@ def _average_squares(s: Array, decay: float, u: Update) -> None:
     np.add(s, u.change, out=s)
 
 
-def _divide_gradient(s: Array, u: Update, lr: float) -> None:
-    """Compute change ← lr·g / (√s + ε)."""
+def _divide_gradient(s: Array, u: Update) -> None:
+    """Compute change ← g / (√s + ε)."""
     np.sqrt(s, out=u.change)
     np.add(u.change, u.config.epsilon, out=u.change)
-    np.multiply(u.g, lr, out=u.scratch)
-    np.divide(u.scratch, u.change, out=u.change)
+    np.divide(u.g, u.change, out=u.change)
 
 
 class Rule(NamedTuple):
