@@ -170,8 +170,11 @@ def test_tables_of_the_test_part_agree_with_scikit_learn(workplace: Path, backen
     assert counts == {(names[i], names[j]): matrix[i, j] for i, j in np.argwhere(matrix)}
 
 
-def test_predictions_of_hinge_are_scores_without_calibration_error(workplace: Path) -> None:
-    summary = finish(workplace / "a", "loss=hinge", "evaluation.predictions=true")
+@pytest.mark.parametrize("loss", ["hinge", "mse"])
+def test_predictions_without_probabilities_are_scores_without_calibration_error(
+    workplace: Path, loss: str
+) -> None:
+    summary = finish(workplace / "a", f"loss={loss}", "evaluation.predictions=true")
     assert summary["test_calibration_error"] is None
     assert summary["test_top5_accuracy"] is None  # 3 classes
     assert summary["test_macro_f1"] > 0
