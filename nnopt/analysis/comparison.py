@@ -40,8 +40,8 @@ from nnopt.analysis.statistics import (
     paired_difference,
 )
 from nnopt.errors import ConfigError
-from nnopt.results.collect import Run
-from nnopt.results.metrics import CENSORED, METRICS, better_direction
+from nnopt.results.collect import Run, Value
+from nnopt.results.metrics import CENSORED, LOSS_KEYS, METRICS, better_direction
 
 Estimator = Literal["mean", "iqm"]
 """Location of the results of a setting: mean or interquartile mean."""
@@ -139,16 +139,19 @@ def compare_runs(
     settings = group_runs(runs, keys)
     baselines = baselines_of(settings, baseline, keys)
     times = {name: [_times(setting, name) for setting in settings] for name in metrics}
+    losses = {name: [_loss_of(setting, name) for setting in settings] for name in metrics}
     # The tests of all metrics are corrected together.
     tests = [
-        None if j is None or j == i else _difference(settings, times[name], i, j, name, margins)
+        _difference(settings, times[name], i, j, name, margins)
+        if j is not None and j != i and losses[name][i] == losses[name][j]
+        else None
         for i, j in enumerate(baselines)
         for name in metrics
     ]
     differences = iter(found := with_seeds(corrected(tests)))
     estimates = {x: _estimates(settings, times[x], x, estimator) for x in metrics}
-    test_sets = list(map(test_set, settings))
-    rankings = {x: rank(x, estimates[x], times[x], test_sets) for x in metrics}
+    comparable = {x: list(zip(map(test_set, settings), losses[x], strict=True)) for x in metrics}
+    rankings = {x: rank(x, estimates[x], times[x], comparable[x]) for x in metrics}
 
     def result(i: int, name: str) -> MetricResult:
         is_best, number = i in rankings[name].best, rankings[name].numbers[i]
@@ -159,9 +162,7 @@ def compare_runs(
         for i, setting in enumerate(settings)
     ]
     notes = [*_notes(rows), *_notes_on_times(rows, rankings, found), *notes_on_training_files(runs)]
-    if baseline and (count := baselines.count(None)):
-        subject = "1 setting has" if count == 1 else f"{count} settings have"
-        notes.append(f"{subject} no baseline with the same values of the other keys")
+    notes += [*_notes_on_losses(losses, keys), *_notes_on_baselines(baselines if baseline else ())]
     return Comparison(
         keys=tuple(keys),
         metrics=tuple(metrics),
@@ -171,6 +172,17 @@ def compare_runs(
         margins=dict(margins),
         estimator=estimator,
     )
+
+
+def _loss_of(setting: Setting, metric: str) -> tuple[Value, ...]:
+    """Return the values of ``LOSS_KEYS`` if the metric is a loss, else nothing.
+
+    ``focal_gamma`` has an effect only on the focal loss. A key that does not vary is None.
+    """
+    if not metric.endswith("loss"):
+        return ()
+    loss, gamma = (setting.values.get(key) for key in LOSS_KEYS)
+    return (loss, gamma if loss in ("focal", None) else None)
 
 
 def _times(setting: Setting, metric: str) -> Times | None:
@@ -250,6 +262,24 @@ def _notes(rows: Sequence[Row]) -> list[str]:
 
 def _counts(runs: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in runs.items())
+
+
+def _notes_on_losses(
+    losses: Mapping[str, Sequence[tuple[Value, ...]]], keys: Sequence[str]
+) -> list[str]:
+    """Return a note on the metrics whose settings have different losses."""
+    names = [name for name, found in losses.items() if len({*found}) > 1]
+    varying = " or ".join(key for key in LOSS_KEYS if key in keys)
+    note = "not comparable, and not compared, between settings with different"
+    return [f"{', '.join(names)}: {note} {varying}"] if names else []
+
+
+def _notes_on_baselines(baselines: Sequence[int | None]) -> list[str]:
+    """Return a note on the settings without a baseline."""
+    if not (count := baselines.count(None)):
+        return []
+    subject = "1 setting has" if count == 1 else f"{count} settings have"
+    return [f"{subject} no baseline with the same values of the other keys"]
 
 
 def _notes_on_times(

@@ -29,7 +29,7 @@ def rank(
     metric: str,
     estimates: Sequence[Estimate | None],
     times: Sequence[Times | None],
-    test_sets: Sequence[Hashable],
+    comparable: Sequence[Hashable],
 ) -> Ranking:
     """Order the settings by their results in one metric.
 
@@ -37,12 +37,13 @@ def rank(
         metric: Name of the metric, which determines the better direction.
         estimates: Result of each setting.
         times: Times of each setting, if the metric is a time to a target.
-        test_sets: Test set of each setting. Results on different test sets are not compared.
+        comparable: A value for each setting, such as its test set. Only results of settings with
+            equal values are compared.
     """
     groups: dict[Hashable, list[int]] = {}
     for i, (estimate, given) in enumerate(zip(estimates, times, strict=True)):
         if estimate is not None:
-            groups.setdefault((test_sets[i], given and given.target), []).append(i)
+            groups.setdefault((comparable[i], given and given.target), []).append(i)
     numbers = [None if x is None else x.location for x in estimates]
     best, budgets_differ, is_open = set[int](), False, False
     for group in groups.values():

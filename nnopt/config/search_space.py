@@ -26,6 +26,7 @@ from nnopt.config.search_parameters import (
 from nnopt.config.validate import known_keys, takes_whole_numbers
 from nnopt.errors import CombinationError, ConfigError, Problems, refused_value, suggest
 from nnopt.io.paths import in_folder
+from nnopt.results.metrics import LOSS_KEYS
 from nnopt.schema import OptunaConfig
 from nnopt.schema.reader import unknown_key
 
@@ -181,7 +182,19 @@ def _setting_problems(settings: OptunaConfig) -> list[str]:
 
 
 def check_metric(settings: OptunaConfig, points: Sequence[Point]) -> None:
-    """Raise ConfigError if the metric needs validation data, and a point has no such data."""
+    """Raise ConfigError if the metric needs validation data, and a point has no such data.
+
+    If the metric is a loss, and the loss function is searched, only a warning is printed, so that
+    searches of earlier versions can be resumed.
+    """
+    if settings.metric.endswith("loss"):
+        for key in LOSS_KEYS:
+            if len({getattr(point.config, key) for point in points}) > 1:
+                log.warning(
+                    f"hydra.sweeper.metric = {settings.metric!r} has another meaning for each "
+                    f"value of {key}, so the search favours the value with the smallest numbers; "
+                    f"search by {settings.metric.replace('loss', 'accuracy')}"
+                )
     sources = {point.config.dataset.validation.source for point in points}
     if "none" in sources and "validation" in settings.metric:
         raise ConfigError(

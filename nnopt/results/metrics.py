@@ -66,6 +66,9 @@ A run whose configuration has a target, but which did not reach it, has no such 
 censored: it is longer than the training.
 """
 
+LOSS_KEYS = ("loss", "focal_gamma")
+"""Keys that determine the meaning of a loss. Losses with other values are not comparable."""
+
 AFTER_TRAINING = (
     *("test_loss", "test_accuracy", "test_top5_accuracy", "test_macro_f1"),
     *("test_calibration_error", "train_loss", "train_accuracy", "generalization_gap"),

@@ -330,3 +330,26 @@ def test_condition_on_a_path_also_matches_other_paths_of_the_file(
     condition = read_condition(word, ["dataset", "dataset.train"])
     found = with_unified_file_names(condition, runs, unify_file_names(runs))
     assert found == replace(condition, values=values)
+
+
+def test_losses_of_different_loss_functions_are_not_compared() -> None:
+    """The smallest number is that of the mean squared error, whose unit is another one."""
+    losses = {"cross_entropy": [0.8, 0.7], "mse": [0.2, 0.1]}
+    runs = [
+        run
+        for loss, values in losses.items()
+        for rate in (1, 2)
+        for run in runs_of(
+            [x * rate for x in values], metric="test_loss", loss=loss, focal_gamma=rate, lr=rate
+        )
+    ]
+    found = compared(runs, "loss=cross_entropy", "lr=1", metric="test_loss")
+    best = [(row.setting.values["loss"], row.setting.values["lr"]) for row in found.rows
+            if row.outcomes[0].is_best]  # fmt: skip
+    assert best == [("cross_entropy", 1), ("mse", 1)]
+    assert verdicts(found) == ["baseline", "worse", "", ""]
+    (note,) = found.notes
+    assert note.startswith("test_loss: not comparable, and not compared, between settings with")
+    assert "different loss or focal_gamma" in note
+    accuracy = [replace(run, metrics={METRIC: run.metrics["test_loss"]}) for run in runs]
+    assert compared(accuracy, "loss=mse", "lr=2").notes == ()

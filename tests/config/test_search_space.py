@@ -100,6 +100,20 @@ def test_search_metric_of_test_set_or_of_absent_validation_set_is_refused() -> N
         check_metric(replace(plan.sweeper, metric="best_validation_loss"), plan.points)
 
 
+@pytest.mark.parametrize("searched", ["loss=mse,cross_entropy", "focal_gamma=interval(0,5)"])
+def test_search_by_the_values_of_different_losses_prints_a_warning(
+    caplog: pytest.LogCaptureFixture, searched: str
+) -> None:
+    base = [] if searched.startswith("loss") else ["loss=focal"]
+    for metric, count in (("best_validation_loss", 1), ("best_validation_accuracy", 0)):
+        caplog.clear()
+        plan_of(searched, *base, f"hydra.sweeper.metric={metric}")
+        assert len(caplog.messages) == count
+    caplog.clear()
+    plan_of("optimizer.lr=1,2", "loss=focal", "hydra.sweeper.metric=best_validation_loss")
+    assert not caplog.messages
+
+
 def test_sample_points_omit_refused_combination(caplog: pytest.LogCaptureFixture) -> None:
     overrides = ["optimizer=sgd", "optimizer.lr=interval(0.1,1)", "regularizer.weight_decay=1.5,0"]
     caplog.set_level(logging.WARNING, "nnopt")
