@@ -25,7 +25,7 @@ from nnopt.io.own_files import (
 from nnopt.recipe.checkpoints import DATA_FILES, LENGTH_KEYS, check_checkpoint, latest_checkpoint
 from nnopt.results.checkpoint_file import Checkpoint
 from nnopt.results.summary import UnusableSummaryError, read_summary
-from nnopt.schema import SequentialConfig, renamed_key, with_added_keys
+from nnopt.schema import SequentialConfig, draws_plots, renamed_key, with_added_keys
 from nnopt.sweeps.resume_checks import differences, note_missing_cache, with_safe_data
 from nnopt.terminal import console
 
@@ -49,7 +49,7 @@ CHANGEABLE = (
 def resume_run(folder: Path, options: Namespace) -> int:
     """Continue the run in a folder, and return the exit code.
 
-    If the run is finished and the overrides do not make it longer, only a note is printed.
+    If the run is finished and the overrides request no further results, only a note is printed.
 
     Raises:
         ConfigError: An override cannot be applied to a run.
@@ -72,8 +72,7 @@ def resume_run(folder: Path, options: Namespace) -> int:
         safe = with_safe_data(point, given, folder)
         note_missing_cache((point,), (safe,))
         safe = replace(point, config=safe.config)  # the files keep the stored configuration
-        lengths = [[x.container[key] for key in LENGTH_KEYS] for x in (before, point)]
-        if not options.restart and _is_finished(stored, folder, lengths[0] != lengths[1]):
+        if not options.restart and _is_finished(stored, folder, _has_more_results(before, point)):
             return 0
         try:
             checkpoint = None if options.restart else latest_checkpoint(folder)
@@ -89,7 +88,8 @@ def resume_run(folder: Path, options: Namespace) -> int:
         if stored["status"] == "done" and not options.restart:
             raise ResumeError(
                 f"{shown(folder)} is finished, and it has no checkpoint: only a run that was "
-                "started with checkpoint.keep=true can be trained longer; start a new run"
+                "started with checkpoint.keep=true can be trained longer or evaluated again; "
+                "start a new run"
             )
         prepare_all([safe])
         reason = "" if options.restart else f"{console.short(folder)} has no checkpoint; "
@@ -151,7 +151,14 @@ def _with_overrides(point: Point, overrides: Sequence[str]) -> Point:
     return replace(point, id=point_id(config), config=config, container=container, overrides=texts)
 
 
-def _is_finished(stored: Mapping[str, Any], folder: Path, is_longer: bool) -> bool:
+def _has_more_results(before: Point, point: Point) -> bool:
+    """Return whether overrides changed the length of the training, the evaluations or the plots."""
+    lengths = [[x.container[key] for key in LENGTH_KEYS] for x in (before, point)]
+    others = [(x.config.evaluation, draws_plots(x.config)) for x in (before, point)]
+    return lengths[0] != lengths[1] or others[0] != others[1]
+
+
+def _is_finished(stored: Mapping[str, Any], folder: Path, has_more_results: bool) -> bool:
     """Return whether nothing is left to run; if so, print a note. A diverged run is an error."""
     status, name = stored["status"], console.short(folder)
     if status == "diverged":
@@ -159,7 +166,7 @@ def _is_finished(stored: Mapping[str, Any], folder: Path, is_longer: bool) -> bo
             f"{name}: {stored['error']}; resuming the run would give the same result; start a "
             "new run with other values (--restart repeats the run unchanged)"
         )
-    if status == "pruned" or (status == "done" and not is_longer):
+    if status == "pruned" or (status == "done" and not has_more_results):
         console.note(f"{name} is finished ({status}); nothing is left to run")
         return True
     return False

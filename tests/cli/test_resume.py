@@ -387,3 +387,34 @@ def test_resume_command_with_changed_data_file_is_refused(
     write(3)
     assert nnopt("resume", "sweep") == 0
     assert statuses(workplace / "sweep") == ["done"] * 4
+
+
+# a finished run -----------------------------------------------------------------------------------
+
+
+def test_finished_run_with_a_checkpoint_is_evaluated_again_on_request(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
+    assert nnopt("run", *SMALL, "checkpoint.keep=true", "hydra.run.dir=run") == 0
+    run = workplace / "run"
+    before = fingerprint(run)
+    assert nnopt("resume", "run", "max_time=1000") == 0
+    assert "nothing is left to run" in capsys.readouterr().out
+    assert fingerprint(run) == before
+    assert nnopt("resume", "run", "evaluation.predictions=true") == 0
+    assert len((run / "predictions.csv").read_text("utf-8").splitlines()) == 1 + 60
+    after = fingerprint(run)
+    for name in ("metrics.csv", "model_best.npz", "classes.csv"):
+        assert after[str(run / name)][0] == before[str(run / name)][0]
+    assert nnopt("resume", "run", "plots=true") == 0
+    assert (run / "plots" / "curves.png").exists()
+
+
+def test_finished_run_without_a_checkpoint_is_not_evaluated_again(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
+    assert nnopt("run", *SMALL, "hydra.run.dir=run") == 0
+    before = fingerprint(workplace / "run")
+    assert nnopt("resume", "run", "evaluation.predictions=true") == 4
+    assert "started with checkpoint.keep=true" in capsys.readouterr().err
+    assert fingerprint(workplace / "run") == before

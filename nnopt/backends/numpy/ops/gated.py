@@ -19,8 +19,8 @@ CUBIC = 0.044715
 STEEPNESS = 2 * math.sqrt(2 / math.pi)
 
 SATURATED = 40.0
-"""In float64, the gates of Mish and of the approximate GELU are 1 for x > 40. The gate of the latter
-is 0 for x < -40."""
+"""In float64, the gates of Mish and of the approximate GELU are 1 for x > 40. The gate of the
+approximate GELU is 0 for x < -40."""
 
 
 def hard_swish_naive_forward(x: Array) -> Array:
