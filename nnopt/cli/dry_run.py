@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from nnopt.analysis.tabulate import counted
@@ -13,6 +14,7 @@ from nnopt.config.search_parameters import Choice, Parameter
 from nnopt.errors import Problems
 from nnopt.recipe.prepare import Planned, prepare_without_data
 from nnopt.recipe.pruning_checks import trained_weights
+from nnopt.results.summary import UnusableSummaryError, read_summary
 from nnopt.schema import OptunaConfig
 from nnopt.sweeps.manifest import MANIFEST, read_sweep
 from nnopt.sweeps.point_folder import PENDING, read_state
@@ -85,8 +87,19 @@ def _print_run(point: Point, planned: Planned | None, folder: Path | None) -> No
     else:
         results["training"] = f"{counted(point.config.epochs, 'epoch')}; the number of samples is "
         results["training"] += "known after the data are read"
-    results["status"] = PENDING.status if folder is None else read_state(folder).status
+    other = None if folder is None else _other_run(point, folder)
+    results["status"] = PENDING.status if folder is None or other else read_state(folder).status
     console.summary(point.config.name, results, {} if folder is None else {"folder": folder})
+    if other:
+        console.note(f"the folder has another run, {other}; name another folder for this one")
+
+
+def _other_run(point: Point, folder: Path) -> str | None:
+    """Return the id of the run in a folder if it is not that of the point."""
+    with suppress(UnusableSummaryError):
+        found = read_summary(folder).values.get("id")
+        return None if found == point.id else found
+    return None
 
 
 def _print_sweep(plan: Plan, folder: Path | None) -> None:

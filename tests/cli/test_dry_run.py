@@ -161,3 +161,20 @@ def test_dry_run_with_numpy_does_not_import_torch(workplace: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
     assert "2 points: 2 pending" in result.stdout
+
+
+def test_dry_run_in_the_folder_of_another_run_does_not_show_its_status(
+    nnopt: Run, workplace: Path, capsys: Captured, leave_run: Callable[..., Path]
+) -> None:
+    def dry_run(*overrides: str) -> list[str]:
+        assert nnopt("run", "--dry-run", SMALL, *overrides) == 0
+        return capsys.readouterr().out.splitlines()
+
+    name = next(line.split()[1] for line in dry_run() if line.split()[0] == "id")
+    leave_run(workplace / "run", id=name)
+    for seed, status, has_note in ((0, "done", False), (1, "pending", True)):
+        lines = dry_run(f"seed={seed}", "hydra.run.dir=run")
+        assert [line.split()[1] for line in lines if line.split()[0] == "status"] == [status]
+        assert any(line.startswith(f"the folder has another run, {name};") for line in lines) == (
+            has_note
+        )
