@@ -201,11 +201,15 @@ def _reference_text(grouping: Grouping, plot: _Plot) -> str:
 
 
 def _set_ticks(axes: Axes, plot: _Plot) -> None:
-    """Set ticks at the values, without those close to another; at round numbers if too many."""
+    """Set ticks at the values, without those whose labels would touch the label of another.
+
+    The ticks stay at round numbers if there are too many values, or if the settings are dots.
+    """
     values = [plot.zero or 0.0 if value == 0 else value for value in plot.values]
     texts = [_tick_text(value, plot.axis) for value in plot.values]
     places = np.log(values) if plot.is_log else np.array(values)
-    gap = 0.07 * (places[-1] - places[0])
+    width = style.text_width([line for text in texts for line in text.split("\n")]) + 0.1  # inches
+    gap = max(0.07, width / PANEL_SIZE[0]) * (places[-1] - places[0])
     kept = [0]
     for index in range(1, len(values)):
         if places[index] - places[kept[-1]] > gap:
@@ -216,7 +220,8 @@ def _set_ticks(axes: Axes, plot: _Plot) -> None:
         form: dict[str, Any] = {"ha": "center", "va": "center", "color": style.FAINT}
         form |= {"transform": axes.get_xaxis_transform(), "fontsize": 9}
         axes.text(middle, 0, "//", **form, bbox={"color": "white", "pad": 0.5})
-    if len(kept) <= MAX_TICKS and not (are_dense and plot.zero is None and not plot.axis.is_ratio):
+    are_round = (are_dense or plot.are_dots) and plot.zero is None and not plot.axis.is_ratio
+    if len(kept) <= MAX_TICKS and not are_round:
         axes.set_xticks([values[i] for i in kept], [texts[i] for i in kept])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -587,6 +587,32 @@ def test_random_search_is_drawn_as_dots(tmp_path: Path, figures: Figures) -> Non
     assert sorted(x[0] for x, _ in dots) == pytest.approx(rates.tolist())
     assert lines_of(axes, style.INK) == [([pytest.approx(1)], [pytest.approx(1)])]  # the star
     assert note_of(figures[0]) == "1 seed a setting; every dot a setting; ★ best mean"
+
+
+def ends_of_tick_labels(axes: Axes) -> list[tuple[float, float]]:
+    """Return the left and the right end of the label of each tick, from left to right."""
+    axes.figure.canvas.draw()
+    low, high = axes.get_xlim()
+    labels = [x for x in axes.get_xticklabels() if low <= x.get_position()[0] <= high]
+    boxes = [label.get_window_extent() for label in labels if label.get_text()]
+    return sorted((box.x0, box.x1) for box in boxes)
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_labels_of_ticks_of_irregular_values_do_not_touch(
+    tmp_path: Path, figures: Figures, step: int
+) -> None:
+    """With one batch size, the rates are a line, else dots, as in a random search."""
+    rates = [0.1114, 0.1805, 0.2166, 0.3215, 0.5305, 0.6556, 0.9056]
+    runs = [
+        run_of({"optimizer.lr": rate, "batch_size": 1 + step * n % 7}, test_loss=1 / rate)
+        for n, rate in enumerate(rates)
+    ]
+    draw_by_key(compared(runs, "test_loss"), tmp_path)
+    ends = ends_of_tick_labels(figures[0].axes[0])
+    assert len(ends) >= 3
+    gaps = [left - right for (_, right), (left, _) in pairwise(ends)]
+    assert min(gaps) > 2  # pixels
 
 
 def test_outlier_in_plot_by_key_does_not_stretch_the_axis(tmp_path: Path, figures: Figures) -> None:
