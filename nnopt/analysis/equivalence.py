@@ -16,7 +16,7 @@ from dataclasses import replace
 from nnopt.analysis.statistics import SIGNIFICANCE, AnyDifference, Difference, Estimate
 from nnopt.errors import ConfigError, Problems
 from nnopt.results.collect import setting_text
-from nnopt.results.metrics import CENSORED, unit_of
+from nnopt.results.metrics import CENSORED, is_fraction_metric, unit_of
 
 POWER = 0.8  # probability with which the computed number of seeds gives a significant result
 MAX_SEEDS = 1000  # a larger number of seeds is not computed
@@ -201,7 +201,7 @@ def _metric_of(text: str, name: str, is_named: bool, labels: Mapping[str, str]) 
 
 def _margin(text: str, number: str, metric: str) -> float:
     """Parse the number of a margin. Raises ConfigError if it is not finite and positive."""
-    is_fraction = metric.endswith("accuracy")
+    is_fraction = is_fraction_metric(metric)
     margin = float(number) if _NUMBER.fullmatch(number) else math.nan  # float() also reads 1_0
     if 0 < margin < (1 if is_fraction else math.inf):
         return margin

@@ -85,6 +85,11 @@ def unit_of(metric: str) -> str:
     return UNITS.get(metric.removesuffix("_to_target").rpartition("_")[2], "")
 
 
+def is_fraction_metric(metric: str) -> bool:
+    """Return whether the values of a metric, and so its differences, are between -1 and 1."""
+    return metric.endswith(("accuracy", "macro_f1", "calibration_error", "gap", "sparsity"))
+
+
 def better_direction(metric: str) -> Literal["higher", "lower"] | None:
     """Return whether higher or lower values are better; None if neither is."""
     if metric.endswith(("accuracy", "macro_f1", "compression_ratio", "speedup")):

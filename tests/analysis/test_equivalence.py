@@ -325,6 +325,15 @@ def test_margin_of_accuracy_outside_0_to_1_is_refused(number: str) -> None:
         read([number], *["test_accuracy"])
 
 
+@pytest.mark.parametrize(
+    "metric", ["test_macro_f1", "test_calibration_error", "generalization_gap", "sparsity"]
+)
+def test_margin_of_other_fractions_above_1_is_refused(metric: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be a number above 0 and below 1, such as 0\.002"):
+        read(["2"], metric)
+    assert read(["0.5"], metric) == {metric: 0.5}
+
+
 @pytest.mark.parametrize("number", ["0", "-1", "nan", "inf", "-inf", "large"])
 def test_margin_of_loss_that_is_not_positive_and_finite_is_refused(number: str) -> None:
     with pytest.raises(ConfigError, match=r"must be a finite number above 0$"):
