@@ -136,7 +136,8 @@ def main(arguments: list[str]) -> int:
     unreached = [check.name for check in checks if not check.reached]
     reached = len(checks) - len(unreached)
     agree = f"{reached} of {len(checks)}" if unreached else f"all {len(checks)}"
-    note(f"{agree} gradients agree with central differences to {TOLERANCE:g}")
+    if reached:
+        note(f"{agree} gradients agree with central differences to {TOLERANCE:g}")
     if unreached:
         note(f"not checked, because the loss does not depend on them: {', '.join(unreached)}")
     return 0

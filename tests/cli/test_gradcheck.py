@@ -620,3 +620,15 @@ def test_gradcheck_detects_planted_error_with_random_images(
 
 def test_gradcheck_of_absent_csv_file_is_refused(nnopt: Callable[..., int]) -> None:
     assert nnopt("gradcheck", "dataset=csv", "dataset.train=absent.csv") == 3
+
+
+def test_gradcheck_of_a_single_class_does_not_report_agreement(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loss of a single class is always 0."""
+    rows = [f"{x % 3},{x % 5},same" for x in range(20)]
+    (workplace / "t.csv").write_text("\n".join(["a,b,label", *rows]))
+    assert run_verb(["gradcheck", "dataset=csv", "dataset.train=t.csv"]) == 0
+    output = capsys.readouterr().out
+    assert "not checked, because the loss does not depend on them: dense1.weight" in output
+    assert "agree" not in output
