@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt import data
+from nnopt.analysis.tabulate import counted
 from nnopt.backends import load_backend
 from nnopt.cli.data_parsers import show_parser
 from nnopt.cli.parsers import picture_path
@@ -89,8 +90,9 @@ def _print_counts(dataset: Dataset) -> None:
     if len(dataset.classes) > MAX_CLASSES:
         console.note(f"{len(dataset.classes) - MAX_CLASSES:,} more classes are not listed")
     shape = "x".join(map(str, dataset.input_shape))
-    kind = f"images of {shape}" if dataset.is_image else f"{shape} features"
-    console.note(f"{dataset.name}: {kind}, {len(dataset.classes):,} classes")
+    kind = f"images of {shape}" if dataset.is_image else counted(dataset.input_shape[0], "feature")
+    number = len(dataset.classes)
+    console.note(f"{dataset.name}: {kind}, {number:,} class{'es' if number > 1 else ''}")
 
 
 def _draw(config: Config, dataset: Dataset, path: Path) -> None:

@@ -83,7 +83,7 @@ def _print_run(point: Point, planned: Planned | None, folder: Path | None) -> No
         results["parameters"] = f"{planned.architecture.parameter_count:,}"
     if planned is not None and planned.length is not None:
         length = planned.length
-        results["training"] = f"{counted(length.epochs, 'epoch')}, {length.steps:,} steps"
+        results["training"] = f"{counted(length.epochs, 'epoch')}, {counted(length.steps, 'step')}"
     else:
         results["training"] = f"{counted(point.config.epochs, 'epoch')}; the number of samples is "
         results["training"] += "known after the data are read"

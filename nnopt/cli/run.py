@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from nnopt.analysis.tabulate import counted
 from nnopt.backends import load_backend
 from nnopt.backends.thread_choice import ThreadChoice, threads_for
 from nnopt.cli.parsers import run_parser
@@ -181,7 +182,7 @@ def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
     if summary["measured_predict_speedup"] is not None:
         step, predict = summary["measured_step_speedup"], summary["measured_predict_speedup"]
         results["measured speed-up"] = f"training step {step:.2f}, prediction {predict:.2f}"
-    results["training"] = f"{summary['train_seconds']:.1f} s, {summary['epochs']} epochs"
+    results["training"] = f"{summary['train_seconds']:.1f} s, {counted(summary['epochs'], 'epoch')}"
     if summary["stopped_early"]:
         results["training"] += ", stopped early"
     paths = {"metrics": folder / "metrics.csv", "weights": folder / "model_best.npz"}
@@ -196,8 +197,8 @@ def _target(summary: Mapping[str, Any]) -> str:
     text = f"{target['metric'].replace('_', ' ')} {target['value']:g}"
     if not summary["target_reached"]:
         return f"{text}, not reached"
-    epochs = summary["epochs_to_target"]
+    steps, epochs = summary["steps_to_target"], summary["epochs_to_target"]
     return (
-        f"{text}, reached after {summary['steps_to_target']} steps, {epochs:.4g} epochs, "
-        f"{summary['seconds_to_target']:.1f} s"
+        f"{text}, reached after {counted(steps, 'step')}, {epochs:.4g} "
+        f"epoch{'' if epochs == 1 else 's'}, {summary['seconds_to_target']:.1f} s"
     )

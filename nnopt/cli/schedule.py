@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
+from nnopt.analysis.tabulate import counted
 from nnopt.cli.parsers import overrides_parser, picture_path, positive_number
 from nnopt.config.compose import compose_config
 from nnopt.errors import ConfigError
@@ -98,8 +99,8 @@ def _print(config: Config, planned: Planned, label: str) -> None:
     console.print_table(("epoch", "step", label, ""), _rows(planned), "rrrl")
     length = planned.length
     console.note(
-        f"schedule {config.schedule.name}: {length.epochs:,} epochs of {length.steps_per_epoch:,} "
-        f"steps, {length.steps:,} steps in total"
+        f"schedule {config.schedule.name}: {counted(length.epochs, 'epoch')} of "
+        f"{counted(length.steps_per_epoch, 'step')}, {counted(length.steps, 'step')} in total"
     )
     if isinstance(config.schedule, PlateauConfig):
         console.note(

@@ -57,6 +57,8 @@ def table(output: str) -> list[list[str]]:
 def test_shown_counts_are_those_of_the_files(
     nnopt: Run, mnist: dict[str, np.ndarray], grids: Grids, capsys: Captured
 ) -> None:
+    assert nnopt("data", "show", "mnist", *NO_VALIDATION, "dataset.classes=[7]") == 0
+    assert capsys.readouterr().out.splitlines()[3] == "mnist: images of 1x4x4, 1 class"
     assert nnopt("data", "show", "mnist", *NO_VALIDATION, "dataset.classes=[7,2]") == 0
     assert table(capsys.readouterr().out)[:4] == [
         ["class", "training", "test"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,18 @@ def test_schedule_command_prints_rows_of_the_extreme_and_last_rates(
 def test_schedule_command_refuses_schedule_that_does_not_fit(nnopt: Run, capsys: Captured) -> None:
     assert nnopt("schedule", "epochs=2", "schedule.warmup_epochs=3") == 2
     assert "schedule.warmup_epochs = 3" in capsys.readouterr().err
+
+
+def test_single_epoch_and_step_are_singular(nnopt: Run, capsys: Captured) -> None:
+    assert nnopt("schedule", "epochs=1", "--steps-per-epoch=1") == 0
+    assert capsys.readouterr().out.endswith("1 epoch of 1 step, 1 step in total\n")
+    one = ("run", *SMALL, "epochs=1", "max_steps=1", "target.metric=train_loss", "target.value=9")
+    assert nnopt(*one, "--dry-run") == 0
+    assert "1 epoch, 1 step\n" in capsys.readouterr().out
+    assert nnopt(*one, "batch_size=1000") == 0
+    output = capsys.readouterr().out
+    assert "reached after 1 step, 1 epoch, 0.0 s" in output
+    assert re.search("training .* s, 1 epoch$", output, re.MULTILINE)
 
 
 def test_automatic_rate_is_drawn_relative_to_the_suggestion(nnopt: Run, capsys: Captured) -> None:
