@@ -41,7 +41,7 @@ from nnopt.analysis.statistics import (
 )
 from nnopt.errors import ConfigError
 from nnopt.results.collect import Run, Value
-from nnopt.results.metrics import CENSORED, LOSS_KEYS, METRICS, better_direction
+from nnopt.results.metrics import CENSORED, FLAGS, LOSS_KEYS, METRICS, better_direction
 
 Estimator = Literal["mean", "iqm"]
 """Location of the results of a setting: mean or interquartile mean."""
@@ -246,6 +246,10 @@ def _check_metric(metric: str, runs: Sequence[Run]) -> None:
     known = known_metrics(runs)
     if metric in known or is_known(metric, runs):
         return
+    if metric in FLAGS:
+        raise ConfigError(
+            f"{metric} is true or false, so it has no mean; known metrics: {', '.join(known)}"
+        )
     if metric in METRICS or metric in CENSORED:
         raise ConfigError(f"no finished run has a {metric}; known metrics: {', '.join(known)}")
     raise unknown_name("metric", metric, known)

@@ -55,6 +55,9 @@ METRICS = (
 )
 """Metrics of a run: keys of ``summary.json`` and columns of a sweep's ``results.csv``."""
 
+FLAGS = ("stopped_early", "target_reached")
+"""The metrics that are true or false."""
+
 CENSORED = {
     "steps_to_target": "steps",
     "epochs_to_target": "epochs",

@@ -229,6 +229,8 @@ def test_unknown_metric_is_refused() -> None:
 def test_metric_without_numbers_is_refused() -> None:
     with pytest.raises(ConfigError, match="no finished run has a test_loss; known metrics: test"):
         compared(runs_of(BASE), metric="test_loss")
+    with pytest.raises(ConfigError, match="target_reached is true or false, so it has no mean"):
+        compared(runs_of(BASE), metric="target_reached")
 
 
 def test_runs_on_different_datasets_are_refused() -> None:
