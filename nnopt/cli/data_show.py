@@ -87,8 +87,8 @@ def _print_counts(dataset: Dataset) -> None:
     ]
     total = ("total", *(f"{numbers.sum():,}" for numbers in counts.values()))
     console.print_table(("class", *counts), [*rows, total], "l" + "r" * len(counts))
-    if len(dataset.classes) > MAX_CLASSES:
-        console.note(f"{len(dataset.classes) - MAX_CLASSES:,} more classes are not listed")
+    if (rest := len(dataset.classes) - MAX_CLASSES) > 0:
+        console.note(f"{rest:,} more {'class is' if rest == 1 else 'classes are'} not listed")
     shape = "x".join(map(str, dataset.input_shape))
     kind = f"images of {shape}" if dataset.is_image else counted(dataset.input_shape[0], "feature")
     number = len(dataset.classes)

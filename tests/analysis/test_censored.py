@@ -102,6 +102,12 @@ def test_times_after_the_smaller_budget_count_as_not_reached() -> None:
     assert (back.p, back.later) == (pytest.approx(found.p), 2)
 
 
+@pytest.mark.parametrize("time", [10.0, 10.000000001])
+def test_time_equal_to_the_budget_is_reached_in_spite_of_rounding(time: float) -> None:
+    found = rank_difference(times(time, budget=20.0), times(INF, budget=10.0))
+    assert (found.reached, found.later, found.earlier) == (1, 0, 1.0)
+
+
 def test_different_targets_are_not_compared() -> None:
     found = rank_difference(times(1, 2, 3), times(4, 5, 6, target=0.95))
     assert (found.p, found.earlier) == (None, None)
@@ -296,9 +302,10 @@ def test_setting_with_runs_ended_before_the_target_is_not_tested(status: str) ->
     assert comparison.rows[0].outcomes[0].is_best  # one run more does not change this
 
 
-def test_run_ended_after_the_common_budget_counts_as_not_reached() -> None:
+@pytest.mark.parametrize("steps", [600, 700])
+def test_run_ended_after_the_common_budget_counts_as_not_reached(steps: int) -> None:
     short = shortened(runs_of([100, 110, 120, 130], epochs=30), 600)
-    ended = shortened(runs_of([None] * 5, "pruned", epochs=60), 700)[4:]
+    ended = shortened(runs_of([None] * 5, "pruned", epochs=60), steps)[4:]
     comparison = compared([*short, *runs_of([400, 410, 420, 430], epochs=60), *ended], "epochs=30")
     assert verdicts(comparison)[1] == "worse"
 
@@ -310,6 +317,17 @@ def test_no_median_is_marked_if_an_ended_run_might_have_a_better_one() -> None:
     assert any("no median is marked" in note for note in comparison.notes)
     later = compared([*runs_of([100, 110], lr=1), *shortened(ended, 300)])
     assert [row.outcomes[0].is_best for row in later.rows] == [True, False]
+
+
+def test_length_of_ended_run_in_epochs_is_a_lower_limit() -> None:
+    """An epoch has 20 to 1200 / 59 steps: the last of 60 epochs may be incomplete."""
+    name = "epochs_to_target"
+    (ended,) = runs_of([None], "pruned", lr=2)
+    ended = replace(ended, metrics={"epochs": 5.0, "steps": 100.0})
+    done = replace(runs_of([2.0], lr=2, metric=name)[0], seed=1)
+    (row,) = compared([ended, done], metric=name).rows
+    assert row.outcomes[0].times is not None
+    assert row.outcomes[0].times.unknown == {0: pytest.approx(100 / (1200 / 59))}
 
 
 def test_run_with_another_time_but_without_the_metric_is_left_out() -> None:

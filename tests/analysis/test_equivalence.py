@@ -404,6 +404,18 @@ def test_noncentral_distribution_has_limits_for_all_noncentralities(df: int, t: 
     assert min(noncentral_t_cdf(df, -x, t) for x in points) > 1 - 1e-6
 
 
+def test_noncentral_distribution_without_scipy_is_nearly_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without SciPy's value, the normal approximation is used. Its error is about 0.003 here."""
+    from scipy import special
+
+    cases = [(5, 2.0, 3.0), (4, 1.0, 2.0), (10, 3.0, 4.0), (8, 2.0, 2.0)]
+    expected = [float(special.nctdtr(*case)) for case in cases]
+    monkeypatch.setattr(special, "nctdtr", lambda *_: math.nan)
+    assert [noncentral_t_cdf(*case) for case in cases] == pytest.approx(expected, abs=0.004)
+
+
 def test_smallest_differences_of_float64_have_p_values() -> None:
     """The standard error of these differences is rounded to 0."""
     tiny = 5e-324

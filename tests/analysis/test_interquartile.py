@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nnopt.analysis.interquartile import (
     MIN_VALUES,
     RESAMPLES,
+    _expanded_levels,
     interquartile_estimate,
     interquartile_mean,
 )
@@ -75,6 +76,14 @@ def test_interquartile_interval_equals_exact_percentiles_of_all_resamples(n: int
     ends.append(np.quantile(means, [1 - level - error, min(1 - level + error, 1)]))
     for end, (low, high) in zip(found, ends, strict=True):
         assert low <= end <= high
+
+
+@pytest.mark.parametrize("n", [2, 6, 30])
+def test_levels_of_expanded_percentiles_are_those_of_hesterberg(n: int) -> None:
+    from scipy.stats import norm, t
+
+    level = norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1))
+    assert _expanded_levels(n) == pytest.approx((level, 1 - level), rel=1e-9)
 
 
 def test_interquartile_interval_of_largest_numbers_does_not_overflow() -> None:

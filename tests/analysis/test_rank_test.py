@@ -88,3 +88,9 @@ def test_p_of_many_different_times_is_near_the_normal_approximation(n: int, shif
     assert mann_whitney_p(list(x), list(y)) == pytest.approx(expected, abs=error)
     assert mann_whitney_p(list(x), list(y)) == mann_whitney_p(list(y), list(x))
     assert mann_whitney_p(list(x), list(x + 100)) == pytest.approx(0, abs=2 / PERMUTATIONS)
+
+
+def test_p_from_permutations_is_never_zero() -> None:
+    """The observed choice of ranks counts as a permutation (Phipson and Smyth 2010)."""
+    x = [float(n) for n in range(400)]
+    assert mann_whitney_p(x, [n + 1000 for n in x]) == 1 / (1 + PERMUTATIONS)

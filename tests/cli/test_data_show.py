@@ -97,7 +97,7 @@ def test_shown_images_are_training_images_with_their_classes(
 def test_augmented_images_are_the_same_images_flipped(
     nnopt: Run, mnist: dict[str, np.ndarray], grids: Grids, batch_size: int
 ) -> None:
-    flips = ("regularizer.augmentation.flip=true", f"batch_size={batch_size}")
+    flips = ("regularizer.augmentation.flip=true", f"batch_size={batch_size}", "seed=3")
     assert nnopt("data", "show", "mnist", *NO_VALIDATION, *flips) == 0
     (_, images, names), (_, augmented, same_names) = grids
     assert same_names == names
@@ -122,6 +122,8 @@ def test_mixed_images_have_the_fractions_of_both_classes(
     }
     assert any(len(texts) == 2 for texts in labels)
     for image, (name,), mixture, texts in zip(images, names, mixed, labels, strict=True):
+        fractions = [float(text.split()[0]) for text in texts if " " in text]
+        assert fractions == sorted(fractions, reverse=True)
         parts = {text.split()[1]: float(text.split()[0]) for text in texts if " " in text}
         if not parts:
             assert texts == (name,)
@@ -131,6 +133,21 @@ def test_mixed_images_have_the_fractions_of_both_classes(
         candidates = parts[name] * image[0] + parts[other] * means[other]
         # Fractions with two decimals change a pixel by at most 0.005 * 255.
         assert np.abs(candidates - mixture[0]).max(axis=(1, 2)).min() < 0.005 * 255 + 0.6
+
+
+@pytest.mark.parametrize(
+    "setting", ["crop=1", "flip=true", "cutout=2", "mixup=1", "cutmix=1", "cutout=2 drop_last=true"]
+)
+def test_images_of_every_augmentation_are_drawn(
+    nnopt: Run, mnist: dict[str, np.ndarray], grids: Grids, setting: str
+) -> None:
+    """With drop_last, a training on 40 images would have no batch of 64."""
+    word, *others = setting.split()
+    words = (f"regularizer.augmentation.{word}", "batch_size=64", *others)
+    assert nnopt("data", "show", "mnist", *NO_VALIDATION, *words) == 0
+    (_, images, _), (_, augmented, _) = grids
+    assert augmented.shape == images.shape
+    assert (augmented != images).any()
 
 
 @pytest.mark.slow
@@ -184,6 +201,48 @@ def test_features_of_csv_file_have_the_names_of_their_columns(
     )
     np.testing.assert_array_equal(features[:, 1], features[:, 0] ** 2)
     np.testing.assert_array_equal(labels, features[:, 0] % 2)
+
+
+def write_csv(path: Path, rows: list[str], header: str = "length,width,label") -> None:
+    path.write_text("\n".join([header, *rows]))
+
+
+def test_class_without_test_samples_has_the_count_0(
+    nnopt: Run, workplace: Path, capsys: Captured
+) -> None:
+    write_csv(workplace / "t.csv", [f"{n},{n % 7},{'ab'[n % 2]}" for n in range(20)])
+    write_csv(workplace / "test.csv", [f"{n + 30},{n % 7},a" for n in range(5)])
+    files = ("dataset.train=t.csv", "dataset.test=test.csv")
+    assert nnopt("data", "show", "csv", *files, *NO_VALIDATION) == 0
+    assert table(capsys.readouterr().out)[1:3] == [["a", "10", "5"], ["b", "10", "0"]]
+
+
+@pytest.mark.parametrize("most", [2, 3])
+def test_counts_of_many_classes_are_listed_in_part(
+    nnopt: Run,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+    most: int,
+) -> None:
+    monkeypatch.setattr("nnopt.cli.data_show.MAX_CLASSES", most)
+    assert nnopt("data", "show", "spiral", "dataset.samples_per_class=10") == 0
+    output = capsys.readouterr().out
+    assert [line.split()[:2] for line in output.splitlines()[1 : 1 + most]] == [
+        ["arm", str(n)] for n in range(1, 1 + most)
+    ]
+    assert output.splitlines()[1 + most].startswith("total")
+    assert ("1 more class is not listed" in output) == (most == 2)
+
+
+def test_single_feature_is_drawn_as_a_histogram(
+    nnopt: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_csv(workplace / "t.csv", [f"{n % 9},{'ab'[n % 2]}" for n in range(20)], "length,label")
+    drawn: list[Any] = []
+    monkeypatch.setattr("nnopt.plots.data.plot_features", lambda *x: drawn.extend(x))
+    assert nnopt("data", "show", "csv", "dataset.train=t.csv", *NO_VALIDATION) == 0
+    assert drawn[0][0].shape[1] == 1
 
 
 @pytest.mark.parametrize(

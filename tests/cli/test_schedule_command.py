@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nnopt.cli.schedule import MAX_RATES, plan
+from nnopt.cli.schedule import _rows as schedule_rows
 from nnopt.config.compose import compose_config, make_plan
 from nnopt.recipe.run import run
 from nnopt.training.planned_rates import needs_log_axis
@@ -132,6 +136,46 @@ def test_rates_of_long_training_are_computed_for_some_steps() -> None:
     assert MAX_RATES / 2 <= len(planned.rates) <= MAX_RATES
     half = np.searchsorted(planned.epochs, 50_000)
     assert planned.rates[half] == pytest.approx(0.005, rel=1e-3)
+    *_, last = schedule_rows(planned)
+    assert last[:2] == ("1e+05", "1,499,992")  # every 8th step is computed
+    longest = plan(compose_config(["epochs=1", "schedule.warmup_epochs=1"]), MAX_RATES)
+    assert len(longest.rates) == MAX_RATES
+
+
+def test_picture_of_long_training_has_epochs_on_its_axis(
+    nnopt: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("nnopt.plots.run.curves.plot_schedule", lambda *x: drawn.extend(x))
+    assert nnopt("schedule", "schedule=cosine", "epochs=100000", "--out", "a.png") == 0
+    rates, steps_per_epoch, *_ = drawn
+    assert len(rates) / steps_per_epoch == pytest.approx(100_000, rel=1e-4)
+
+
+def test_rows_of_short_training_are_evenly_spaced_steps() -> None:
+    steps = [row[1] for row in schedule_rows(plan(compose_config(["epochs=2"])))]
+    assert steps == ["0", "4", "7", "11", "14", "18", "22", "25", "29"]
+    rows = schedule_rows(plan(compose_config(["epochs=2"])))
+    assert {row[3] for row in rows} == {"", "last step"}  # no rate is the highest
+
+
+@pytest.mark.parametrize(("height", "lines"), [(100, 16), (26, 12), (10, 9)])
+def test_curve_and_table_fit_the_height_of_the_terminal(
+    nnopt: Run, monkeypatch: pytest.MonkeyPatch, height: int, lines: int
+) -> None:
+    used: list[int] = []
+
+    class Terminal:
+        is_terminal = can_show = staticmethod(lambda *_: True)
+        rich = staticmethod(lambda: SimpleNamespace(print=lambda _: None))
+
+    monkeypatch.setattr("nnopt.cli.schedule.standard_output", Terminal)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((80, height)))
+    monkeypatch.setattr(
+        "nnopt.terminal.plotext_curves.rate_curve", lambda *arguments: used.append(arguments[-1])
+    )
+    assert nnopt("schedule") == 0
+    assert used == [lines]
 
 
 def test_log_axis_ignores_the_lowest_tenth_of_the_rates() -> None:

@@ -57,6 +57,10 @@ def test_points_are_drawn_by_class(
     legend = axes.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b", "c"]
+    seven = tuple("abcdefg")
+    plot_points((points, np.arange(30) % 7), seven, names, "flowers", tmp_path / "b.png")
+    assert len(figures[1].axes[0].lines) == 7
+    assert figures[1].axes[0].get_legend() is not None
 
 
 def test_many_points_and_classes_are_drawn_in_part_and_in_one_colour(
@@ -91,6 +95,7 @@ def test_histogram_of_each_class_has_the_same_area(
             np.testing.assert_allclose(heights, np.histogram(chosen, edges)[0] / len(chosen))
             assert heights.sum() == 1 or np.isclose(heights.sum(), 1)
             assert len(heights) == BINS
+            assert (np.diff(edges) > 0).all()
 
 
 def test_only_the_first_of_many_features_are_drawn(
