@@ -130,16 +130,22 @@ class _Plot:
         assert value is not None
         return self.zero if value == 0 and self.zero is not None else value
 
+    @cached_property
+    def means(self) -> list[float]:
+        """The means of all drawn settings."""
+        return self.metric.means([*self.rows, *self.shown_references])
+
+    @cached_property
+    def limits(self) -> tuple[float, float]:
+        """The ends of the vertical axis. Outliers are outside of a linear axis."""
+        if self.metric.is_logarithmic(self.means):
+            return with_margin(min(self.means), max(self.means), 0.07, logarithmic=True)
+        return limits_with_intervals([*self.rows, *self.shown_references], self.means, self.metric)
+
     def draw(self, axes: Axes) -> None:
         """Draw the references and all lines."""
-        shown = [*self.rows, *self.shown_references]
-        means = self.metric.means(shown)
-        if logarithmic := self.metric.is_logarithmic(means):
-            limits = with_margin(min(means), max(means), 0.07, logarithmic=True)
-        else:
-            limits = limits_with_intervals(shown, means, self.metric)
-        axes.set_ylim(*limits)
-        style.set_scale(axes, "y", logarithmic)
+        axes.set_ylim(*self.limits)
+        style.set_scale(axes, "y", self.metric.is_logarithmic(self.means))
         ends = self.zero or self.values[0], self.values[-1]
         axes.set_xlim(*with_margin(*ends, 0.05, self.is_log))
         style.set_scale(axes, "x", self.is_log, 7)
@@ -177,6 +183,7 @@ def _legend_row(group: Group, keys: Sequence[str], plot: _Plot) -> tuple[str, ..
 
 def _note(grouping: Grouping, plot: _Plot) -> str:
     rows = [*plot.rows, *plot.shown_references]
+    low, high = plot.limits
     statistic = "mean" if plot.are_dots else "mean and its 95 % interval (band)"
     missing = len(grouping.references) - len(plot.shown_references)
     omitted = f"{counted(missing, 'setting')} without a number for {grouping.axis.key} omitted"
@@ -187,6 +194,8 @@ def _note(grouping: Grouping, plot: _Plot) -> str:
         (grouping.along, f"{', '.join(key_labels(grouping.along))} {verb} along the axis"),
         (plot.shown_references, f"grey dashes: {_reference_text(grouping, plot)}"),
         (any(row.outcomes[0].is_best for row in plot.rows), "★ best mean"),
+        (any(mean > high for mean in plot.means), "▲ mean above the axis"),
+        (any(mean < low for mean in plot.means), "▼ mean below the axis"),
         (any(plot.metric.result(row) is None for row in rows), "✗ no run finished"),
         (missing, omitted),
     )

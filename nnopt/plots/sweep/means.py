@@ -55,10 +55,13 @@ def plot_means(comparison: Comparison, paths: Sequence[Path]) -> None:
     left, right = (table.width() + 2 * TABLE_MARGIN for table in (settings, results))
     size = (PANEL_WIDTH, ROW_HEIGHT * (len(rows) + 0.4))
     title = f"{metric.title} of {count_label(len(rows), len(others), metric)}"
-    note = _note(rows, others, metric)
+    name = comparison.metrics[0]
+    seeds = [metric.factor * np.array(list(row.setting.metric(name).values())) for row in rows]
+    limits = _limits(rows, seeds, metric)
+    note = _note(rows, others, metric, limits)
     with sweep_figure(paths, title, note, size, Margins(left, right, 0.75, 0.65)) as content:
         axes = content.axes(0, 0, *size)
-        _draw(axes, comparison, rows, metric)
+        _draw(axes, rows, seeds, metric, limits)
         style.label(axes, metric.label, "")
         header = content.bottom + size[1] + 0.3 * ROW_HEIGHT
         settings.draw(content.figure, TABLE_MARGIN, header, ROW_HEIGHT)
@@ -74,29 +77,42 @@ def _result_cells(row: Row, metric: Metric) -> tuple[str, str]:
     return format_mean(result), f"{result.n}{f', {left_out}' if left_out else ''}"
 
 
-def _note(rows: Sequence[Row], others: Sequence[Row], metric: Metric) -> str:
-    counts, hidden = seed_counts(rows), metric.means(others)
+def _note(
+    rows: Sequence[Row], others: Sequence[Row], metric: Metric, limits: tuple[float, float]
+) -> str:
+    counts, hidden, means = seed_counts(rows), metric.means(others), metric.means(rows)
     ends = sorted({min(hidden, default=0), max(hidden, default=0)})
     return footnote(
         (True, f"{over_seeds(counts, 'mean and its 95 % interval')} a setting"),
         (max(counts, default=0) > 1, "faint: single seeds"),
         (any(row.outcomes[0].is_best for row in rows), "★ best mean"),
+        (any(mean < limits[0] for mean in means), "◀ mean below the axis"),
+        (any(mean > limits[1] for mean in means), "▶ mean above the axis"),
         (hidden, f"the other {len(hidden)}: {' to '.join(f'{x:.4g}' for x in ends)}"),
         (len(others) > len(hidden), f"{len(others) - len(hidden)} more have no value"),
     )
 
 
-def _draw(axes: Axes, comparison: Comparison, rows: Sequence[Row], metric: Metric) -> None:
-    name = comparison.metrics[0]
-    seeds = [metric.factor * np.array(list(row.setting.metric(name).values())) for row in rows]
+def _limits(
+    rows: Sequence[Row], seeds: Sequence[np.ndarray], metric: Metric
+) -> tuple[float, float]:
+    """Return the ends of the axis. Outliers are outside of a linear axis."""
     means = metric.means(rows)
     values = np.concatenate([*seeds, means]).tolist() if means else []
-    if logarithmic := metric.is_logarithmic(means):
-        limits = with_margin(min(values), max(values), 0.05, logarithmic=True)
-    else:
-        limits = limits_with_intervals(rows, values, metric)
+    if metric.is_logarithmic(means):
+        return with_margin(min(values), max(values), 0.05, logarithmic=True)
+    return limits_with_intervals(rows, values, metric)
+
+
+def _draw(
+    axes: Axes,
+    rows: Sequence[Row],
+    seeds: Sequence[np.ndarray],
+    metric: Metric,
+    limits: tuple[float, float],
+) -> None:
     axes.set_xlim(*limits)
-    style.set_scale(axes, "x", logarithmic)
+    style.set_scale(axes, "x", metric.is_logarithmic(metric.means(rows)))
     baselines = [row for row in rows if row.is_baseline]
     for mean in metric.means(baselines if len(baselines) == 1 else []):
         axes.axvline(mean, color=style.FAINT, linewidth=1, linestyle=":")

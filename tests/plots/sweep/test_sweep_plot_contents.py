@@ -271,6 +271,7 @@ def test_outlier_among_means_does_not_stretch_the_axis(tmp_path: Path, figures: 
     assert 98.4 < high < 99
     (arrow,) = [line for line in axes.lines if line.get_marker() == "<"]
     assert list(arrow.get_xdata()) == [low]
+    assert "◀ mean below the axis" in note_of(figures[0])
 
 
 @pytest.mark.parametrize(
@@ -533,6 +534,7 @@ def test_plot_by_key_contains_a_line_and_a_band_for_each_setting(
     assert automatic == pytest.approx([88, 88])
     note = note_of(figures[0])
     assert "grey dashes: optimizer.lr=auto; ★ best mean; ✗ no run finished" in note
+    assert "▼" not in note
     assert "best at" in texts(figures[0])
 
 
@@ -626,7 +628,10 @@ def test_outlier_in_plot_by_key_does_not_stretch_the_axis(tmp_path: Path, figure
     low, high = axes.get_ylim()
     assert 96 < low < high < 99
     assert ([10], [low]) in lines_of(axes, style.BLUE)  # the arrow
-    assert "batch_size varies along the axis" in note_of(figures[0])
+    note = note_of(figures[0])
+    assert "batch_size varies along the axis" in note
+    assert "▼ mean below the axis" in note
+    assert "▲" not in note
 
 
 # compression --------------------------------------------------------------------------------------
