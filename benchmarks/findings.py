@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from study_figures import unrecorded, wrong_figures, wrong_times
@@ -199,6 +200,18 @@ class Study:
         assert results[0] is not None, one
         assert results[1] is not None, other
         return f"{100 * (results[0].location / results[1].location - 1):+.0f} %"
+
+    def equal_runs(self, other: Study, metrics: Sequence[str]) -> int:
+        """Return the number of runs with the same metrics as in another study, digit for digit."""
+
+        def results(study: Study) -> dict[tuple[Any, ...], list[float | None]]:
+            return {
+                (run.seed, *sorted(run.settings.items())): [run.metrics.get(x) for x in metrics]
+                for run in study.runs
+            }
+
+        found = results(other)
+        return sum(found.get(key) == values for key, values in results(self).items())
 
     def plot(
         self,
