@@ -111,6 +111,12 @@ class ResumeError(NnoptError):
     exit_code = 4
 
 
+class ModelError(NnoptError):
+    """A trained model cannot be used: its files are missing, damaged, or of a newer nnopt."""
+
+    exit_code = 4
+
+
 class LengthError(ResumeError):
     """The length of a training was changed on resume, and this training does not allow it."""
 

@@ -57,19 +57,25 @@ def _count_weights(layers: Iterable[Layer]) -> int:
     )
 
 
-def layer_items(layers: Iterable[Any]) -> list[Any]:
-    """Return the YAML list of layer records, from which ``parse_layers`` makes equal records."""
-    return [_layer_item(layer) for layer in layers]
+def layer_items(layers: Iterable[Any], complete: bool = False) -> list[Any]:
+    """Return the YAML list of layer records, from which ``parse_layers`` makes equal records.
+
+    By default, arguments with their default value are left out. With ``complete``, the list has all
+    arguments, so that it keeps its meaning if a later version changes a default.
+    """
+    return [_layer_item(layer, complete) for layer in layers]
 
 
-def _layer_item(layer: Layer) -> Any:
+def _layer_item(layer: Layer, complete: bool) -> Any:
     values = {
-        field.name: layer_items(value) if isinstance(value, tuple) else value
+        field.name: layer_items(value, complete) if isinstance(value, tuple) else value
         for field in fields(layer)
-        if (value := getattr(layer, field.name)) != field.default
+        if (value := getattr(layer, field.name)) != field.default or complete
     }
     if not values:
         return layer.kind
+    if complete:
+        return {layer.kind: values}
     first = fields(layer)[0].name
     return {layer.kind: values[first] if [*values] == [first] else values}
 

@@ -52,13 +52,18 @@ def _data_words(typed: Sequence[str]) -> Iterable[str]:
 def _options_of(verb: str, before: str, last: str) -> Iterable[str]:
     """Return the options of a verb, or the values of the option before the cursor."""
     from nnopt.analysis.render import SUFFIXES
+    from nnopt.cli.model_parsers import MODEL_PARSERS
     from nnopt.cli.parsers import PARSERS
     from nnopt.results.metrics import METRICS
 
+    parsers = PARSERS | MODEL_PARSERS
     values = {"--metric": METRICS, "--sort": METRICS, "--format": tuple(SUFFIXES.values())}
     values |= {"--weights": ("best", "last"), "--estimate": ("mean", "iqm")}
-    if verb in PARSERS and before in values:
+    values["--part"] = ("train", "validation", "test")
+    if verb in MODEL_PARSERS:
+        values["--format"] = ("table", "json")
+    if verb in parsers and before in values:
         return values[before]
-    if verb not in PARSERS or not last.startswith("-"):  # the shell itself completes folders
+    if verb not in parsers or not last.startswith("-"):  # the shell itself completes folders
         return ()
-    return (x for action in PARSERS[verb]()._actions for x in action.option_strings)
+    return (x for action in parsers[verb]()._actions for x in action.option_strings)

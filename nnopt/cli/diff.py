@@ -14,10 +14,12 @@ from nnopt.cli.parsers import diff_parser
 from nnopt.errors import ConfigError
 from nnopt.io.atomic_files import output_error, shown
 from nnopt.io.locks import is_held
+from nnopt.io.own_files import WEIGHTS
 from nnopt.io.paths import given_path
 from nnopt.io.safe_text import shortened
+from nnopt.recipe.trained_model import read_arrays
 from nnopt.results.collect import Run, read_run, setting_text
-from nnopt.results.weights import Arrays, array_differences, read_weights
+from nnopt.results.weights import Arrays, array_differences
 from nnopt.terminal import console
 
 ENVIRONMENT_KEYS = ("data", "versions", "git", "machine", "threads")
@@ -55,16 +57,13 @@ def main(arguments: list[str]) -> int:
     _section("key", different, "ll", "the configurations are the same")
     _section("metric", _metrics(one, other), "rrr", "neither run has a metric")
 
-    file = f"model_{options.weights}.npz"
+    file = WEIGHTS[options.weights]
     if not ((a / file).exists() and (b / file).exists()):
         if options.out:
             raise ConfigError(f"--out {options.out}: {file} is not in both folders")
         console.note(f"weights are not compared: {file} is not in both folders")
         return 0
-    x, y = (
-        read_weights(folder / file, run.metrics.get("parameters"))
-        for folder, run in ((a, one), (b, other))
-    )
+    x, y = (read_arrays(folder, options.weights) for folder in (a, b))
     _print_weights(x, y, file)
     if options.out:
         _plot(x, y, (a.absolute().name, b.absolute().name), given_path(options.out, "--out"))

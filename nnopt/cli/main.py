@@ -29,6 +29,10 @@ nnopt: train every network twice, by hand in NumPy and in PyTorch, from one YAML
       nnopt compare outputs/latest --baseline optimizer=sgd
   nnopt report DIR                 one HTML page of a run, a sweep or a folder of several
       nnopt report outputs/latest
+  nnopt evaluate RUN               metrics of a trained network on a part of a dataset
+      nnopt evaluate outputs/latest --part validation
+  nnopt predict RUN INPUT          predictions for a CSV file, an array or images
+      nnopt predict outputs/latest new.csv --out predictions.csv
   nnopt diff A B                   compare two runs: keys, metrics and weights
       nnopt diff outputs/runs/ONE outputs/runs/OTHER --out pictures
   nnopt describe [key=value ...]   print the network: layers, shapes, parameters, FLOPs
@@ -51,7 +55,18 @@ Tab completion: eval "$(nnopt -sc install=bash)"
 """
 
 VERBS = (
-    *("run", "resume", "compare", "report", "diff", "describe", "schedule", "gradcheck"),
+    *(
+        "run",
+        "resume",
+        "compare",
+        "report",
+        "evaluate",
+        "predict",
+        "diff",
+        "describe",
+        "schedule",
+        "gradcheck",
+    ),
     *("lr-find", "data"),
 )
 """The verbs. ``main(arguments)`` of ``nnopt.cli.VERB`` runs a verb and returns the exit code."""

@@ -23,7 +23,7 @@ def check_directory(plan: Plan, kind: str) -> None:
     """
     directory = given_directory(plan)
     if directory is not None:
-        _check_empty(directory)
+        check_empty(directory)
     directory = directory or OUTPUTS / kind
     try:
         check_writable(directory)
@@ -37,7 +37,7 @@ def given_directory(plan: Plan) -> Path | None:
     return None if plan.directory is None else given_path(plan.directory, key)
 
 
-def _check_empty(directory: Path) -> None:
+def check_empty(directory: Path) -> None:
     """Raise OutputError unless the folder is empty or missing."""
     try:
         is_empty = not any(directory.iterdir())
@@ -69,7 +69,7 @@ def make_directory(plan: Plan, kind: str) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error("make the folder", directory, error) from error
-    _check_empty(directory)  # another process may have started to write there
+    check_empty(directory)  # another process may have started to write there
     if OUTPUTS.is_dir():
         link_latest(OUTPUTS, directory)
     return directory.absolute()

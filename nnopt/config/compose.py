@@ -35,7 +35,7 @@ from nnopt.config.hydra import (
 from nnopt.config.point import Point as Point
 from nnopt.config.point import point_id as point_id
 from nnopt.config.point import to_yaml as to_yaml
-from nnopt.config.resolve import ConfigResolver
+from nnopt.config.resolve import ConfigResolver, StoredConfig
 from nnopt.config.validate import read_plugin
 from nnopt.errors import ConfigError, Problems
 from nnopt.schema import PLUGINS, Config, GridConfig, LauncherConfig, OptunaConfig, SweeperConfig
@@ -66,20 +66,26 @@ def compose_config(overrides: Sequence[str] = (), config_dir: str | None = None)
     return plan_one(overrides, config_dir).points[0].config
 
 
-def plan_one(overrides: Sequence[str], config_dir: str | None = None) -> Plan:
-    """Return the plan of a single run. Raises ConfigError with all problems."""
-    plan = make_plan(overrides, config_dir=config_dir)
+def plan_one(
+    overrides: Sequence[str], config_dir: str | None = None, base: StoredConfig | None = None
+) -> Plan:
+    """Return the plan of a single run; see ``make_plan``. Raises ConfigError with all problems."""
+    plan = make_plan(overrides, config_dir=config_dir, base=base)
     if len(plan.points) > 1:
         raise ConfigError(f"one configuration is needed, but {len(plan.points)} are given")
     return plan
 
 
 def make_plan(
-    overrides: Sequence[str], multirun: bool = False, config_dir: str | None = None
+    overrides: Sequence[str],
+    multirun: bool = False,
+    config_dir: str | None = None,
+    base: StoredConfig | None = None,
 ) -> Plan:
     """Expand overrides into points, and check every point. Raises ConfigError.
 
-    The command line is a sweep if ``multirun`` is true or the key ``hydra.mode`` is MULTIRUN.
+    The command line is a sweep if ``multirun`` is true or the key ``hydra.mode`` is MULTIRUN. By
+    default, the overrides change the configuration in the YAML files, otherwise that of ``base``.
     """
     with composing(config_dir):
         parsed = parse_overrides(overrides)
@@ -87,7 +93,8 @@ def make_plan(
         problems = group_problems(parsed)
         valid = [o for o in parsed if not group_problems([o])] if problems else parsed
         try:
-            plan = _plan(valid, multirun, tuple(overrides), config_dir)
+            _check_base(base, valid, multirun)
+            plan = _plan(valid, multirun, tuple(overrides), config_dir, base)
         except ConfigError as error:
             if not problems:
                 raise
@@ -98,7 +105,11 @@ def make_plan(
 
 
 def _plan(
-    parsed: Sequence[Override], multirun: bool, texts: tuple[str, ...], config_dir: str | None
+    parsed: Sequence[Override],
+    multirun: bool,
+    texts: tuple[str, ...],
+    config_dir: str | None,
+    base: StoredConfig | None,
 ) -> Plan:
     """Merge the files, read the sweep's settings, and expand ``parsed`` into checked points."""
     _warn_of_repetition(parsed)
@@ -113,7 +124,7 @@ def _plan(
         _check_single(parsed, plugin_keys, sweeper)
     directory = named_directory(composed, single, is_sweep)
     own = [o for o in parsed if not is_hydra_setting(o)]
-    resolver = ConfigResolver()
+    resolver = ConfigResolver(base)
     resolver.remember(single, files)
     space: Space | None = None
     varied: tuple[str, ...] = ()
@@ -132,6 +143,20 @@ def _plan(
         point = [text for override in last.values() for text in single_overrides(override)]
         points = _resolve_all(resolver, [point])
     return Plan(points, is_sweep, varied, directory, sweeper, launcher, texts, config_dir, space)
+
+
+def _check_base(base: StoredConfig | None, parsed: Sequence[Override], multirun: bool) -> None:
+    """Raise ConfigError for settings that do not apply to the configuration of a stored run."""
+    if base is None:
+        return
+    if multirun:
+        raise ConfigError("--from repeats one run, and -m runs a sweep; leave one of them out")
+    groups = [o for o in parsed if o.key_or_group in config_groups()]
+    if others := [o for o in groups if o.key_or_group not in base.container]:
+        raise ConfigError(
+            f"{override_text(others[0])!r} cannot change a stored run, because it sets keys of "
+            "several groups; set the keys themselves"
+        )
 
 
 def read_plugins(

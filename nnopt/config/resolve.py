@@ -11,6 +11,7 @@ import copy
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -38,10 +39,33 @@ REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
 ENVIRONMENT = re.compile(r"\$\{(?:oc|nnopt)\.env:[^${}]*\}")
 
 
-class ConfigResolver:
-    """Resolves the points of a sweep. All calls must be within the same ``composing()``."""
+@dataclass(frozen=True)
+class StoredConfig:
+    """The resolved configuration of a run, and the overrides that led to it."""
 
-    def __init__(self) -> None:
+    container: Mapping[str, Any]
+    overrides: tuple[str, ...]
+
+    def overrides_with(self, parsed: Sequence[Override]) -> tuple[str, ...]:
+        """Return the stored overrides that ``parsed`` does not replace, and those of ``parsed``."""
+        replaced = {override.key_or_group for override in parsed}
+        kept = []
+        for text in self.overrides:
+            key = text.lstrip("+~").partition("=")[0]
+            if not replaced & {key, key.partition(".")[0]}:
+                kept.append(text)
+        return (*kept, *map(override_text, parsed))
+
+
+class ConfigResolver:
+    """Resolves the points of a sweep. All calls must be within the same ``composing()``.
+
+    By default, overrides change the values of the YAML files. With ``base``, they change the
+    configuration of a run, and only chosen files of groups are read.
+    """
+
+    def __init__(self, base: StoredConfig | None = None) -> None:
+        self._base = base
         self._by_choices: dict[tuple[str, ...], _ComposedFiles] = {}
         self._parsed: dict[str, Override] = {}
         self._printed_notes: set[str] = set()
@@ -50,8 +74,8 @@ class ConfigResolver:
         """Store the merged files that overrides choose, so that they are not merged again."""
         config = composed.config
         own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        files = _ComposedFiles(Composed(own, composed.set_aside))
-        self._by_choices[_choices(overrides)] = files
+        choices = _choices(overrides)
+        self._by_choices[choices] = self._files_of(Composed(own, composed.set_aside), choices)
 
     def point(self, overrides: Sequence[str]) -> Point:
         """Return the point of overrides that have a single value each.
@@ -76,7 +100,10 @@ class ConfigResolver:
             if note and note not in self._printed_notes:
                 self._printed_notes.add(note)
                 log.warning(note)
-        return Point(point_id(config), config, container, tuple(map(override_text, parsed)))
+        texts = tuple(map(override_text, parsed))
+        if self._base is not None:
+            texts = self._base.overrides_with(parsed)
+        return Point(point_id(config), config, container, texts)
 
     def files(self, overrides: Sequence[str]) -> Mapping[str, Any]:
         """Return the values of the files that overrides choose. Raises ConfigError."""
@@ -86,8 +113,16 @@ class ConfigResolver:
     def _composed_files(self, overrides: Sequence[Override]) -> _ComposedFiles:
         choices = _choices(overrides)
         if choices not in self._by_choices:
-            self._by_choices[choices] = _ComposedFiles(compose_files(choices))
+            needs_files = choices or self._base is None
+            composed = compose_files(choices) if needs_files else Composed(OmegaConf.create(), ())
+            self._by_choices[choices] = self._files_of(composed, choices)
         return self._by_choices[choices]
+
+    def _files_of(self, composed: Composed, choices: Sequence[str]) -> _ComposedFiles:
+        if self._base is None:
+            return _ComposedFiles(composed)
+        groups = [choice.lstrip("+").partition("=")[0] for choice in choices]
+        return _StoredValues(composed, self._base.container, groups)
 
     def _parse(self, text: str) -> Override:
         if text not in self._parsed:
@@ -157,6 +192,42 @@ class _ComposedFiles:
             return True
         pairs = ((f"{key}.", f"{name}.") for key in settings for name in self._references)
         return any(key.startswith(name) or name.startswith(key) for key, name in pairs)
+
+
+class _StoredValues(_ComposedFiles):
+    """The values of a run, with other files for some groups."""
+
+    def __init__(
+        self, composed: Composed, container: Mapping[str, Any], groups: Sequence[str]
+    ) -> None:
+        super().__init__(Composed(composed.config, ()))
+        self._stored, self._groups = container, groups
+
+    def with_values(self, overrides: Sequence[Override]) -> tuple[Mapping[str, Any], Problems]:
+        """Return the values of the run with the chosen files and the overrides."""
+        for override in overrides:
+            if any("${" in text for text in _texts(override.value())):
+                text = override_text(override)
+                raise ConfigError(f"{text!r} changes a stored run, and needs a plain value")
+        container, problems = super().with_values(overrides)
+        given = {override.key_or_group for override in overrides}
+        if "name" not in given and self._stored.get("name") == _default_name(self._stored):
+            container = {**container, "name": _default_name(container)}
+        return container, problems
+
+    @cached_property
+    def _resolved(self) -> dict[str, Any]:
+        files = plain(self._composed) if self._groups else {}
+        return {**self._stored, **{group: files[group] for group in self._groups}}
+
+    def _affects_references(self, settings: Mapping[str, Any]) -> bool:
+        return False
+
+
+def _default_name(container: Mapping[str, Any]) -> str:
+    """Return the value of the key ``name`` in ``config.yaml``."""
+    names = [container.get(group) for group in ("dataset", "architecture")]
+    return "_".join(str(x.get("name")) for x in names if isinstance(x, Mapping))
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -165,7 +165,7 @@ def _is_consistent(decoded: Decoded) -> bool:
         all(isinstance(text, str) for text in texts)
         and all(isinstance(number, float) and math.isfinite(number) for number in numbers)
         and len(decoded.mean) == len(decoded.std) == channels
-        and len(decoded.features) in (0, *shape[:1])
+        and len(decoded.features) in (0, math.prod(shape))
     ):
         return False
     for part, (inputs, labels) in decoded.parts.items():

@@ -31,10 +31,15 @@ class Columns:
     """The columns of a table. A position is the index of a column in the file, from 0."""
 
     names: Sequence[str]
-    label: int  # position
+    label: int  # position; -1 in a table without labels
     features: Sequence[int]  # positions of the features or pixels, in the order of the inputs
     dropped: frozenset[str]  # names of the dropped columns
     shape: tuple[int, ...]  # (C, H, W) of images, () for features
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the table has a column of labels."""
+        return self.label >= 0
 
     @property
     def feature_names(self) -> list[str]:
@@ -44,7 +49,7 @@ class Columns:
 
 def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
     """Find the columns of the training file. Raises DataError or ConfigError."""
-    _check_names(names, path)
+    check_names(names, path)
     dropped = {position(names, item) for item in config.drop_columns}
     kept = [index for index in range(len(names)) if index not in dropped]
     label = _label(names, config, path)
@@ -75,7 +80,7 @@ def find_columns(names: list[str], config: CsvConfig, path: Path) -> Columns:
 
 def match_columns(names: list[str], train: Columns, config: CsvConfig, path: Path) -> Columns:
     """Find the columns of another file by their names in ``train``. Raises DataError."""
-    _check_names(names, path)
+    check_names(names, path)
     required = [train.names[train.label], *train.feature_names]
     allowed = {*required, *train.dropped, *map(str, config.drop_columns if config.header else ())}
     indices = {name: index for index, name in enumerate(names)}
@@ -145,7 +150,7 @@ def _without_header(names: Sequence[str]) -> str:
     return "; if the first line has values, set dataset.header=false and dataset.label to a number"
 
 
-def _check_names(names: list[str], path: Path) -> None:
+def check_names(names: list[str], path: Path) -> None:
     """Raise DataError for too many columns, and for two columns with the same non-empty name."""
     if len(names) > MAX_COLUMNS:
         raise DataError(f"{shown(path)} has {len(names):,} columns; the limit is {MAX_COLUMNS:,}")

@@ -7,7 +7,7 @@ classes are the sorted labels: labels 1, 5 and 9 are the classes 0, 1 and 2, nam
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -78,16 +78,20 @@ def _find(key: str, name: str, root: Path, working: Path) -> Path:
 
 
 def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
-    train = _read_table(paths["train"], config)
+    first = paths["train"]
+    train = read_table(first, config, lambda names: find_columns(names, config, first))
     tables = {"train": train}
     if "test" in paths:
-        tables["test"] = _read_table(paths["test"], config, train.columns)
+        other, columns = paths["test"], train.columns
+        tables["test"] = read_table(
+            other, config, lambda names: match_columns(names, columns, config, other)
+        )
     check_dropped(config, [table.columns.names for table in tables.values()], paths["train"])
     classes, notes = train.labels.classes()
     parts = {part: (x.inputs, x.labels.numbers(classes)) for part, x in tables.items()}
     sources = {getattr(config, part): file_sha256(path) for part, path in paths.items()}
     features = tuple(train.columns.feature_names)
-    if train.columns.shape or sum(map(len, features)) > MAX_NAMES_LENGTH:
+    if sum(map(len, features)) > MAX_NAMES_LENGTH:
         features = ()
     remarks = [("train", _row_numbers(train)), ("train", _first_line(train, config))]
     remarks += [(part, table.note) for part, table in tables.items()]
@@ -95,28 +99,26 @@ def _decode(config: CsvConfig, paths: Mapping[str, Path]) -> Decoded:
     return Decoded(classes, parts, sources, notes=tuple(notes), features=features)
 
 
-def _read_table(path: Path, config: CsvConfig, train: Columns | None = None) -> Table:
-    """Read a whole file. ``train``: the columns of the training file, given for the test file."""
+def read_table(path: Path, config: CsvConfig, find: Callable[[list[str]], Columns]) -> Table:
+    """Read a whole file. ``find`` returns the columns for the names of all columns."""
     with open_text(path) as file:
         lines = lines_of(file, path)
         header = read_header(lines, config, path)
-        if train is None:
-            columns = find_columns(header.names, config, path)
-        else:
-            columns = match_columns(header.names, train, config, path)
+        columns = find(header.names)
         reader = RowReader(chain([header.first], lines), columns, header.separator, config, path)
         width = len(columns.features)
         inputs = np.empty((0, width), np.uint8 if columns.shape else np.float64)
-        labels = Labels(path, config.decimal == "comma")
+        labels, count = Labels(path, config.decimal == "comma"), 0
         for values, texts in reader.chunks():
-            rows = slice(labels.rows, labels.rows + len(values))
+            rows = slice(count, count + len(values))
             if rows.stop > len(inputs):  # large arrays grow without a copy
                 inputs.resize((rows.stop + len(inputs) // 4, width), refcheck=False)
             if columns.shape:
                 _check_pixels(values, columns, rows.start, path)
             inputs[rows] = values
+            count = rows.stop
             labels.add(texts)
-        inputs.resize((labels.rows, width), refcheck=False)
+        inputs.resize((count, width), refcheck=False)
     return Table(_images(inputs, columns.shape, config), labels, columns, reader.note)
 
 

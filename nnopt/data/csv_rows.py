@@ -146,6 +146,8 @@ class RowReader:
             raise self._problem("a number is not finite, or too large")
         if self._input_order is not None:
             values = values[:, self._input_order]
+        if not self.columns.has_labels:
+            return values, []
         labels = table[f"text {self.columns.label}"].tolist()
         if self.config.decimal == "comma":
             labels = [label.translate(SWAP) for label in labels]
@@ -214,4 +216,6 @@ class RowReader:
                 "; if the comma is a decimal comma, set dataset.decimal=comma; if it separates "
                 "thousands, delete it"
             )
+        if not self.columns.has_labels:  # a table of inputs to predict, which needs all columns
+            return ""
         return f"; leave the column out with dataset.drop_columns=[{quoted(name)}]"

@@ -65,6 +65,27 @@ class Normalization:
 
 
 @dataclass(frozen=True)
+class InputFormat:
+    """The raw inputs of a network, before normalization.
+
+    Attributes:
+        shape: Shape of one sample, (C, H, W) or (D,).
+        dtype: Number type: uint8 for images, float64 or float32 for features.
+        columns: Names of the features or pixels in a CSV file, in the order of the inputs; empty if
+            they are unknown.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    columns: tuple[str, ...] = ()
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the samples are images, (C, H, W)."""
+        return len(self.shape) == 3
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A dataset, split into disjoint parts.
 
@@ -79,12 +100,17 @@ class Dataset:
     test: Part
     normalization: Normalization
     sources: dict[str, str]
-    features: tuple[str, ...] = ()  # names of the D features; empty if unknown, and for images
+    features: tuple[str, ...] = ()  # see ``InputFormat.columns``
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one sample, (C, H, W) or (D,)."""
         return tuple(self.train.inputs.shape[1:])
+
+    @property
+    def input_format(self) -> InputFormat:
+        """The shape, the type and the columns of the raw inputs."""
+        return InputFormat(self.input_shape, str(self.train.inputs.dtype), self.features)
 
     @property
     def is_image(self) -> bool:

@@ -38,7 +38,7 @@ class Decoded:
     mean: tuple[float, ...] = ()  # per channel of the training images, 0..255; empty for features
     std: tuple[float, ...] = ()  # per channel, like ``mean``
     notes: tuple[str, ...] = ()  # warnings, shown each time the data are used
-    features: tuple[str, ...] = ()  # names of the D features; empty if unknown or very long
+    features: tuple[str, ...] = ()  # see ``InputFormat.columns``; empty if very long
     repeated: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)  # see ``repeated_rows``
 
 

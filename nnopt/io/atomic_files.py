@@ -7,6 +7,7 @@ rename within a folder is atomic (POSIX ``rename``), so a reader never sees a pa
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +24,15 @@ import numpy as np
 from nnopt.errors import OutputError
 
 DISK_FULL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # full disk, quota, size limit
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """The name of a file, its size in bytes, and the SHA-256 of its content."""
+
+    name: str
+    size: int
+    sha256: str
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -48,9 +59,27 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], compressed: bool 
     In contrast to ``np.savez``, arrays of Python objects are refused, a name may be any string, and
     equal arrays give equal files.
     """
-    size = sum(array.nbytes for array in arrays.values())
+    with _replacing(path, sum(array.nbytes for array in arrays.values())) as file:
+        _write_archive(file, arrays, compressed)
+
+
+def write_hashed_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], compressed: bool = False
+) -> FileRecord:
+    """Write named arrays as ``write_arrays`` does, and return the size and the hash of the file.
+
+    The file is hashed before it is synced, while its content is in memory.
+    """
+    with _replacing(path, sum(array.nbytes for array in arrays.values())) as file:
+        _write_archive(file, arrays, compressed)
+        size = file.tell()
+        file.seek(0)
+        return FileRecord(path.name, size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _write_archive(file: BinaryIO, arrays: Mapping[str, np.ndarray], compressed: bool) -> None:
     method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
-    with _replacing(path, size) as file, zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so equal arrays give equal files
             entry.compress_type = method
@@ -121,8 +150,8 @@ def _replacing(path: Path, size: int) -> Iterator[BinaryIO]:
     temporary = _temporary(path.parent)
     try:
         # The umask sets the permissions, whereas tempfile.mkstemp would make the file private.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with open(descriptor, "wb") as file:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with open(descriptor, "w+b") as file:
             yield file
             file.flush()
             os.fsync(descriptor)

@@ -22,7 +22,19 @@ from nnopt.io.received_files import SAFE_FLAGS, kind_of
 
 SUMMARY = "summary.json"
 
+MODEL = "model.json"
+"""The description of the trained network, which belongs to the files ``WEIGHTS``."""
+
+WEIGHTS = {"best": "model_best.npz", "last": "model_last.npz"}
+"""Epoch of saved weights -> name of their file."""
+
+MASKS, ARCHITECTURE = "masks.npz", "architecture.yaml"
+"""The masks of pruned weights, and the layers of the network after pruning of units."""
+
 CLASSES, CONFUSION, PREDICTIONS = "classes.csv", "confusion.csv", "predictions.csv"
+
+EVALUATION = "evaluation.json"
+"""The metrics of ``nnopt evaluate``, in a folder of its own."""
 
 CHECKPOINTS = ("checkpoint_a.npz", "checkpoint_b.npz")
 """The two checkpoint files, which a run replaces alternately."""
@@ -30,8 +42,8 @@ CHECKPOINTS = ("checkpoint_a.npz", "checkpoint_b.npz")
 RUN_FILES = frozenset(
     (
         *(SUMMARY, *CHECKPOINTS, "config.yaml", "events.out.tfevents.nnopt", "layers.csv"),
-        *("lr_find.csv", "metrics.csv", "model_best.npz", "model_last.npz", "run.log"),
-        *("masks.npz", "architecture.yaml", CLASSES, CONFUSION, PREDICTIONS),
+        *("lr_find.csv", "metrics.csv", MODEL, *WEIGHTS.values(), "run.log"),
+        *(MASKS, ARCHITECTURE, CLASSES, CONFUSION, PREDICTIONS),
     )
 )
 """The files of a run, apart from its lock and its plots."""

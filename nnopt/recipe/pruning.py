@@ -20,6 +20,7 @@ from nnopt.backends.thread_choice import threads_for
 from nnopt.config.point import to_yaml
 from nnopt.data.dataset import Dataset
 from nnopt.io.atomic_files import write_arrays, write_text
+from nnopt.io.own_files import ARCHITECTURE, MASKS
 from nnopt.pruning.pruner import Pruner
 from nnopt.pruning.unit_pruner import UnitPruner
 from nnopt.pruning.weight_pruner import WeightPruner
@@ -35,8 +36,6 @@ from nnopt.training.length import Length
 
 PRUNING_METRICS = ("sparsity", "compression_ratio", "theoretical_speedup")
 """Keys of the results that are also metrics of the run."""
-
-MASKS, ARCHITECTURE = "masks.npz", "architecture.yaml"
 
 
 def build_pruner(

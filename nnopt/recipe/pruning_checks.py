@@ -5,27 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nnopt.architecture.network import Architecture
 from nnopt.errors import ConfigError, join_problems, suggest
-from nnopt.io.own_files import SUMMARY
 from nnopt.io.paths import given_path
 from nnopt.pruning.masks import kept_count
 from nnopt.pruning.unit_pruner import prunable_units
 from nnopt.pruning.units import kept_units, removable_units
 from nnopt.pruning.weight_pruner import prunable_weights
-from nnopt.results.collect import read_run
-from nnopt.results.weights import read_weights
+from nnopt.recipe.trained_model import check_done, check_run, read_arrays, shape_problems
+from nnopt.results.weights import Arrays
 from nnopt.schema import (
     NoPruningConfig,
     PruningVariant,
     UnitPruningConfig,
     WeightPruningConfig,
 )
-
-BEST_WEIGHTS = "model_best.npz"
 
 
 def pruning_problems(pruning: PruningVariant, architecture: Architecture) -> Iterator[str]:
@@ -113,38 +107,21 @@ def _unit_problems(pruning: UnitPruningConfig, architecture: Architecture) -> It
                 )
 
 
-def trained_weights(
-    pruning: PruningVariant, architecture: Architecture
-) -> dict[str, NDArray[np.floating]]:
+def trained_weights(pruning: PruningVariant, architecture: Architecture) -> Arrays:
     """Return the best weights of the run ``pruning.from``; {} if the key is null.
 
     Raises:
-        ConfigError: The folder is not that of a run, or its network has other arrays.
-        DataError: The summary or the weights are damaged.
+        ConfigError: The folder is not that of a trained run, or its network has other arrays.
+        ModelError: The weights or their description are damaged.
+        DataError: The summary is damaged.
     """
     if isinstance(pruning, NoPruningConfig) or pruning.from_ is None:
         return {}
     folder = given_path(pruning.from_, "pruning.from")
     given = f"pruning.from = {pruning.from_!r}"
-    if not (folder / SUMMARY).is_file() or not (folder / BEST_WEIGHTS).is_file():
-        raise ConfigError(
-            f"{given} is not the folder of a trained run: it needs {SUMMARY} and {BEST_WEIGHTS}"
-        )
-    trained = read_run(folder)
-    if trained.status != "done":
-        raise ConfigError(
-            f"{given} is not the folder of a trained run: its status is {trained.status!r}; choose "
-            "a run whose status is 'done'"
-        )
-    arrays = read_weights(folder / BEST_WEIGHTS, trained.metrics.get("parameters"))
-    shapes = architecture.parameter_shapes() | architecture.statistic_shapes()
-    problems = [f"it has no {name}" for name in shapes if name not in arrays]
-    problems += [f"{name} is unexpected" for name in arrays if name not in shapes]
-    problems += [
-        f"{name} is {arrays[name].shape}, expected {shape}"
-        for name, shape in shapes.items()
-        if name in arrays and arrays[name].shape != shape
-    ]
-    if problems:
+    check_run(folder, given)
+    check_done(folder, given)
+    arrays = read_arrays(folder)
+    if problems := shape_problems(arrays, architecture):
         raise ConfigError(f"{given} has another network: {join_problems(problems, '; ')}")
     return arrays

@@ -13,7 +13,15 @@ from typing import Any
 from nnopt.config.point import Point, to_yaml
 from nnopt.errors import NnoptError, OutputError, PrunedError, TimeLimitError
 from nnopt.io.atomic_files import write_text
-from nnopt.io.own_files import CHECKPOINTS, CLASSES, CONFUSION, PREDICTIONS, LogFile, remove_files
+from nnopt.io.own_files import (
+    CHECKPOINTS,
+    CLASSES,
+    CONFUSION,
+    MODEL,
+    PREDICTIONS,
+    LogFile,
+    remove_files,
+)
 from nnopt.results import environment
 from nnopt.results.checkpoint_file import Checkpoint, Content
 from nnopt.results.collect import settings_of
@@ -144,7 +152,7 @@ class RunRecorder:
         progress = TrainingProgress(loop.length.epochs, loop.length.steps_per_epoch, mode)
         self._training_started = time.perf_counter() - (self.summary["train_seconds"] or 0)
         history = list(loop.training.history)
-        remove_files(self.directory, ["metrics.csv", "layers.csv", *OF_TEST])
+        remove_files(self.directory, ["metrics.csv", "layers.csv", MODEL, *OF_TEST])
         try:
             with ExitStack() as stack:
                 metrics = MetricsFile(self.directory / "metrics.csv", history)

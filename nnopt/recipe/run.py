@@ -19,7 +19,7 @@ from nnopt.backends.thread_choice import threads_for
 from nnopt.config.point import Point
 from nnopt.data.dataset import Dataset, Part
 from nnopt.errors import ResumeError, TrainingError, memory_shortage
-from nnopt.io.atomic_files import shown, write_arrays
+from nnopt.io.atomic_files import shown
 from nnopt.plots.run.draw import plot_convolutions, plot_pruning, plot_test, plot_training
 from nnopt.pruning.schedule import ScheduleClock
 from nnopt.pruning.structured import smaller_arrays
@@ -27,7 +27,7 @@ from nnopt.pruning.unit_pruner import UnitPruner
 from nnopt.pruning.weight_pruner import WeightPruner
 from nnopt.recipe.auto_lr import with_suggested_rate
 from nnopt.recipe.checkpoints import CheckpointWriter
-from nnopt.recipe.evaluation import record_test, record_train
+from nnopt.recipe.evaluation import input_batches, record_test, record_train
 from nnopt.recipe.prepare import Prepared, prepare
 from nnopt.recipe.pruning import (
     PRUNING_METRICS,
@@ -39,6 +39,7 @@ from nnopt.recipe.pruning import (
 from nnopt.recipe.pruning_checks import trained_weights
 from nnopt.recipe.pruning_speed import measured_speed
 from nnopt.recipe.recorder import AfterEpoch, RunRecorder
+from nnopt.recipe.trained_model import write_model
 from nnopt.results import environment
 from nnopt.results.checkpoint_file import Checkpoint
 from nnopt.results.cores import thread_pools
@@ -151,8 +152,7 @@ class Model:
         return self.network.layer_outputs(next(self._batches(inputs)))
 
     def _batches(self, inputs: np.ndarray) -> Iterator[DeviceArray]:
-        part = Part(inputs, np.zeros(len(inputs), np.int64), np.arange(len(inputs)))
-        return self.loader(part).evaluation_batches()
+        return input_batches(inputs, self.prepared.dataset.normalization, self.config)
 
 
 def _loader(part: Part, dataset: Dataset, config: Config) -> Loader:
@@ -206,9 +206,12 @@ def train(
                     recorder.write_layers(_layer_rows(model, loop.training, probe))
                 recorder.report_epoch(row, is_best)
     finally:
-        for which, arrays in (("last", loop.training.last), ("best", loop.training.best)):
-            path = recorder.directory / f"model_{which}.npz"
-            write_arrays(path, arrays, compressed=is_compressed(pruner, arrays))
+        is_smaller = isinstance(pruner, UnitPruner)
+        architecture = pruner.architecture if is_smaller else prepared.architecture
+        weights = {"last": loop.training.last, "best": loop.training.best}
+        compressed = is_compressed(pruner, loop.training.last)
+        folder, summary = recorder.directory, recorder.summary
+        write_model(folder, architecture, dataset, weights, compressed, summary)
         if pruner is not None:
             _record_pruning(pruner, model, loop.training, recorder)
     if isinstance(pruner, UnitPruner):

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.errors import DataError, ResumeError
+from nnopt.errors import ModelError, ResumeError
 from nnopt.io.atomic_files import shown, strict, write_arrays
 from nnopt.results.metrics_file import LayerRow
 from nnopt.results.summary import check_summary
@@ -111,7 +111,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         typed(values["training"], TRAINING)
         layers = read_records(LayerRow, values["layers"])
         return Checkpoint(Content(values["training"], arrays), values["summary"], layers, path)
-    except DataError as error:
+    except ModelError as error:
         raise ResumeError(str(error)) from error
     except (ValueError, RecursionError) as error:
         raise ResumeError(f"{shown(path)} is not a checkpoint of nnopt: {error}") from error

@@ -21,6 +21,9 @@ CONFUSION_COLUMNS = ("label", "prediction", "count")
 PREDICTION_COLUMNS = ("index", "label", "prediction")
 """The first columns of ``predictions.csv``. A column for each class follows."""
 
+NEW_PREDICTION_COLUMNS = ("index", "prediction")
+"""The columns of a file of ``nnopt predict`` before those of the classes."""
+
 
 def write_classes(folder: Path, scores: ClassScores, classes: Sequence[str]) -> None:
     """Write ``classes.csv``, a row for each class. Raises OutputError."""
@@ -67,6 +70,35 @@ def write_predictions(
         for index, (label, prediction, row) in enumerate(samples)
     )
     _write(folder / PREDICTIONS, columns, rows)
+
+
+def write_new_predictions(
+    path: Path,
+    predictions: NDArray[np.int64],
+    values: NDArray[np.floating],
+    kind: str,
+    classes: Sequence[str],
+    files: Sequence[str] = (),
+) -> None:
+    """Write the predictions of samples without labels, a row for each. Raises OutputError.
+
+    Args:
+        path: The file.
+        predictions: The predicted classes, (N,).
+        values: The probabilities or the scores of the classes, (N, K).
+        kind: "probability" or "score", the first part of the names of the columns.
+        classes: The names of the classes.
+        files: The name of the file of each sample, or empty.
+    """
+    index, prediction = NEW_PREDICTION_COLUMNS
+    named = ("file",) if files else ()
+    columns = index, *named, prediction, *(f"{kind}_{name}" for name in classes)
+    samples = zip(predictions.tolist(), values.tolist(), strict=True)
+    rows = (
+        (number, *files[number : number + 1], classes[predicted], *row)
+        for number, (predicted, row) in enumerate(samples)
+    )
+    _write(path, columns, rows)
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -66,7 +66,7 @@ class Summary:
 def write_summary(folder: Path, values: Mapping[str, Any]) -> None:
     """Write the ``summary.json`` of a folder with its checksum. Raises OutputError."""
     values = {CHECKSUM: None, **strict(values)}
-    write_json(folder / SUMMARY, values | {CHECKSUM: _digest(values)})
+    write_json(folder / SUMMARY, values | {CHECKSUM: values_digest(values)})
 
 
 def read_summary(folder: Path) -> Summary:
@@ -87,7 +87,7 @@ def read_summary(folder: Path) -> Summary:
     if reason:
         remedy = "; repeat the run, or delete its folder"
         raise UnusableSummaryError(path, f"is damaged: {reason}", remedy)
-    if CHECKSUM in values and values[CHECKSUM] != _digest(values):
+    if CHECKSUM in values and values[CHECKSUM] != values_digest(values):
         raise UnusableSummaryError(
             path,
             "was changed after nnopt wrote it: its checksum does not match",
@@ -107,7 +107,7 @@ def file_checksums(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _digest(values: Mapping[str, Any]) -> str:
+def values_digest(values: Mapping[str, Any]) -> str:
     """Return the SHA-256 of all values except the checksum itself."""
     rest = {key: value for key, value in values.items() if key != CHECKSUM}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"))

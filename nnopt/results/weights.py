@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import struct
@@ -10,17 +11,21 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from nnopt.errors import DataError
-from nnopt.io.atomic_files import shown
+from nnopt.errors import ModelError
+from nnopt.io.atomic_files import FileRecord, shown
 from nnopt.io.received_files import open_received
 from nnopt.io.safe_text import shortened
 
 MAX_FILE_BYTES = 2**36
+
+MAX_OVERHEAD_BYTES = 2**26
+"""Maximum size of a file of weights in addition to 16 bytes for each parameter."""
 
 Arrays = dict[str, NDArray[np.floating]]
 
@@ -47,19 +52,24 @@ DAMAGE_ERRORS = (
 """Errors that NumPy and zipfile raise for a damaged archive."""
 
 
-def read_weights(path: Path, parameters: float | None = None) -> Arrays:
+def read_weights(
+    path: Path, parameters: float | None = None, record: FileRecord | None = None
+) -> Arrays:
     """Read an ``.npz`` file written by nnopt, without unpickling. Return a map from name to array.
 
-    ``parameters`` is the number of parameters of the network, or None if it is unknown. It limits
-    the size of the arrays.
+    Args:
+        path: The file.
+        parameters: The number of parameters of the network, or None if it is unknown. It limits the
+            size of the arrays.
+        record: The recorded size and hash of the file, or None if they are unknown.
 
     Raises:
-        DataError: The file is missing, damaged, or not written by nnopt.
+        ModelError: The file is missing, damaged, or not written by nnopt.
     """
     try:
         with (
             open_received(path, path.parent, MAX_FILE_BYTES) as file,
-            zipfile.ZipFile(file) as archive,
+            _archive(file, parameters, record) as archive,
         ):
             members = archive.infolist()
             _check_members(members, os.fstat(file.fileno()).st_size)
@@ -76,11 +86,30 @@ def read_weights(path: Path, parameters: float | None = None) -> Arrays:
                 arrays[member.filename.removesuffix(".npy")] = array
             return arrays
     except FileNotFoundError as error:
-        raise DataError(f"{shown(path)} does not exist") from error
+        raise ModelError(f"{shown(path)} does not exist") from error
     except DAMAGE_ERRORS as error:
         reason = error.strerror if isinstance(error, OSError) else error
         reason = reason or type(error).__name__
-        raise DataError(f"{shown(path)} is damaged: {shortened(str(reason), 300)}") from error
+        raise ModelError(f"{shown(path)} is damaged: {shortened(str(reason), 300)}") from error
+
+
+def _archive(
+    file: BinaryIO, parameters: float | None, record: FileRecord | None
+) -> zipfile.ZipFile:
+    """Open the archive in a file. Raises ValueError if the file differs from its record."""
+    if record is not None:
+        size = os.fstat(file.fileno()).st_size
+        if parameters is not None and size > 16 * parameters + MAX_OVERHEAD_BYTES:
+            raise ValueError(f"it has {size:,} bytes, too many for {parameters:,.0f} parameters")
+        if size != record.size:
+            raise ValueError(f"it has {size:,} bytes, but the model's description {record.size:,}")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != record.sha256:
+            raise ValueError(
+                f"its SHA-256 is {digest}, but in the model's description {record.sha256}"
+            )
+        file.seek(0)
+    return zipfile.ZipFile(file)
 
 
 def _check_members(members: Sequence[zipfile.ZipInfo], size: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -35,7 +37,7 @@ from nnopt.architecture.layers import (
     SpatialDropout,
     Tanh,
 )
-from nnopt.architecture.parse import parse_layers
+from nnopt.architecture.parse import layer_items, parse_layers
 from nnopt.errors import ConfigError
 
 FORMS: list[tuple[Any, Any]] = [
@@ -97,6 +99,21 @@ FORMS: list[tuple[Any, Any]] = [
 @pytest.mark.parametrize(("item", "expected"), FORMS, ids=str)
 def test_every_form_of_a_layer_is_parsed(item: Any, expected: Any) -> None:
     assert parse_layers([item]) == (expected,)
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_list_of_records_is_parsed_to_equal_records(complete: bool) -> None:
+    """The list also survives JSON, in which ``model.json`` stores it."""
+    records = tuple(record for _, record in FORMS)
+    items = json.loads(json.dumps(layer_items(records, complete)))
+    assert parse_layers(items) == records
+    if complete:
+        assert all(len(item[x.kind]) == len(fields(x)) for item, x in pairs(items, records))
+
+
+def pairs(items: Any, records: Any) -> list[Any]:
+    """Return the items of layers that have arguments, with their records."""
+    return [(item, x) for item, x in zip(items, records, strict=True) if fields(x)]
 
 
 def test_forms_of_layers_in_yaml_cover_every_layer() -> None:

@@ -74,7 +74,7 @@ def test_wrong_usage_of_diff_command_is_refused(nnopt: Run, capsys: Captured) ->
     assert nnopt("diff", "a", "b", "--weights", "last", "--out", "x") == 2
     assert not Path("x").exists()
     Path("b/model_best.npz").write_bytes(b"damaged")
-    assert nnopt("diff", "a", "b") == 3
+    assert nnopt("diff", "a", "b") == 4
     assert "b/model_best.npz is damaged" in capsys.readouterr().err
 
 

@@ -226,6 +226,7 @@ def test_run_suspended_and_continued_gives_equal_bits(
 
 WRITTEN = (
     *("summary.json", "config.yaml", *["metrics.csv"] * 5, "model_last.npz", "model_best.npz"),
+    "model.json",
 )
 """The names of the files that a run writes, in this order, with one entry per write.
 
@@ -237,7 +238,7 @@ The five writes of metrics.csv are its header and four rows.
 def test_run_on_full_disk_leaves_no_partial_file(
     attempt: Command, workplace: Path, backend: str, trap: Trap, count: int
 ) -> None:
-    """One of nine writes fails, and its file is then absent.
+    """One of ten writes fails, and its file is then absent.
 
     Exceptions are metrics.csv, which keeps the rows of earlier writes, and summary.json, which
     nnopt writes again with the status ``failed``.

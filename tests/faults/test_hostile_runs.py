@@ -24,7 +24,7 @@ import pytest
 from commands import Attempt, Command
 
 from nnopt.cli.main import run_verb
-from nnopt.results.summary import write_summary
+from nnopt.results.summary import values_digest, write_summary
 
 SECRET = "the-password-of-another-person"
 ESCAPE = "\x1b]0;owned\x07\x1b[31m\u202e"
@@ -358,10 +358,63 @@ def test_diff_command_needs_little_memory_to_refuse_hostile_weights(
     attempt: Command, runs: Path, build: Build
 ) -> None:
     build(runs / "b")
+    (runs / "b" / "model.json").unlink()  # a run of an earlier version has no hash of its weights
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = attempt("diff", "runs/a", "runs/b")
-    result.is_refused(3, "runs/b/model_best.npz is damaged: ")
+    result.is_refused(4, "runs/b/model_best.npz is damaged: ")
     assert len(result.err) < 800
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # KiB
+
+
+def replaced(**changes: Any) -> Build:
+    """Change keys of the model's description, and correct the checksum in it."""
+
+    def build(run: Path) -> None:
+        values = json.loads((run / "model.json").read_text()) | changes
+        path = run / "model.json"
+        path.write_text(json.dumps(values | {"sha256": values_digest(values)}))
+
+    return build
+
+
+def large_weights(run: Path) -> None:
+    """Extend the weights to 64 GiB, and change their record."""
+    sparse("model_best.npz")(run)
+    values = json.loads((run / "model.json").read_text())
+    values["weights"]["best"]["size"] = (run / "model_best.npz").stat().st_size
+    replaced(**values)(run)
+
+
+MODELS: dict[str, Build] = {
+    "a link": link("model.json"),
+    "a pipe": pipe("model.json"),
+    "endless": endless("model.json"),
+    "64 GiB": sparse("model.json"),
+    "deep JSON": text("model.json", '{"format": 1, "config":' + "[" * 100_000),
+    "control characters": replaced(classes=[{ESCAPE: ESCAPE}]),
+    "a deep network": replaced(architecture={"name": "layers", "layers": [[[["relu"]]]] * 9}),
+    "a wide network": replaced(
+        architecture={"name": "layers", "layers": [{"dense": 10**9}, {"dense": "classes"}]}
+    ),
+    "a foreign architecture": replaced(architecture={"name": "os.system"}),
+    "weights of 64 GiB": large_weights,
+    "linked weights": link("model_best.npz"),
+    "a pipe of weights": pipe("model_best.npz"),
+    "another bit": flipped("model_best.npz"),
+}
+
+
+@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+def test_predict_command_refuses_hostile_model_with_little_memory(
+    attempt: Command, runs: Path, build: Build
+) -> None:
+    build(runs / "b")
+    np.save("x.npy", np.ones((1, 2)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = attempt("predict", "runs/b", "x.npy", "--out", "p.csv")
+    result.is_refused(4, "runs/b/model")
+    assert SECRET not in result.out + result.err
+    assert len(result.err) < 1_500
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40_000  # KiB
 
 

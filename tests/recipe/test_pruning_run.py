@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     ),
     "a missing run": (
         ["pruning=magnitude", "pruning.from=nowhere"],
-        ["pruning.from = 'nowhere' is not the folder of a trained run"],
+        ["pruning.from = 'nowhere' is not a folder; name the folder of a run"],
     ),
 }
 

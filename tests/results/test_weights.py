@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnopt.errors import DataError
+from nnopt.errors import ModelError
 from nnopt.io.atomic_files import write_arrays
 from nnopt.results import weights
 from nnopt.results.weights import array_differences, read_weights
@@ -53,7 +53,7 @@ def test_compressed_weights_above_the_limit_are_refused(
     """A small file could otherwise fill the memory."""
     write_arrays(tmp_path / "a.npz", {"w": np.zeros(1000)}, compressed=True)
     monkeypatch.setattr(weights, "MAX_COMPRESSED_BYTES", 8000)
-    with pytest.raises(DataError, match="its compressed arrays are too large"):
+    with pytest.raises(ModelError, match="its compressed arrays are too large"):
         read_weights(tmp_path / "a.npz")
     write_arrays(tmp_path / "b.npz", {"w": np.zeros(1000)})
     assert not read_weights(tmp_path / "b.npz")["w"].any()
@@ -64,20 +64,20 @@ def test_damaged_weights_file_is_refused(tmp_path: Path, content: bytes | None) 
     path = tmp_path / "a.npz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.npz"):
+    with pytest.raises(ModelError, match=r"a\.npz"):
         read_weights(path)
 
 
 def test_weights_file_with_pickled_object_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", w=np.array([{"a": 1}], dtype=object))
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(ModelError, match="damaged"):
         read_weights(tmp_path / "a.npz")
 
 
 def test_weights_file_in_npy_format_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "a.npz").open("wb") as file:
         np.save(file, np.ones(3))
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(ModelError, match="damaged"):
         read_weights(tmp_path / "a.npz")
 
 
@@ -87,5 +87,5 @@ def test_weights_file_with_damaged_entry_is_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[4000] ^= 0xFF  # the CRC of the entry is now wrong
     path.write_bytes(data)
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(ModelError, match="damaged"):
         read_weights(path)
