@@ -19,7 +19,6 @@ from functools import partial
 
 import numpy as np
 
-from nnopt.architecture.initializers import initial_arrays
 from nnopt.architecture.network import Architecture
 from nnopt.backends.numpy.loader import NumpyLoader
 from nnopt.backends.numpy.network import NumpyNetwork
@@ -33,6 +32,7 @@ from nnopt.data.source import Decoded, channel_statistics
 from nnopt.errors import ConfigError, TrainingError
 from nnopt.random import DropoutMasks, generator
 from nnopt.recipe.prepare import DataShape, Prepared, prepare, prepare_without_data
+from nnopt.recipe.start_weights import initial_weights
 from nnopt.schema import (
     Config,
     ImageConfig,
@@ -213,7 +213,7 @@ def check_gradients(
     config = replace(config, backend=backend, optimizer=SgdConfig("sgd", lr=0.0))
     dataset = prepared.dataset
     network = NumpyNetwork(prepared.architecture, config)
-    network.load(initial_arrays(prepared.architecture, config.initializer, config.seed, dataset))
+    network.load(initial_weights(config, prepared.architecture, dataset))
     order = epoch_order(config.seed, 1, len(dataset.train))[: _batch_size(dataset)]
     loader = NumpyLoader(dataset.train, dataset.normalization, config)
     inputs, labels = next(iter(loader.train_batches(order, len(order), PLAIN)))

@@ -21,6 +21,7 @@ from nnopt.config.validate import read_keys
 from nnopt.errors import ConfigError, Problems, TrainingError, memory_shortage
 from nnopt.io.atomic_files import write_json, write_text
 from nnopt.recipe.prepare import prepare
+from nnopt.recipe.start_weights import initial_weights
 from nnopt.results.metrics_file import write_lr_curve
 from nnopt.schema import draws_plots
 from nnopt.terminal import console
@@ -59,15 +60,14 @@ def main(arguments: list[str]) -> int:
     prepared = prepare(point.config, trains=False)
     folder = make_directory(plan, "lr-find")
     write_text(folder / "config.yaml", to_yaml(point.container))
-    config = point.config
+    config, dataset, architecture = point.config, prepared.dataset, prepared.architecture
+    initial = initial_weights(config, architecture, dataset)
     with (
         LrSearchProgress(sweep.steps) as progress,
         memory_shortage(config.batch_size, config.accumulation_steps),
         load_backend(config.backend.name).device_errors(),
     ):
-        found = suggest_learning_rate(
-            config, prepared.dataset, prepared.architecture, sweep, progress.step
-        )
+        found = suggest_learning_rate(config, dataset, architecture, sweep, initial, progress.step)
     _write(found, sweep, point, folder)
     _report(found, folder)
     if found.lr is None:

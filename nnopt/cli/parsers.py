@@ -141,6 +141,12 @@ def run_parser() -> Parser:
     add("overrides", nargs="*", help="key=value: set a key, or select a file of a group")
     add("--help", "-h", action="store_true", help="print the groups, keys and options")
     add("--multirun", "-m", action="store_true", help="run every point of a sweep")
+    add(
+        "--from",
+        dest="base",
+        metavar="RUN",
+        help="repeat the configuration of this run; overrides change it",
+    )
     add("--fail-fast", action="store_true", help="stop a sweep at the first failed point")
     add("--dry-run", action="store_true", help="list the points and their statuses, run nothing")
     _add_config_dir(parser)

@@ -18,9 +18,12 @@ from nnopt.config.point import MAX_POINTS_WITH_PLOTS
 from nnopt.errors import ConfigError, OutputError, Problems, TimeLimitError
 from nnopt.io.locks import hold
 from nnopt.io.own_files import CHECKPOINTS
+from nnopt.io.paths import given_path
 from nnopt.recipe.prepare import prepare
 from nnopt.recipe.pruning_checks import trained_weights
 from nnopt.recipe.run import run
+from nnopt.recipe.start_weights import start_weights
+from nnopt.recipe.stored_config import read_stored_config
 from nnopt.recipe.thread_notes import note_threads
 from nnopt.results.checkpoint_file import Checkpoint
 from nnopt.results.cores import processor_times
@@ -46,7 +49,11 @@ def main(arguments: list[str]) -> int:
 
         print_info(options) if options.info else print_help(options, run_parser())
         return 0
-    plan = make_plan(options.overrides, options.multirun, options.config_dir)
+    base = None
+    if options.base is not None:
+        folder = given_path(options.base, "--from")
+        base = read_stored_config(folder, f"--from {options.base}", options.overrides)
+    plan = make_plan(options.overrides, options.multirun, options.config_dir, base)
     if options.cfg:
         from nnopt.config.show import print_config
 
@@ -146,13 +153,15 @@ def prepare_all(
 ) -> list[ThreadChoice]:
     """Load the data and build the network of every point. Return each point's choice of threads.
 
-    The weights of ``pruning.from`` are read too, unless ``has_started`` is true for a point. Raises
-    ConfigError with the problems of all points, or DataError.
+    The weights of ``initializer.from`` and of ``pruning.from`` are read too; the latter are not
+    needed if ``has_started`` is true for a point. Raises ConfigError with the problems of all
+    points, DataError or ModelError.
     """
     problems, threads = Problems(), []
     for point in points:
         with problems.collect():
             architecture = prepare(point.config).architecture
+            start_weights(point.config, architecture)
             if not has_started(point):
                 trained_weights(point.config.pruning, architecture)
             library_threads = load_backend(point.config.backend.name).default_threads()

@@ -60,12 +60,24 @@ def point_id(config: Config) -> str:
     dataset. Keys are hashed under their oldest names. Keys of later versions are hashed only if
     their value is not the default. Therefore older sweeps can be resumed. With
     ``early_stopping.min_delta`` above 0, ``min_delta_mode`` is always hashed, because earlier
-    versions chose other best weights.
+    versions chose other best weights. With ``initializer.from``, the weights are hashed instead of
+    the path.
     """
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
+    relevant["initializer"] = _initializer_identity(relevant["initializer"])
     if isinstance(config.dataset, CsvConfig):  # paths of CSV files are relative to data.root
         relevant["root"] = config.data.root
     stable = json.dumps(with_first_keys(without_added_keys(relevant)), sort_keys=True)
     digest = hashlib.sha256(stable.encode()).hexdigest()[:10]
     groups = (config.dataset, config.backend, config.architecture, config.optimizer)
     return f"{'-'.join(group.name for group in groups)}-s{config.seed}-{digest}"
+
+
+def _initializer_identity(section: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of ``initializer`` that a point's id depends on."""
+    start = {"from", "from_sha256", "skip"}
+    kept = {key: value for key, value in section.items() if key.rstrip("_") not in start}
+    if section["from_"] is not None:
+        weights = section["from_sha256"] or section["from_"]
+        kept |= {"from": weights, "skip": sorted(section["skip"])}
+    return kept

@@ -29,6 +29,7 @@ from nnopt.config.hydra import (
 )
 from nnopt.config.point import Point, point_id
 from nnopt.config.set_aside import Composed
+from nnopt.config.start_weights import with_start_weights
 from nnopt.config.validate import known_keys, read_config
 from nnopt.errors import ConfigError, Problems
 from nnopt.schema.reader import unknown_key
@@ -94,6 +95,7 @@ class ConfigResolver:
                 raise
             problems += error.problems
         problems.check()
+        config, container = with_start_weights(config, container)
         given = {o.key_or_group for o in values}
         for values_aside in files.set_aside:
             note = values_aside.message(container[values_aside.group], given)

@@ -17,6 +17,7 @@ from nnopt.schema import (
     MultistepConfig,
     NoPruningConfig,
     TargetConfig,
+    TorchvisionConfig,
 )
 from nnopt.schema.values import format_value
 
@@ -38,6 +39,7 @@ def milestones(config: Config) -> Iterator[str]:
 def initializer(config: Config) -> Iterator[str]:
     """Refuse keys without effect, and bounds that do not increase."""
     chosen = config.initializer
+    yield from _start_weights(config)
     try:
         drawing = initializer_keys(config.architecture)
     except ConfigError:  # reported by the rule for layers
@@ -67,6 +69,42 @@ def initializer(config: Config) -> Iterator[str]:
             )
     if chosen.low >= chosen.high and "uniform" in used:
         yield "{initializer.low} must be below {initializer.high}"
+
+
+def _start_weights(config: Config) -> Iterator[str]:
+    """Refuse keys that have no effect with, or without, ``initializer.from``."""
+    chosen, pruning = config.initializer, config.pruning
+    if chosen.from_ is None:
+        for key, default in (("skip", "[]"), ("from_sha256", "null")):
+            if getattr(chosen, key):
+                yield (
+                    f"initializer.{key} has no effect without initializer.from; set "
+                    f"initializer.from=RUN, or initializer.{key}={default}"
+                )
+        return
+    is_pruning = not isinstance(pruning, NoPruningConfig)
+    if is_pruning and pruning.from_ is not None:
+        yield (
+            "initializer.from and pruning.from both select the weights with which training "
+            "starts; set one of them to null"
+        )
+    if chosen.skip:
+        return
+    if chosen.scale != 1 and not (is_pruning and pruning.control == "new_weights"):
+        yield (
+            "{initializer.scale} has no effect with initializer.from, which replaces all weights; "
+            "set initializer.scale=1"
+        )
+    if chosen.input is not None:
+        yield (
+            "{initializer.input} has no effect with initializer.from, which replaces all weights; "
+            "set initializer.input=null, or the first layer in initializer.skip"
+        )
+    if isinstance(config.architecture, TorchvisionConfig) and config.architecture.pretrained:
+        yield (
+            "{architecture.pretrained} has no effect with initializer.from, which replaces all "
+            "weights; set architecture.pretrained=false"
+        )
 
 
 def constant_schedules(config: Config) -> Iterator[str]:

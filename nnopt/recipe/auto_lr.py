@@ -9,6 +9,7 @@ from pathlib import Path
 from nnopt.config.rules import cross_field_problems
 from nnopt.errors import ConfigError, TrainingError
 from nnopt.recipe.prepare import Prepared
+from nnopt.recipe.start_weights import initial_weights
 from nnopt.results.metrics_file import write_lr_curve
 from nnopt.schema import Config, draws_plots
 from nnopt.terminal import console
@@ -41,9 +42,9 @@ def with_suggested_rate(
         return replace(config, optimizer=replace(config.optimizer, lr=suggested))
     sweep = LrRangeTest()
     with LrSearchProgress(sweep.steps, "none" if quiet else config.progress) as progress:
-        found = suggest_learning_rate(
-            config, prepared.dataset, prepared.architecture, sweep, progress.step
-        )
+        dataset, architecture = prepared.dataset, prepared.architecture
+        initial = initial_weights(config, architecture, dataset)
+        found = suggest_learning_rate(config, dataset, architecture, sweep, initial, progress.step)
     _write(found, config, folder)
     rate = found.lr
     if rate is None:

@@ -48,8 +48,8 @@ log = logging.getLogger("nnopt")
 MAX_COST = 0.01
 """Largest fraction of a run's time for checkpoints. A slow disk makes them less frequent."""
 
-DATA_FILES = ("dataset.train", "dataset.test")
-"""Keys of paths to data. On resume, the contents of the files are compared instead of the paths."""
+DATA_FILES = ("dataset.train", "dataset.test", "initializer.from")
+"""Keys of paths to data and weights. On resume, the contents are compared instead of the paths."""
 
 LENGTH_KEYS = ("epochs", "max_steps")
 """Keys that may differ when a run is resumed, to make the training longer."""

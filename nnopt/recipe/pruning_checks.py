@@ -12,7 +12,8 @@ from nnopt.pruning.masks import kept_count
 from nnopt.pruning.unit_pruner import prunable_units
 from nnopt.pruning.units import kept_units, removable_units
 from nnopt.pruning.weight_pruner import prunable_weights
-from nnopt.recipe.trained_model import check_done, check_run, read_arrays, shape_problems
+from nnopt.recipe.trained_model import read_arrays, shape_problems
+from nnopt.results.run_folder import check_done, check_run
 from nnopt.results.weights import Arrays
 from nnopt.schema import (
     NoPruningConfig,

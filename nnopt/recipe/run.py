@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.backends import load_backend
-from nnopt.backends.models import initial_arrays
 from nnopt.backends.protocol import DeviceArray, Loader, Network
 from nnopt.backends.thread_choice import threads_for
 from nnopt.config.point import Point
@@ -39,6 +38,7 @@ from nnopt.recipe.pruning import (
 from nnopt.recipe.pruning_checks import trained_weights
 from nnopt.recipe.pruning_speed import measured_speed
 from nnopt.recipe.recorder import AfterEpoch, RunRecorder
+from nnopt.recipe.start_weights import initial_weights
 from nnopt.recipe.trained_model import write_model
 from nnopt.results import environment
 from nnopt.results.checkpoint_file import Checkpoint
@@ -170,7 +170,7 @@ def build(config: Config, prepared: Prepared, recorder: RunRecorder) -> Model:
     summary["flops_per_sample"] = architecture.flops_per_sample
     summary["steps_per_epoch"] = prepared.length.steps_per_epoch
     network = load_backend(config.backend.name).build_network(architecture, config)
-    initial = initial_arrays(architecture, config.initializer, config.seed, dataset)
+    initial = initial_weights(config, architecture, dataset)
     network.load(initial)
     summary["versions"] = environment.versions()
     summary["threads"] |= environment.threads()

@@ -19,8 +19,8 @@ from nnopt.errors import ConfigError, DataError, ModelError
 from nnopt.io.atomic_files import shown
 from nnopt.io.own_files import SUMMARY
 from nnopt.io.paths import DATA_FOLDER, environment
-from nnopt.recipe.trained_model import check_run
 from nnopt.results.model_file import read_model_file
+from nnopt.results.run_folder import check_run
 from nnopt.results.summary import read_summary
 from nnopt.schema import with_added_keys
 
@@ -44,6 +44,8 @@ def read_stored_config(folder: Path, given: str, overrides: Sequence[str]) -> St
         except DataError as error:
             raise ModelError(str(error)) from error
         container = with_added_keys(summary["config"])
+        if container.get("plots") == "sweep":  # a point of a sweep, and now a single run
+            container["plots"] = "auto"
         return with_local_data(StoredConfig(container, tuple(summary["overrides"])), overrides)
     model = read_model_file(folder)
     if model is None:

@@ -25,12 +25,13 @@ from nnopt.config.validate import read_config
 from nnopt.data.dataset import Dataset, InputFormat, Normalization, Part
 from nnopt.errors import ConfigError, DataError, ModelError, join_problems
 from nnopt.io.atomic_files import FileRecord, shown, write_hashed_arrays
-from nnopt.io.own_files import MODEL, SUMMARY, SWEEP_FILES, WEIGHTS
+from nnopt.io.own_files import MODEL, WEIGHTS
 from nnopt.recipe.earlier_model import read_earlier_model
 from nnopt.recipe.evaluation import input_batches
 from nnopt.results import environment
 from nnopt.results.cores import thread_pools, usable_cores
 from nnopt.results.model_file import ModelFile, read_model_file, write_model_file
+from nnopt.results.run_folder import check_run
 from nnopt.results.summary import read_summary
 from nnopt.results.weights import Arrays, read_weights
 from nnopt.schema import Config
@@ -157,38 +158,6 @@ def _record_of(architecture: Architecture) -> dict[str, Any]:
         return asdict(architecture.model)
     records = [layer.record for layer in architecture.layers]
     return {"name": "layers", "layers": layer_items(records, complete=True)}
-
-
-def check_run(folder: Path, given: str) -> None:
-    """Raise ConfigError unless a folder is that of a run. ``given`` names it in messages."""
-    if not folder.is_dir():
-        raise ConfigError(f"{given} is not a folder; name the folder of a run")
-    names = (MODEL, SUMMARY, *WEIGHTS.values())
-    if any((folder / name).exists() for name in names):
-        return
-    if any((folder / name).exists() for name in SWEEP_FILES - {"plots.log"}):
-        runs = sorted(x.name for x in folder.iterdir() if (x / SUMMARY).exists())
-        example = f", such as {shown(folder / runs[0])}" if runs else ""
-        raise ConfigError(f"{given} is a sweep; name one of its runs{example}")
-    raise ConfigError(
-        f"{given} is not the folder of a run: it has no {MODEL} and no {SUMMARY}; name the folder "
-        "of a run"
-    )
-
-
-def check_done(folder: Path, given: str) -> None:
-    """Raise ConfigError if the summary of a run says that the run is not done.
-
-    A folder with a model and without a summary is accepted. Raises DataError for a damaged summary.
-    """
-    if not (folder / SUMMARY).exists() and (folder / MODEL).exists():
-        return
-    status = read_summary(folder).values["status"]
-    if status != "done":
-        raise ConfigError(
-            f"{given} is not the folder of a trained run: its status is {status!r}; choose a run "
-            "whose status is 'done'"
-        )
 
 
 def read_arrays(folder: Path, epoch: str = "best") -> Arrays:

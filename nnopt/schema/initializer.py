@@ -24,6 +24,9 @@ class InitializerConfig:
 
     ``scale`` multiplies the weights of both. The distribution ``normal`` has mean 0 and standard
     deviation ``std``, and ``uniform`` is between ``low`` and ``high``.
+
+    If ``from_`` is the folder of a run, its best weights replace the drawn ones, except in the
+    layers ``skip``. ``from_sha256`` is the SHA-256 of these weights.
     """
 
     hidden: Initializer
@@ -33,3 +36,6 @@ class InitializerConfig:
     std: Annotated[float, Range(above=0, maximum=1_000_000)]
     low: Annotated[float, Range(minimum=-1_000_000, maximum=1_000_000)]
     high: Annotated[float, Range(minimum=-1_000_000, maximum=1_000_000)]
+    from_: str | None = None
+    from_sha256: str | None = None
+    skip: tuple[str, ...] = ()

@@ -62,7 +62,15 @@ ADDED_KEYS: Mapping[str, Any] = {
 
 ADDED_TO_GROUPS: Mapping[str, Mapping[str, Any]] = {
     "early_stopping": {"min_delta_mode": "absolute"},
-    "initializer": {"scale": 1.0, "std": 1.0, "low": 0.0, "high": 1.0},
+    "initializer": {
+        "scale": 1.0,
+        "std": 1.0,
+        "low": 0.0,
+        "high": 1.0,
+        "from": None,
+        "from_sha256": None,
+        "skip": [],
+    },
 }
 """Group -> the group's keys that earlier versions lack -> their defaults."""
 

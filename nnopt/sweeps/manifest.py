@@ -44,7 +44,7 @@ _json = partial(json.dumps, ensure_ascii=False)
 
 NEW_SWEEP = "run the sweep again, in a new folder"
 
-PATH_KEYS = {"data": ("root", "cache"), "dataset": ("train", "test")}
+PATH_KEYS = {"data": ("root", "cache"), "dataset": ("train", "test"), "initializer": ("from",)}
 """Group -> keys of this group whose values are paths."""
 
 

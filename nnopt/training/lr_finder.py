@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from nnopt.architecture.network import Architecture
 from nnopt.architecture.parse import initializer_keys
 from nnopt.backends import load_backend
-from nnopt.backends.models import initial_arrays
 from nnopt.backends.protocol import DeviceArray, Loader, Network
 from nnopt.backends.thread_choice import threads_for
 from nnopt.data.dataset import Dataset
@@ -156,11 +155,12 @@ def suggest_learning_rate(
     dataset: Dataset,
     architecture: Architecture,
     range_test: LrRangeTest,
+    initial: Mapping[str, NDArray[np.floating]],
     report: Report = lambda *_: None,
 ) -> LrSuggestion:
     """Run a range test of the configured network and suggest a learning rate.
 
-    The network is new and has the configured initial weights; batches, augmentation, dropout masks,
+    The network is new and has the weights ``initial``; batches, augmentation, dropout masks,
     penalties and optimizer are those of the run. ``config.schedule`` and ``config.optimizer.lr``,
     which may be "auto", are ignored. The result is deterministic. ``report`` is called after each
     step.
@@ -169,7 +169,7 @@ def suggest_learning_rate(
     threads = threads_for(architecture, config, backend.default_threads())
     with np.errstate(all="ignore"), thread_pools().limit(limits=threads.count):
         network = backend.build_network(architecture, config)
-        network.load(initial_arrays(architecture, config.initializer, config.seed, dataset))
+        network.load(initial)
         loader = backend.build_loader(dataset.train, dataset.normalization, config)
         curve = run_range_test(
             network, endless_batches(config, dataset, loader), range_test, report
@@ -179,7 +179,9 @@ def suggest_learning_rate(
 
 def _obstacle(config: Config) -> str | None:
     """Return the reason why no rate can reduce the loss of this configuration, or None."""
-    if config.initializer.hidden == "zeros" and "hidden" in initializer_keys(config.architecture):
+    initializer = config.initializer
+    has_hidden = "hidden" in initializer_keys(config.architecture)
+    if has_hidden and initializer.hidden == "zeros" and initializer.from_ is None:
         return (
             "with initializer.hidden = 'zeros' no hidden layer has a gradient; choose another "
             "initializer, such as initializer=he"

@@ -56,7 +56,8 @@ STORED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"schedule": {"name": "plateau", "min_delta": 0}}, {"min_delta_mode": "absolute"}),
     (
         {"initializer": {"hidden": "zeros"}},
-        {"scale": 1.0, "std": 1.0, "low": 0.0, "high": 1.0},
+        {"scale": 1.0, "std": 1.0, "low": 0.0, "high": 1.0}
+        | {"from": None, "from_sha256": None, "skip": []},
     ),
     ({"early_stopping": {"min_delta": 0}}, {"min_delta_mode": "absolute"}),
     ({"early_stopping": {"min_delta": 0.1}}, {}),

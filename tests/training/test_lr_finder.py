@@ -14,6 +14,7 @@ from nnopt.backends import load_backend
 from nnopt.backends.protocol import StepRecord
 from nnopt.config.compose import compose_config
 from nnopt.recipe.prepare import prepare
+from nnopt.recipe.start_weights import initial_weights
 from nnopt.schema import Config
 from nnopt.training.loop import Loop
 from nnopt.training.lr_finder import (
@@ -252,7 +253,8 @@ def test_suggestion_has_advice_if_loss_is_still_low_at_the_highest_rate() -> Non
 
 def find_rate(config: Config, sweep: LrRangeTest) -> LrSuggestion:
     prepared = prepare(config)
-    return suggest_learning_rate(config, prepared.dataset, prepared.architecture, sweep)
+    initial = initial_weights(config, prepared.architecture, prepared.dataset)
+    return suggest_learning_rate(config, prepared.dataset, prepared.architecture, sweep, initial)
 
 
 def configured(*overrides: str, sweep: LrRangeTest | None = None) -> LrCurve:

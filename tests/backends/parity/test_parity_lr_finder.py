@@ -7,6 +7,7 @@ import pytest
 
 from nnopt.config.compose import compose_config
 from nnopt.recipe.prepare import prepare
+from nnopt.recipe.start_weights import initial_weights
 from nnopt.training.lr_finder import LrRangeTest, LrSuggestion, suggest_learning_rate
 
 OVERRIDES = [
@@ -25,7 +26,8 @@ def suggestion_of(backend: str, *overrides: str) -> LrSuggestion:
     config = compose_config([f"backend={backend}", *OVERRIDES, *overrides])
     prepared = prepare(config)
     sweep = LrRangeTest(1e-4, 1.0, 120)
-    return suggest_learning_rate(config, prepared.dataset, prepared.architecture, sweep)
+    initial = initial_weights(config, prepared.architecture, prepared.dataset)
+    return suggest_learning_rate(config, prepared.dataset, prepared.architecture, sweep, initial)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -1,0 +1,110 @@
+"""The initial weights of a training: new ones, or those of a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nnopt.architecture.network import Architecture
+from nnopt.backends.models import initial_arrays
+from nnopt.data.dataset import Dataset
+from nnopt.errors import ConfigError, ModelError, suggest
+from nnopt.recipe.trained_model import read_arrays
+from nnopt.results.model_file import weights_sha256
+from nnopt.results.run_folder import check_run
+from nnopt.results.weights import Arrays
+from nnopt.schema import Config
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def initial_weights(
+    config: Config, architecture: Architecture, dataset: Dataset
+) -> dict[str, NDArray[np.float64]]:
+    """Return the initial value of every parameter and running statistic by full name.
+
+    With ``initializer.from``, they are the best weights of a run, except in the layers of
+    ``initializer.skip``. Raises the errors of ``start_weights`` and of ``initial_arrays``.
+    """
+    arrays = initial_arrays(architecture, config.initializer, config.seed, dataset)
+    trained = start_weights(config, architecture)
+    return arrays | {name: array.astype(np.float64) for name, array in trained.items()}
+
+
+def start_weights(config: Config, architecture: Architecture) -> Arrays:
+    """Return the weights that ``initializer.from`` gives to a network; {} if the key is null.
+
+    Raises:
+        ConfigError: The folder is not that of a run, a name in ``initializer.skip`` is unknown, or
+            the weights have other shapes.
+        ModelError: The weights or their description are damaged, or have changed.
+    """
+    chosen = config.initializer
+    if chosen.from_ is None:
+        return {}
+    folder, given = Path(chosen.from_), f"initializer.from = {chosen.from_!r}"
+    check_run(folder, given)
+    if chosen.from_sha256 not in (None, weights_sha256(folder)):
+        raise ModelError(
+            f"{given}: its best weights are not those with the SHA-256 {chosen.from_sha256}, with "
+            "which the training starts; restore them, or start a new run"
+        )
+    arrays = read_arrays(folder)
+    shapes = architecture.parameter_shapes() | architecture.statistic_shapes()
+    found = {name: array.shape for name, array in arrays.items()}
+    _check_skip(chosen.skip, [*shapes, *found])
+    found, expected = (_without(x, chosen.skip) for x in (found, shapes))
+    if differences := _differences(found, expected):
+        layers = list(dict.fromkeys(map(_layer, differences)))
+        remedy = ""
+        if len(layers) < len(set(map(_layer, expected))):
+            names = ",".join([*chosen.skip, *layers])
+            remedy = f"; initializer.skip=[{names}] starts these layers with new weights"
+        raise ConfigError(f"{given} has another network: {'; '.join(differences.values())}{remedy}")
+    if not expected:
+        raise ConfigError(
+            f"{given} has no effect, because initializer.skip contains all layers; set "
+            "initializer.from=null"
+        )
+    return {name: arrays[name] for name in expected}
+
+
+def _layer(name: str) -> str:
+    """Return the layer of an array, such as ``dense1`` of ``dense1.weight``."""
+    return name.rpartition(".")[0] or name
+
+
+def _check_skip(skip: Sequence[str], arrays: Iterable[str]) -> None:
+    """Raise ConfigError for a name in ``initializer.skip`` that is no layer of either network."""
+    layers: dict[str, None] = {}
+    for layer in map(_layer, arrays):
+        parts = layer.split(".")
+        layers |= dict.fromkeys(".".join(parts[: n + 1]) for n in range(len(parts)))
+    if problems := [
+        f"initializer.skip contains the unknown layer {name!r}; {suggest(name, layers)}"
+        for name in skip
+        if name not in layers
+    ]:
+        raise ConfigError(problems)
+
+
+def _without(shapes: Shapes, skip: Sequence[str]) -> Shapes:
+    """Return the shapes of the arrays outside of some layers and of the layers inside them."""
+    prefixes = tuple(f"{layer}." for layer in skip)
+    return {k: x for k, x in shapes.items() if k not in skip and not k.startswith(prefixes)}
+
+
+def _differences(found: Shapes, expected: Shapes) -> dict[str, str]:
+    """Return a text for each array whose shape differs, or that only one network has."""
+    texts = {}
+    for name in [*expected, *(name for name in found if name not in expected)]:
+        if name not in found:
+            texts[name] = f"{name} is missing in the run, and {expected[name]} here"
+        elif name not in expected:
+            texts[name] = f"{name} is {found[name]} in the run, and missing here"
+        elif found[name] != expected[name]:
+            texts[name] = f"{name} is {found[name]} in the run, and {expected[name]} here"
+    return texts
