@@ -19,7 +19,12 @@ from nnopt.backends.protocol import Loader, Network
 from nnopt.config.search_space import COLUMNS
 from nnopt.io.own_files import CHECKPOINTS
 from nnopt.results.metrics_file import METRICS_COLUMNS, LayerRow
-from nnopt.results.prediction_files import CLASS_COLUMNS, CONFUSION_COLUMNS, PREDICTION_COLUMNS
+from nnopt.results.prediction_files import (
+    CLASS_COLUMNS,
+    CONFUSION_COLUMNS,
+    NEW_PREDICTION_COLUMNS,
+    PREDICTION_COLUMNS,
+)
 from nnopt.schema import (
     LARGEST_SEED,
     PLUGINS,
@@ -254,6 +259,19 @@ def test_summary_keys_are_documented_completely(finished_run: Path) -> None:
     for key in ("data", "versions", "git", "machine", "threads"):
         if summary[key] is not None:
             assert set(summary[key]) <= names_in(rows[key]), key
+
+
+def test_keys_of_model_file_are_documented_completely(finished_run: Path) -> None:
+    rows = rows_of(DOCS / "models.md", "Key of `model.json`", "Definition")
+    model = json.loads((finished_run / "model.json").read_text("utf-8"))
+    assert [row[0] for row in rows] == [f"`{key}`" for key in model]
+
+
+def test_columns_of_new_predictions_are_documented_completely() -> None:
+    rows = rows_of(DOCS / "models.md", "Column of the predictions", "Definition")
+    index, prediction = NEW_PREDICTION_COLUMNS
+    columns = [index, "file", prediction, "probability_CLASS"]
+    assert [row[0] for row in rows] == [f"`{column}`" for column in columns]
 
 
 def test_results_table_columns_are_documented_completely() -> None:
