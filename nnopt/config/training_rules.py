@@ -82,15 +82,15 @@ def _start_weights(config: Config) -> Iterator[str]:
                     f"initializer.from=RUN, or initializer.{key}={default}"
                 )
         return
-    is_pruning = not isinstance(pruning, NoPruningConfig)
-    if is_pruning and pruning.from_ is not None:
+    needs_new = not isinstance(pruning, NoPruningConfig) and pruning.control == "new_weights"
+    if not isinstance(pruning, NoPruningConfig) and pruning.from_ is not None:
         yield (
             "initializer.from and pruning.from both select the weights with which training "
             "starts; set one of them to null"
         )
     if chosen.skip:
         return
-    if chosen.scale != 1 and not (is_pruning and pruning.control == "new_weights"):
+    if chosen.scale != 1 and not needs_new:
         yield (
             "{initializer.scale} has no effect with initializer.from, which replaces all weights; "
             "set initializer.scale=1"

@@ -110,7 +110,7 @@ def _check_channels(image: Image, channels: int, path: Path) -> None:
             f"{shown(path)} has the mode {image.mode} of Pillow; save it with 8 bits per channel, "
             "as grey or RGB"
         )
-    if image.has_transparency_data and image.convert("RGBA").getextrema()[3] != (255, 255):
+    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise DataError(f"{shown(path)} has transparent pixels; save it on a background")
     if found != channels:
         names = KINDS.get(channels, f"images with {channels} channels")

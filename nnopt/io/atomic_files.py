@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -145,7 +146,7 @@ def shown(path: Path) -> str:
 
 
 @contextmanager
-def _replacing(path: Path, size: int) -> Iterator[BinaryIO]:
+def _replacing(path: Path, size: int) -> Iterator[BufferedRandom]:
     """Open a temporary file. Once it is written and synced, it replaces ``path``."""
     temporary = _temporary(path.parent)
     try:

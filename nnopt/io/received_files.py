@@ -11,8 +11,9 @@ import json
 import os
 import stat
 from collections import Counter
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from nnopt.io.safe_text import visible
 
@@ -41,7 +42,7 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
-def open_received(path: Path, folder: Path, limit: int) -> BinaryIO:
+def open_received(path: Path, folder: Path, limit: int) -> BufferedReader:
     """Open a regular file of at most ``limit`` bytes that belongs to ``folder``.
 
     ``folder`` itself may be a link. A link in ``folder`` may only lead to a file in ``folder``.

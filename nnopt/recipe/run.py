@@ -206,12 +206,11 @@ def train(
                     recorder.write_layers(_layer_rows(model, loop.training, probe))
                 recorder.report_epoch(row, is_best)
     finally:
-        is_smaller = isinstance(pruner, UnitPruner)
-        architecture = pruner.architecture if is_smaller else prepared.architecture
-        weights = {"last": loop.training.last, "best": loop.training.best}
+        trained = pruner if isinstance(pruner, UnitPruner) else prepared
+        arrays = {"last": loop.training.last, "best": loop.training.best}
         compressed = is_compressed(pruner, loop.training.last)
         folder, summary = recorder.directory, recorder.summary
-        write_model(folder, architecture, dataset, weights, compressed, summary)
+        write_model(folder, trained.architecture, dataset, arrays, compressed, summary)
         if pruner is not None:
             _record_pruning(pruner, model, loop.training, recorder)
     if isinstance(pruner, UnitPruner):

@@ -54,9 +54,9 @@ def start_weights(config: Config, architecture: Architecture) -> Arrays:
         )
     arrays = read_arrays(folder)
     shapes = architecture.parameter_shapes() | architecture.statistic_shapes()
-    found = {name: array.shape for name, array in arrays.items()}
+    found: Shapes = {name: array.shape for name, array in arrays.items()}
     _check_skip(chosen.skip, [*shapes, *found])
-    found, expected = (_without(x, chosen.skip) for x in (found, shapes))
+    found, expected = _without(found, chosen.skip), _without(shapes, chosen.skip)
     if differences := _differences(found, expected):
         layers = list(dict.fromkeys(map(_layer, differences)))
         remedy = ""

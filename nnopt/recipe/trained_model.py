@@ -120,7 +120,7 @@ def write_model(
     folder: Path,
     architecture: Architecture,
     dataset: Dataset,
-    weights: Mapping[str, Mapping[str, NDArray[np.floating]]],
+    weights: Mapping[str, Mapping[str, NDArray[Any]]],
     compressed: bool,
     summary: Mapping[str, Any],
 ) -> None:
@@ -230,7 +230,7 @@ def load_model(folder: Path, epoch: str | None = None) -> TrainedModel:
         classes=described.classes,
         normalization=described.normalization,
         arrays=arrays,
-        record=file and file.weights[epoch],
+        record=None if file is None else file.weights[epoch],
         data=described.data,
     )
 

@@ -10,8 +10,8 @@ import tokenize
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -94,7 +94,7 @@ def read_weights(
 
 
 def _archive(
-    file: BinaryIO, parameters: float | None, record: FileRecord | None
+    file: BufferedReader, parameters: float | None, record: FileRecord | None
 ) -> zipfile.ZipFile:
     """Open the archive in a file. Raises ValueError if the file differs from its record."""
     if record is not None:
