@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from nnopt.results import checkpoint_file
+from nnopt.results.summary import values_digest
 
 SECONDS = 30
 """A command that takes longer counts as a hang; undamaged files take under 2 s."""
@@ -174,6 +175,12 @@ def retype_sweep(data: bytes, rng: Random) -> bytes:
     return sign_sweep(wrong_type({k: v for k, v in json.loads(data).items() if k != "sha256"}, rng))
 
 
+def retype_model(data: bytes, rng: Random) -> bytes:
+    """Replace a value of ``model.json`` by a value of the wrong type, with a correct checksum."""
+    values = wrong_type({k: v for k, v in json.loads(data).items() if k != "sha256"}, rng)
+    return json.dumps(values | {"sha256": values_digest(values)}).encode()
+
+
 def retype_lines(data: bytes, rng: Random) -> bytes:
     """Replace a value in one line of a JSON Lines file by a value of the wrong type."""
     lines = data.splitlines()
@@ -244,6 +251,7 @@ def retype_checkpoint(data: bytes, rng: Random) -> bytes:
 
 TYPE_DAMAGES: dict[str, Callable[[bytes, Random], bytes]] = {
     "wrong type, signed sweep": retype_sweep,
+    "wrong type, signed model": retype_model,
     "wrong type, JSON line": retype_lines,
     "wrong cell": retype_cell,
     "wrong type, signed checkpoint": retype_checkpoint,

@@ -134,6 +134,11 @@ def resumed_run(folder: str) -> Any:
     }
 
 
+def evaluated() -> Any:
+    """Return nothing: a model with other, valid values has other metrics."""
+    assert Path("new/evaluation.json").exists()
+
+
 def search_rows() -> Any:
     return _rows(Path("search"))
 
@@ -326,6 +331,10 @@ TARGETS = [
     Target("summary.json", "done/summary.json", DIFF, nothing),
     Target("model_best.npz", "done/model_best.npz", DIFF, nothing),
     Target("model_last.npz", "done/model_last.npz", (*DIFF, "--weights", "last"), nothing),
+    Target(
+        "model.json", "done/model.json", ("evaluate", "done", "--out", "new"), evaluated,
+        damages=("wrong type, signed model",),
+    ),
     Target("metrics.csv", f"{POINT}/metrics.csv", REPORT, page_curves, damages=CELLS),
     Target("results.csv", "sweep/results.csv", ("resume", "sweep"), sweep_rows, damages=CELLS),
     Target("results.csv", "sweep/results.csv", COMPARE, table_file, damages=CELLS),

@@ -112,6 +112,7 @@ def test_run_writes_its_files(workplace: Path) -> None:
         "config.yaml",
         "confusion.csv",
         "metrics.csv",
+        "model.json",
         "model_best.npz",
         "model_last.npz",
         "run.log",
