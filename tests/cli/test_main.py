@@ -13,7 +13,14 @@ import pytest
 
 import nnopt as package
 from nnopt.cli import main as cli
-from nnopt.errors import ConfigError, DataError, DivergedError, NnoptError, OutputError
+from nnopt.errors import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    ModelError,
+    NnoptError,
+    OutputError,
+)
 
 Run = Callable[..., int]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -73,6 +80,7 @@ def test_unknown_command_is_refused_with_nearest_name(
 ERRORS: list[tuple[BaseException, int]] = [
     (ConfigError(["one", "two"]), 2),
     (DataError("one"), 3),
+    (ModelError("one"), 4),
     (DivergedError("one"), 5),
     (OutputError("one"), 6),
     (MemoryError("one"), 5),
@@ -221,13 +229,17 @@ except SystemExit as ended:
 
 @pytest.mark.slow
 def test_numpy_runs_import_no_torch(start_nnopt: Start, workplace: Path) -> None:
-    """Even the plots, including the decision boundary, need no PyTorch."""
-    arguments = ["run", "epochs=2", "dataset.samples_per_class=20"]
-    code = f"from nnopt.cli.main import run_verb; run_verb({arguments})"
+    """Plots, including the decision boundary, and predictions need no PyTorch."""
+    run = ["run", "epochs=2", "dataset.samples_per_class=20"]
+    predict = ["predict", "outputs/latest", "x.csv", "--out", "p.csv"]
+    Path("x.csv").write_text("0,1\n")
+    commands = [run, ["evaluate", "outputs/latest"], predict]
+    code = f"from nnopt.cli.main import run_verb; print(*map(run_verb, {commands}))"
     loaded = imported_by(code)
     assert not loaded & {"torch", "torchvision", "pandas", "sklearn", "pooch"}
     assert "matplotlib" in loaded
     assert len(list(workplace.glob("outputs/runs/*/plots/*.png"))) >= 4
+    assert Path("p.csv").read_text().count("\n") == 2
 
 
 def test_python_m_nnopt_equals_the_command(nnopt: Run, capsys: Captured, workplace: Path) -> None:
