@@ -22,7 +22,7 @@ from nnopt.io.own_files import EVALUATION
 from nnopt.io.paths import given_path
 from nnopt.recipe.evaluation import ClassResults, classify, write_tables
 from nnopt.recipe.model_data import fitted_part
-from nnopt.recipe.stored_config import changed_point, with_local_data
+from nnopt.recipe.stored_config import OF_BACKEND, changed_point, with_local_data
 from nnopt.recipe.trained_model import TrainedModel, load_model
 from nnopt.results import environment
 from nnopt.schema import Config
@@ -30,7 +30,7 @@ from nnopt.terminal import console
 from nnopt.terminal.safe_stream import standard_output
 from nnopt.training.evaluation import Evaluation
 
-CHANGEABLE = ("dataset", "data", "backend.device", "backend.threads")
+CHANGEABLE = ("dataset", "data", *OF_BACKEND)
 """Keys that can differ from those of the run."""
 
 NAMES = {
@@ -53,8 +53,7 @@ def main(arguments: list[str]) -> int:
     config = _config(model, options.overrides)
     backend = config.backend
     if options.overrides:
-        threads = backend.threads or model.config.backend.threads
-        model = model.on(device=backend.device, threads=threads)
+        model = model.on(backend)
     dataset = data.load(config.dataset, config.data, config.seed, backend.dtype)
     part = fitted_part(model, dataset, _part(dataset, options.part))
     result = model.evaluate(part)

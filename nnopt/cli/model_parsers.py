@@ -34,7 +34,7 @@ def evaluate_parser() -> Parser:
     parser = make_parser("evaluate", description, EVALUATE_EXAMPLES)
     add = parser.add_argument
     add("run", metavar="RUN", help="the folder of a run")
-    _add_changes(parser, "dataset.*, data.*, backend.device, backend.threads")
+    _add_changes(parser, "dataset.*, data.*, backend.device, threads, precision, compile")
     add(
         "--part",
         choices=("train", "validation", "test"),
@@ -58,7 +58,7 @@ def predict_parser() -> Parser:
     add = parser.add_argument
     add("run", metavar="RUN", help="the folder of a run")
     add("input", metavar="INPUT", help="a CSV file, a .npy file, an image or a folder of images")
-    _add_changes(parser, "backend.device, backend.threads, dataset.separator, dataset.decimal")
+    _add_changes(parser, "backend.device, threads, precision, compile, dataset.separator, decimal")
     add("--out", metavar="FILE", required=True, help="the predictions, a CSV file")
     _add_weights(parser)
     add("--resize", action="store_true", help="scale images to the size of the training images")

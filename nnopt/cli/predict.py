@@ -16,17 +16,14 @@ from nnopt.io.atomic_files import shown
 from nnopt.io.own_files import RUN_FILES
 from nnopt.io.paths import given_path
 from nnopt.recipe.evaluation import class_values
-from nnopt.recipe.stored_config import changed_point
+from nnopt.recipe.stored_config import OF_BACKEND, changed_point
 from nnopt.recipe.trained_model import TrainedModel, load_model
 from nnopt.results.prediction_files import write_new_predictions
 from nnopt.schema import Config, CsvConfig
 from nnopt.terminal import console
 
-CHANGEABLE = ("backend.device", "backend.threads")
-"""Keys that can differ from those of the run."""
-
 OF_CSV = ("dataset.separator", "dataset.decimal")
-"""Further keys, if the run was trained on a CSV file."""
+"""Keys that can also differ from those of the run, if it was trained on a CSV file."""
 
 MAX_LISTED_CLASSES = 10
 
@@ -41,8 +38,7 @@ def main(arguments: list[str]) -> int:
     config = model.config
     if options.overrides:
         config = _changed(model, options.overrides)
-        threads = config.backend.threads or model.config.backend.threads
-        model = model.on(device=config.backend.device, threads=threads)
+        model = model.on(config.backend)
     inputs = read_inputs(source, model.inputs, config.dataset, options.resize)
     for text in inputs.notes:
         console.note(f"note: {text}")
@@ -82,5 +78,5 @@ def _check_out(out: Path, run: Path, source: Path) -> None:
 
 def _changed(model: TrainedModel, overrides: Sequence[str]) -> Config:
     """Return the configuration of the run with overrides. Raises ConfigError."""
-    allowed = (*CHANGEABLE, *(OF_CSV if isinstance(model.config.dataset, CsvConfig) else ()))
+    allowed = (*OF_BACKEND, *(OF_CSV if isinstance(model.config.dataset, CsvConfig) else ()))
     return changed_point(StoredConfig(model.container, ()), overrides, allowed).config

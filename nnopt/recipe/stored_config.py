@@ -24,6 +24,9 @@ from nnopt.results.run_folder import check_run
 from nnopt.results.summary import read_summary
 from nnopt.schema import with_added_keys
 
+OF_BACKEND = ("backend.device", "backend.threads", "backend.precision", "backend.compile")
+"""Keys that change how a trained network is computed, but not the network."""
+
 
 def read_stored_config(folder: Path, given: str, overrides: Sequence[str]) -> StoredConfig:
     """Return the configuration of a run, with the data folders of this machine.

@@ -34,7 +34,7 @@ from nnopt.results.model_file import ModelFile, read_model_file, write_model_fil
 from nnopt.results.run_folder import check_run
 from nnopt.results.summary import read_summary
 from nnopt.results.weights import Arrays, read_weights
-from nnopt.schema import Config
+from nnopt.schema import BackendVariant, Config
 from nnopt.schema.reader import Reader
 from nnopt.training.evaluation import Evaluation, evaluate
 
@@ -70,10 +70,14 @@ class TrainedModel:
     record: FileRecord | None
     data: Mapping[str, Any]
 
-    def on(self, **backend: Any) -> TrainedModel:
-        """Return the model with other values of the keys of ``backend``, such as ``device``."""
-        config = replace(self.config, backend=replace(self.config.backend, **backend))
-        return replace(self, config=config)
+    def on(self, backend: BackendVariant) -> TrainedModel:
+        """Return the model with other values of the keys of ``backend``, such as ``device``.
+
+        If ``backend.threads`` is None, the number of threads stays the same.
+        """
+        threads = backend.threads or self.config.backend.threads
+        backend = replace(backend, threads=threads)
+        return replace(self, config=replace(self.config, backend=backend))
 
     @cached_property
     def network(self) -> Network:

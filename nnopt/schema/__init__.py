@@ -13,6 +13,7 @@ from nnopt.schema.architecture import ResnetConfig as ResnetConfig
 from nnopt.schema.architecture import ThreeLayerConvConfig as ThreeLayerConvConfig
 from nnopt.schema.architecture import TorchvisionConfig as TorchvisionConfig
 from nnopt.schema.architecture import VggConfig as VggConfig
+from nnopt.schema.backend import BackendVariant as BackendVariant
 from nnopt.schema.backend import ConvAlgorithm as ConvAlgorithm
 from nnopt.schema.backend import NumpyConfig as NumpyConfig
 from nnopt.schema.backend import TorchConfig as TorchConfig
