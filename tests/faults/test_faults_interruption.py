@@ -89,7 +89,7 @@ def test_sweep_killed_and_resumed_gives_equal_bits(
     [
         (APPEND, 2),
         ("nnopt.recipe.run.evaluate", 1),
-        ("nnopt.recipe.run.write_arrays", 2),
+        ("nnopt.recipe.trained_model.write_hashed_arrays", 2),
         ("os.replace", 2),
         ("os.replace", 3),
         ("nnopt.recipe.run.plot_test", 1),
@@ -144,7 +144,7 @@ def test_run_exits_immediately_at_second_ctrl_c(workplace: Path) -> None:
     program = (
         "import signal, time, nnopt.recipe.run\n"
         "def slow(*_): signal.raise_signal(signal.SIGINT); time.sleep(60)\n"
-        "nnopt.recipe.run.write_arrays = slow\n"
+        "nnopt.recipe.trained_model.write_hashed_arrays = slow\n"
         "nnopt.recipe.recorder.MetricsFile.append = lambda *_: signal.raise_signal(signal.SIGINT)\n"
         "from nnopt.cli.main import main; main()\n"
     )
