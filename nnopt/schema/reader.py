@@ -8,7 +8,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -99,6 +99,9 @@ class Reader:
         for spec in fields(record):
             name = spec.name.rstrip("_")
             key = prefix + name
+            if name not in container and spec.default is not MISSING:
+                values[spec.name] = spec.default  # a user's file of an earlier version
+                continue
             if name not in container or container[name] == "???":
                 self.problems.append(f"the key {key!r} is missing; set it with {key}=...")
                 continue

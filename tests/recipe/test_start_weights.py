@@ -207,3 +207,12 @@ def test_learning_rate_finder_starts_with_the_weights_of_the_run(nnopt: Nnopt) -
     summary = json.loads(Path("a/summary.json").read_text())
     assert first_loss("initializer.from=a") == pytest.approx(summary["train_loss"], abs=0.1)
     assert first_loss() > summary["train_loss"] + 0.1
+
+
+def test_initializer_file_of_an_earlier_version_needs_no_new_keys(workplace: Path) -> None:
+    folder = workplace / "conf" / "initializer"
+    folder.mkdir(parents=True)
+    keys = "hidden: zeros\noutput: zeros\ninput: null\nscale: 1.0\nstd: 1.0\nlow: 0.0\nhigh: 1.0\n"
+    (folder / "mine.yaml").write_text(keys)
+    chosen = compose_config(["initializer=mine"]).initializer
+    assert (chosen.hidden, chosen.from_, chosen.skip) == ("zeros", None, ())
