@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator
 
 from nnopt.architecture.network import Architecture
-from nnopt.errors import ConfigError, join_problems, suggest
+from nnopt.errors import ConfigError, suggest
 from nnopt.io.paths import given_path
 from nnopt.pruning.masks import kept_count
 from nnopt.pruning.unit_pruner import prunable_units
 from nnopt.pruning.units import kept_units, removable_units
 from nnopt.pruning.weight_pruner import prunable_weights
-from nnopt.recipe.trained_model import read_arrays, shape_problems
+from nnopt.recipe.trained_model import read_arrays, shape_problems, shapes_of
 from nnopt.results.run_folder import check_done, check_run
 from nnopt.results.weights import Arrays
 from nnopt.schema import (
@@ -123,6 +123,6 @@ def trained_weights(pruning: PruningVariant, architecture: Architecture) -> Arra
     check_run(folder, given)
     check_done(folder, given)
     arrays = read_arrays(folder)
-    if problems := shape_problems(arrays, architecture):
-        raise ConfigError(f"{given} has another network: {join_problems(problems, '; ')}")
+    if problems := shape_problems(arrays, shapes_of(architecture)):
+        raise ConfigError(f"{given} has another network: {'; '.join(problems.values())}")
     return arrays

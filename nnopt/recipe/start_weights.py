@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,13 @@ from nnopt.architecture.network import Architecture
 from nnopt.backends.models import initial_arrays
 from nnopt.data.dataset import Dataset
 from nnopt.errors import ConfigError, ModelError, suggest
-from nnopt.recipe.trained_model import read_arrays
+from nnopt.recipe.trained_model import read_arrays, shape_problems, shapes_of
 from nnopt.results.model_file import weights_sha256
 from nnopt.results.run_folder import check_run
 from nnopt.results.weights import Arrays
 from nnopt.schema import Config
 
-Shapes = Mapping[str, tuple[int, ...]]
+Value = TypeVar("Value")
 
 
 def initial_weights(
@@ -53,23 +54,22 @@ def start_weights(config: Config, architecture: Architecture) -> Arrays:
             "which the training starts; restore them, or start a new run"
         )
     arrays = read_arrays(folder)
-    shapes = architecture.parameter_shapes() | architecture.statistic_shapes()
-    found: Shapes = {name: array.shape for name, array in arrays.items()}
-    _check_skip(chosen.skip, [*shapes, *found])
-    found, expected = _without(found, chosen.skip), _without(shapes, chosen.skip)
-    if differences := _differences(found, expected):
-        layers = list(dict.fromkeys(map(_layer, differences)))
+    shapes = shapes_of(architecture)
+    _check_skip(chosen.skip, [*shapes, *arrays])
+    found, expected = _without(arrays, chosen.skip), _without(shapes, chosen.skip)
+    if problems := shape_problems(found, expected):
+        layers = list(dict.fromkeys(map(_layer, problems)))
         remedy = ""
         if len(layers) < len(set(map(_layer, expected))):
             names = ",".join([*chosen.skip, *layers])
             remedy = f"; initializer.skip=[{names}] starts these layers with new weights"
-        raise ConfigError(f"{given} has another network: {'; '.join(differences.values())}{remedy}")
+        raise ConfigError(f"{given} has another network: {'; '.join(problems.values())}{remedy}")
     if not expected:
         raise ConfigError(
             f"{given} has no effect, because initializer.skip contains all layers; set "
             "initializer.from=null"
         )
-    return {name: arrays[name] for name in expected}
+    return found
 
 
 def _layer(name: str) -> str:
@@ -91,20 +91,7 @@ def _check_skip(skip: Sequence[str], arrays: Iterable[str]) -> None:
         raise ConfigError(problems)
 
 
-def _without(shapes: Shapes, skip: Sequence[str]) -> Shapes:
-    """Return the shapes of the arrays outside of some layers and of the layers inside them."""
+def _without(named: Mapping[str, Value], skip: Sequence[str]) -> dict[str, Value]:
+    """Return the entries outside of some layers and of the layers inside them."""
     prefixes = tuple(f"{layer}." for layer in skip)
-    return {k: x for k, x in shapes.items() if k not in skip and not k.startswith(prefixes)}
-
-
-def _differences(found: Shapes, expected: Shapes) -> dict[str, str]:
-    """Return a text for each array whose shape differs, or that only one network has."""
-    texts = {}
-    for name in [*expected, *(name for name in found if name not in expected)]:
-        if name not in found:
-            texts[name] = f"{name} is missing in the run, and {expected[name]} here"
-        elif name not in expected:
-            texts[name] = f"{name} is {found[name]} in the run, and missing here"
-        elif found[name] != expected[name]:
-            texts[name] = f"{name} is {found[name]} in the run, and {expected[name]} here"
-    return texts
+    return {k: x for k, x in named.items() if k not in skip and not k.startswith(prefixes)}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nnopt.architecture.inference import Shape
 from nnopt.architecture.network import Architecture, ModuleArchitecture
 from nnopt.architecture.parse import layer_items
 from nnopt.backends import load_backend
@@ -219,10 +220,10 @@ def load_model(folder: Path, epoch: str | None = None) -> TrainedModel:
         ) from error
     epoch = epoch or config.test_weights
     arrays = _checked_arrays(folder, epoch, file, architecture.parameter_count)
-    if problems := shape_problems(arrays, architecture):
+    if problems := shape_problems(arrays, shapes_of(architecture)):
         raise ModelError(
             f"{shown(folder / WEIGHTS[epoch])} does not fit the layers in {where}: "
-            f"{join_problems(problems, '; ')}"
+            f"{join_problems([*problems.values()], '; ')}"
         )
     return TrainedModel(
         folder=folder,
@@ -258,13 +259,18 @@ def _for_prediction(config: Config, threads: int) -> Config:
     return config
 
 
-def shape_problems(arrays: Arrays, architecture: Architecture) -> list[str]:
-    """Return how the names and shapes of arrays differ from those of an architecture."""
-    shapes = architecture.parameter_shapes() | architecture.statistic_shapes()
-    problems = [f"it has no {name}" for name in shapes if name not in arrays]
-    problems += [f"{name} is unexpected" for name in arrays if name not in shapes]
-    return problems + [
-        f"{name} is {arrays[name].shape}, expected {shape}"
-        for name, shape in shapes.items()
-        if name in arrays and arrays[name].shape != shape
-    ]
+def shapes_of(architecture: Architecture) -> dict[str, Shape]:
+    """Return the shapes of all arrays of a network by full name."""
+    return architecture.parameter_shapes() | architecture.statistic_shapes()
+
+
+def shape_problems(arrays: Arrays, shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """Return a text for each array whose shape is not the expected one, by full name."""
+    problems = {}
+    for name, shape in shapes.items():
+        if name not in arrays:
+            problems[name] = f"it has no {name} {shape}"
+        elif arrays[name].shape != shape:
+            problems[name] = f"{name} is {arrays[name].shape}, expected {shape}"
+    others = {x: f"{x} {array.shape} is unexpected" for x, array in arrays.items()}
+    return problems | {name: text for name, text in others.items() if name not in shapes}
