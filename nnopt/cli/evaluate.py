@@ -33,6 +33,8 @@ from nnopt.training.evaluation import Evaluation
 CHANGEABLE = ("dataset", "data", *OF_BACKEND)
 """Keys that can differ from those of the run."""
 
+MAX_PRINTED_CLASSES = 25
+
 NAMES = {
     "accuracy": "accuracy",
     "loss": "loss",
@@ -144,9 +146,11 @@ def _print(model: TrainedModel, document: Mapping[str, Any], folder: Path) -> No
             f"{row['support']:,}",
             *(_text(row[key]) for key in ("recall", "precision", "f1")),
         )
-        for row in document["classes"]
+        for row in document["classes"][:MAX_PRINTED_CLASSES]
     ]
     console.print_table(("class", "samples", "recall", "precision", "F1"), rows, "lrrrr")
+    if (more := len(document["classes"]) - len(rows)) > 0:
+        console.note(f"{more:,} more classes are in classes.csv")
     metrics = document["metrics"]
     results = {NAMES[key]: f"{value:z.4f}" for key, value in metrics.items() if value is not None}
     results |= {"samples": f"{document['samples']:,}", "weights": f"of the {model.epoch} epoch"}

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     predictions = logits.argmax(axis=1)
     write_new_predictions(out, predictions, values, kind, model.classes, inputs.files)
     counts = Counter(model.classes[number] for number in predictions)
-    shown_counts = [f"{name} {count:,}" for name, count in counts.most_common(MAX_LISTED_CLASSES)]
+    shown_counts = [f"{name}: {count:,}" for name, count in counts.most_common(MAX_LISTED_CLASSES)]
     more = len(counts) - len(shown_counts)
     results = {
         "samples": f"{len(logits):,}",
