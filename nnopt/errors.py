@@ -95,6 +95,22 @@ class Problems(list[str]):
             raise ConfigError(self)
 
 
+def described(error: BaseException, file: str) -> str:
+    """Return an exception as one line, with the last line of ``file`` in its traceback, if any.
+
+    For example ``line 3: ZeroDivisionError: division by zero``.
+    """
+    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == file:
+            line = step.tb_lineno
+        step = step.tb_next
+    text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    place = "" if line is None else f"line {line}: "
+    return f"{place}{type(error).__name__}{text and f': {text}'}"
+
+
 class CombinationError(ConfigError):
     """Each value is allowed, but the combination of the values is not."""
 

@@ -47,6 +47,10 @@ class PReLU(Layer, kind="prelu"):
         slopes = shape[:1] if self.per_channel else (1,)
         return InferredLayer(name, self, shape, shape, math.prod(shape), {"weight": slopes})
 
+    def initial_value(self, key: str) -> float:
+        """Return the initial slope."""
+        return self.init
+
 
 class ELU(Elementwise, kind="elu"):
     """The activation x where x > 0, else alpha · (exp(x) - 1) (Clevert et al. 2016)."""

@@ -21,10 +21,14 @@ from nnopt.schema import (
     TorchvisionConfig,
     VggConfig,
 )
+from nnopt.schema.tables import filled
 
 Layers = tuple[Layer, ...]
 
-ACTIVATIONS: dict[str, Layer] = {name: records.LAYERS[name]() for name in get_args(Activation)}
+ACTIVATIONS: dict[str, Layer] = filled(
+    "activation", {name: records.LAYERS[name]() for name in get_args(Activation)}
+)
+"""Value of the key ``architecture.activation`` -> layer with default arguments."""
 
 NORMS: dict[str, Callable[[int], Layers]] = {
     "none": lambda channels: (),

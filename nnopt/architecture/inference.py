@@ -44,6 +44,10 @@ class Layer:
     def _infer(self, name: str, shape: Shape, classes: int) -> InferredLayer:
         raise NotImplementedError
 
+    def initial_value(self, key: str) -> float:
+        """Return the initial value of all entries of an array that no initializer draws."""
+        return 1.0 if key in ("weight", "running_var") else 0.0
+
 
 @dataclass(frozen=True)
 class ForeignLayer:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from nnopt.architecture.activations import PReLU
-from nnopt.architecture.inference import InferredLayer
-from nnopt.architecture.network import Architecture
+from nnopt.architecture.inference import Layer
+from nnopt.architecture.network import Architecture, is_weight
 from nnopt.architecture.whitening import whitening_arrays
 from nnopt.data.dataset import Dataset
 from nnopt.random import generator
@@ -76,11 +75,13 @@ def initial_arrays(
     for layer in architecture.walk():
         draw = INITIALIZERS[config.output if layer.name == output else config.hidden]
         for key, shape in (layer.parameters | layer.statistics).items():
-            if key == "weight" and len(shape) > 1:
-                array = draw(generator(seed, f"initial/{layer.name}"), shape, config)
+            if is_weight(key, shape):
+                stream = layer.name if key == "weight" else f"{layer.name}.{key}"
+                array = draw(generator(seed, f"initial/{stream}"), shape, config)
                 array *= config.scale
             else:
-                array = np.full(shape, _constant(layer, key))
+                assert isinstance(layer.record, Layer)  # for mypy
+                array = np.full(shape, layer.record.initial_value(key))
             arrays[f"{layer.name}.{key}"] = array
     if config.input == "whitening":
         if dataset is None:
@@ -89,10 +90,3 @@ def initial_arrays(
         whitening = whitening_arrays(first, dataset)
         arrays |= {f"{first.name}.{key}": array for key, array in whitening.items()}
     return arrays
-
-
-def _constant(layer: InferredLayer, key: str) -> float:
-    """Return the initial value of an array with one axis, such as a bias."""
-    if isinstance(layer.record, PReLU):
-        return layer.record.init
-    return 1.0 if key in ("weight", "running_var") else 0.0

@@ -34,6 +34,7 @@ from nnopt.architecture.inference import (
 )
 from nnopt.errors import ConfigError
 from nnopt.schema.range import Range
+from nnopt.schema.tables import filled
 
 Size = Annotated[int, Range(minimum=1)]
 
@@ -260,13 +261,12 @@ class Residual(Layer, kind="residual"):
         return InferredLayer(name, self, shape, output, flops, inner=branch, shortcut=shortcut)
 
 
-LAYERS: dict[str, type[Layer]] = {
-    record.kind: record
-    for record in (
-        *(Dense, Conv2d, MaxPool2d, AvgPool2d, GlobalAvgPool),
-        *(ReLU, LeakyReLU, PReLU, ELU, SELU, GELU, GELUTanh, Tanh, Sigmoid, SiLU, Softplus),
-        *(Mish, HardSwish, Dropout, SpatialDropout),
-        *(BatchNorm, LayerNorm, GroupNorm, InstanceNorm, Flatten, Residual),
-    )
-}
+_RECORDS: tuple[type[Layer], ...] = (
+    *(Dense, Conv2d, MaxPool2d, AvgPool2d, GlobalAvgPool),
+    *(ReLU, LeakyReLU, PReLU, ELU, SELU, GELU, GELUTanh, Tanh, Sigmoid, SiLU, Softplus),
+    *(Mish, HardSwish, Dropout, SpatialDropout),
+    *(BatchNorm, LayerNorm, GroupNorm, InstanceNorm, Flatten, Residual),
+)
+
+LAYERS: dict[str, type[Layer]] = filled("layer", {record.kind: record for record in _RECORDS})
 """Name of a layer in YAML -> class of the record."""

@@ -183,3 +183,9 @@ class Backend(Protocol):
 
     def build_loader(self, part: Part, normalization: Normalization, config: Config) -> Loader:
         """Return the loader of the batches of one part of a dataset."""
+
+    def try_components(self, architecture: Architecture, config: Config) -> None:
+        """Compute each configured component of a plug-in once.
+
+        Raises ConfigError if a component fails or returns a wrong shape.
+        """

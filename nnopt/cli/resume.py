@@ -13,6 +13,7 @@ from nnopt.cli.parsers import resume_parser
 from nnopt.cli.result_folder import is_single_run
 from nnopt.cli.resume_run import resume_run
 from nnopt.cli.run import note_missing_plots, prepare_all
+from nnopt.config.plugin_source import without_plugins
 from nnopt.config.point import Point
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.io.atomic_files import shown
@@ -45,6 +46,7 @@ def main(arguments: list[str]) -> int:
     options = resume_parser().parse_intermixed_args(arguments)
     stop_on_signals()
     folder = given_path(options.directory, "DIR").resolve()  # the link outputs/latest may change
+    options.overrides = without_plugins(options.overrides)
     if is_single_run(folder):
         return resume_run(folder, options)
     if options.restart:

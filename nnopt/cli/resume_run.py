@@ -22,6 +22,7 @@ from nnopt.io.own_files import (
     remove_run,
     remove_temporary_files,
 )
+from nnopt.plugins.load import stored_plugins
 from nnopt.recipe.checkpoints import DATA_FILES, LENGTH_KEYS, check_checkpoint, latest_checkpoint
 from nnopt.results.checkpoint_file import Checkpoint
 from nnopt.results.summary import UnusableSummaryError, read_summary
@@ -113,6 +114,8 @@ def _point(folder: Path, stored: Mapping[str, Any]) -> Point:
     """Return the point of a stored run. Raises ResumeError if its configuration is not valid."""
     container = with_added_keys(stored["config"])
     try:
+        if container["plugins"]:
+            container = stored_plugins(container, folder)
         config = read_config(container)
     except ConfigError as error:
         reason = join_problems(error.problems, "; ")

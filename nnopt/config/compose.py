@@ -87,7 +87,7 @@ def make_plan(
     The command line is a sweep if ``multirun`` is true or the key ``hydra.mode`` is MULTIRUN. By
     default, the overrides change the configuration in the YAML files, otherwise that of ``base``.
     """
-    with composing(config_dir):
+    with composing(config_dir, overrides):
         parsed = parse_overrides(overrides)
         check_hydra_keys(parsed)
         problems = group_problems(parsed)

@@ -38,23 +38,29 @@ from nnopt.config.conf_source import (
     with_location,
 )
 from nnopt.config.grammar import flatten_sweeps, functions, shown, unreadable
+from nnopt.config.plugin_source import PluginSource, activate_named
 from nnopt.config.set_aside import Composed, Loader, compose
 from nnopt.config.yaml_file import shown_path
 from nnopt.errors import ConfigError, Problems, nearest, refused_value, suggest
 from nnopt.io.paths import absolute_folder, environment
 from nnopt.io.safe_text import simplify_message
 from nnopt.schema import PLUGINS, renamed_key
+from nnopt.schema.tables import COMPONENTS
 
 
 @contextmanager
-def composing(config_dir: str | None = None) -> Iterator[None]:
+def composing(
+    config_dir: str | None = None, overrides: Sequence[str] | None = None
+) -> Iterator[None]:
     """Let Hydra find the YAML files of nnopt, of ``./conf`` and of the folder ``config_dir``.
 
     Files of ``./conf`` take precedence. If the body of the ``with`` statement raises a ConfigError,
-    file and line are added to each problem whose value comes from a file. Raises ConfigError if
-    ``config_dir`` does not exist, or contains a ``config.yaml``.
+    file and line are added to each problem whose value comes from a file. With ``overrides``, only
+    the plug-ins that these overrides and the user's files name are active afterwards. Raises
+    ConfigError if ``config_dir`` does not exist, or contains a ``config.yaml``.
     """
     Plugins.instance().register(UserSource)
+    Plugins.instance().register(PluginSource)
     OmegaConf.register_new_resolver("nnopt.env", environment, replace=True)  # for ${nnopt.env:...}
     GlobalHydra.instance().clear()
     config_groups.cache_clear()
@@ -70,6 +76,12 @@ def composing(config_dir: str | None = None) -> Iterator[None]:
             _add_folder(config_dir, search_path)
         hydra.config_loader = Loader(search_path)
         try:
+            if overrides is not None:
+                activate_named(overrides, _loader().get_sources())
+            if COMPONENTS:
+                place = f"{PluginSource.scheme()}://active"
+                search_path.prepend("nnopt-plugins", place, anchor="schema")
+                hydra.config_loader = Loader(search_path)
             yield
         except ConfigError as error:
             raise type(error)([with_location(problem) for problem in error.problems]) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -31,6 +32,21 @@ class Point:
     config: Config
     container: Mapping[str, Any]  # the resolved values, as in config.yaml
     overrides: tuple[str, ...]  # the overrides that produce the configuration
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the values to pickle. The classes of plug-ins must be loaded before the values."""
+        if not self.config.plugins:
+            return vars(self)
+        return {"plugins": self.container["plugins"], "pickled": pickle.dumps(vars(self))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Activate the plug-ins of the point, and set the values."""
+        if "pickled" in state:
+            from nnopt.plugins.load import activate  # not needed by most points
+
+            activate(state["plugins"])
+            state = pickle.loads(state["pickled"])
+        vars(self).update(state)
 
 
 def with_plots_decided(point: Point, points: int) -> Point:
@@ -65,6 +81,7 @@ def point_id(config: Config) -> str:
     """
     relevant = {key: v for key, v in asdict(config).items() if key not in WITHOUT_EFFECT}
     relevant["initializer"] = _initializer_identity(relevant["initializer"])
+    relevant["plugins"] = [plugin.sha256 for plugin in config.plugins]
     if isinstance(config.dataset, CsvConfig):  # paths of CSV files are relative to data.root
         relevant["root"] = config.data.root
     stable = json.dumps(with_first_keys(without_added_keys(relevant)), sort_keys=True)

@@ -27,6 +27,7 @@ from nnopt.config.hydra import (
     parse_overrides,
     plain,
 )
+from nnopt.config.plugin_source import with_records
 from nnopt.config.point import Point, point_id
 from nnopt.config.set_aside import Composed
 from nnopt.config.start_weights import with_start_weights
@@ -88,6 +89,7 @@ class ConfigResolver:
         values = [o for o in parsed if o.key_or_group not in config_groups()]
         files = self._composed_files(parsed)
         container, problems = files.with_values(values)
+        container = with_records(container)
         try:
             config = read_config(container)
         except ConfigError as error:

@@ -9,6 +9,7 @@ from operator import attrgetter
 
 from nnopt.architecture.layers import Residual
 from nnopt.architecture.parse import parse_layers
+from nnopt.config.plugin_rules import LABELS_ONLY, backends
 from nnopt.config.training_rules import (
     constant_schedules,
     improvements,
@@ -20,16 +21,16 @@ from nnopt.errors import ConfigError, refused_value
 from nnopt.io.paths import path_problem
 from nnopt.schema import (
     Config,
-    CsvConfig,
-    ImageConfig,
     LayersConfig,
     MuonConfig,
     NoPruningConfig,
     ResnetConfig,
     ScheduleFreeConfig,
+    SpiralConfig,
     ThreeLayerConvConfig,
     TorchOptimizer,
     TorchvisionConfig,
+    TwoClassConfig,
     VggConfig,
     weight_decay,
 )
@@ -209,7 +210,7 @@ def _validation(config: Config) -> Iterator[str]:
 
 
 def _batch_and_loss(config: Config) -> Iterator[str]:
-    if config.loss == "hinge" and config.regularizer.label_smoothing:
+    if config.loss in LABELS_ONLY and config.regularizer.label_smoothing:
         yield "{regularizer.label_smoothing} needs loss=cross_entropy, mse or focal, but {loss}"
     if config.loss not in ("focal", None) and config.focal_gamma not in (2.0, None):
         yield "{focal_gamma} has no effect on {loss}; set focal_gamma=2, or loss=focal"
@@ -217,7 +218,7 @@ def _batch_and_loss(config: Config) -> Iterator[str]:
         if not attrgetter(key)(config):
             continue
         setting = _setting(config, key)
-        if config.loss == "hinge":
+        if config.loss in LABELS_ONLY:
             yield (
                 f"{setting} needs loss=cross_entropy, mse or focal, but {{loss}}, which has no "
                 "mixed labels"
@@ -242,7 +243,7 @@ def made_for_images(config: Config) -> list[str]:
 
 
 def _images(config: Config) -> Iterator[str]:
-    if not isinstance(config.dataset, ImageConfig | CsvConfig):
+    if isinstance(config.dataset, SpiralConfig | TwoClassConfig):
         for setting in made_for_images(config):
             yield f"{setting} needs images, but {_setting(config, 'dataset.name')}"
 
@@ -324,5 +325,6 @@ RULES: tuple[Rule, ...] = (
     _policy,
     _averages,
     _backend,
+    backends,
 )
 """Rules for combinations of keys. In a message, ``{KEY}`` is replaced by ``KEY = VALUE``."""

@@ -90,7 +90,8 @@ def complete_words(command: str) -> None:
 def _printing(options: Namespace) -> Iterator[tuple[Hydra, list[str]]]:
     """Yield Hydra and the overrides, and capture the output. Print it unless an error occurs."""
     text = StringIO()
-    with composing(options.config_dir), hydra_errors(), redirect_stdout(text):
+    composed = composing(options.config_dir, options.overrides)
+    with composed, hydra_errors(), redirect_stdout(text):
         yield _hydra(), [override_text(override) for override in parse_overrides(options.overrides)]
     print(text.getvalue(), end="")
 
@@ -102,7 +103,7 @@ def _hydra() -> Hydra:
 
 
 def _hydra_part(options: Namespace) -> dict[str, Any]:
-    with composing(options.config_dir), hydra_errors():
+    with composing(options.config_dir, options.overrides), hydra_errors():
         overrides = [
             override_text(override)
             for override in parse_overrides(options.overrides)

@@ -25,6 +25,10 @@ def read_config(container: Mapping[str, Any]) -> Config:
     """
     if message := changed_rule(container):
         raise ConfigError([message])
+    if container.get("plugins"):
+        from nnopt.plugins.load import activate_records  # not needed by most configurations
+
+        activate_records(container["plugins"])
     reader = Reader()
     config: Config | None = reader.read_record(Config, container, "")
     refused = [problem.key for problem in reader.problems if isinstance(problem, Problem)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, reduce
 from pathlib import Path
@@ -33,7 +34,15 @@ from nnopt.data.warnings import (
 from nnopt.errors import DataError
 from nnopt.io.paths import absolute_folder
 from nnopt.random import generator
-from nnopt.schema import CsvConfig, DataConfig, DatasetVariant, SpiralConfig, TwoClassConfig
+from nnopt.schema import (
+    CsvConfig,
+    DataConfig,
+    DatasetVariant,
+    ImageConfig,
+    SpiralConfig,
+    TwoClassConfig,
+)
+from nnopt.schema.tables import filled
 
 LOG = logging.getLogger("nnopt")
 
@@ -59,15 +68,33 @@ def load(dataset: DatasetVariant, data: DataConfig, seed: int, dtype: str = "flo
 
 @lru_cache(maxsize=4)
 def _decode(dataset: DatasetVariant, data: DataConfig, working: str) -> Decoded:
-    if isinstance(dataset, SpiralConfig | TwoClassConfig):
-        decoded = generate(dataset)
-        decoded = replace(decoded, repeated=repeated_rows(decoded.parts))
-    else:
-        source, cache = locate(dataset, data, Path(working)), data.cache
-        decoded = source.decode() if cache is None else cached(source, Path(cache), Path(data.root))
+    decoded = DECODERS[dataset.name](dataset, data, working)
     for note in decoded.notes:
         LOG.warning(note)
     return decoded
+
+
+def _generate(dataset: SpiralConfig | TwoClassConfig, data: DataConfig, working: str) -> Decoded:
+    decoded = generate(dataset)
+    return replace(decoded, repeated=repeated_rows(decoded.parts))
+
+
+def _read(dataset: ImageConfig | CsvConfig, data: DataConfig, working: str) -> Decoded:
+    source, cache = locate(dataset, data, Path(working)), data.cache
+    return source.decode() if cache is None else cached(source, Path(cache), Path(data.root))
+
+
+DECODERS: dict[str, Callable[[Any, DataConfig, str], Decoded]] = filled(
+    "dataset/decoder",
+    {
+        **dict.fromkeys(("spiral", "moons", "circles"), _generate),
+        **dict.fromkeys((*PUBLISHED, "csv"), _read),
+    },
+)
+"""Name of a dataset -> function that generates or reads the arrays.
+
+The arguments are the configuration of the dataset, absolute paths, and the working directory.
+"""
 
 
 def locate(dataset: DatasetVariant, data: DataConfig, working: Path) -> Source[Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nnopt.architecture.inference import InferredLayer
 from nnopt.architecture.layers import BatchNorm, Conv2d, Dense, GroupNorm, LayerNorm, Residual
 from nnopt.architecture.network import Architecture, ModuleArchitecture
+from nnopt.architecture.plugins import PluginLayer
 from nnopt.errors import ConfigError
 from nnopt.random import generator
 
@@ -87,6 +88,10 @@ def _follow(layers: Sequence[InferredLayer], units: Units, found: list[Units]) -
                 found.append(units)
             case LayerNorm() | GroupNorm():
                 units.keep(f"{layer.name} normalizes several of its units together")
+            case PluginLayer():
+                units.keep(f"{layer.name}, which reads them, is a layer of a plug-in")
+                reason = f"{layer.name} is a layer of a plug-in"
+                units = Units(layer.output_shape[0], [], [], reason=reason)
             case Residual():
                 branch = _follow(layer.inner, units, found)
                 other = _follow(layer.shortcut, units, found) if layer.shortcut else units

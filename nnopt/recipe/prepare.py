@@ -23,6 +23,7 @@ from nnopt.pruning.schedule import ScheduleClock
 from nnopt.pruning.schedule import schedule_problems as pruning_schedule_problems
 from nnopt.recipe.pruning_checks import pruning_problems
 from nnopt.schema import Config, CsvConfig, DatasetVariant, ImageConfig, MuonConfig
+from nnopt.schema.tables import COMPONENTS
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.length import Length
 from nnopt.training.schedules import schedule_problems
@@ -100,12 +101,12 @@ def prepare_without_data(config: Config, trains: bool = True) -> Planned | None:
 
 
 def known_shape(dataset: DatasetVariant) -> DataShape | None:
-    """Return the properties of a published or generated dataset; None for a CSV dataset.
+    """Return the properties of a dataset; None if only its files or its plug-in determine them.
 
     Raises ConfigError for unknown classes or a too large subset, and DataError; see
     ``training_samples``.
     """
-    if isinstance(dataset, CsvConfig):
+    if isinstance(dataset, CsvConfig) or ("dataset", dataset.name) in COMPONENTS:
         return None
     if isinstance(dataset, ImageConfig):
         published = PUBLISHED[dataset.name]
@@ -174,6 +175,8 @@ def _fit(config: Config, shape: DataShape, trains: bool = True) -> Architecture:
         problems = [*_batch_problems(config, shape.samples, architecture, trains), *problems]
     if problems:
         raise ConfigError(problems)
+    if config.plugins:
+        load_backend(config.backend.name).try_components(architecture, config)
     return architecture
 
 

@@ -7,13 +7,14 @@ losses. If a logit is NaN or +inf, the loss is not finite, and there is no warni
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nnopt.schema import Config
+from nnopt.schema.tables import filled
 
 Floats = NDArray[np.float64]
 Array = NDArray[Any]
@@ -153,10 +154,19 @@ def focal(logits: Array, labels: Array, gamma: float) -> float:
 
 def loss_of(config: Config, logits: Array, labels: Array) -> float:
     """Return the configured loss without label smoothing. logits: (N, K), labels: (N,)."""
-    if config.loss == "focal":
-        return focal(logits, labels, config.focal_gamma)
-    losses = {"cross_entropy": cross_entropy, "hinge": hinge, "mse": mse}
-    return losses[config.loss](logits, labels)
+    return LOSSES[config.loss](config, logits, labels)
+
+
+LOSSES: dict[str, Callable[[Config, Array, Array], float]] = filled(
+    "loss/evaluation",
+    {
+        "cross_entropy": lambda config, logits, labels: cross_entropy(logits, labels),
+        "hinge": lambda config, logits, labels: hinge(logits, labels),
+        "mse": lambda config, logits, labels: mse(logits, labels),
+        "focal": lambda config, logits, labels: focal(logits, labels, config.focal_gamma),
+    },
+)
+"""Value of the key ``loss`` -> function of configuration, logits (N, K) and labels (N,)."""
 
 
 def accuracy(logits: Array, labels: Array) -> float:

@@ -56,12 +56,14 @@ from nnopt.schema.optimizer import ScheduleFreeConfig as ScheduleFreeConfig
 from nnopt.schema.optimizer import ScheduleFreeSgdConfig as ScheduleFreeSgdConfig
 from nnopt.schema.optimizer import SgdConfig as SgdConfig
 from nnopt.schema.optimizer import TorchOptimizer as TorchOptimizer
+from nnopt.schema.plugin import PluginConfig as PluginConfig
 from nnopt.schema.pruning import NoPruningConfig as NoPruningConfig
 from nnopt.schema.pruning import PruningVariant as PruningVariant
 from nnopt.schema.pruning import UnitPruningConfig as UnitPruningConfig
 from nnopt.schema.pruning import WeightPruningConfig as WeightPruningConfig
 from nnopt.schema.range import LARGEST_SEED as LARGEST_SEED
 from nnopt.schema.range import Entries as Entries
+from nnopt.schema.range import Names as Names
 from nnopt.schema.range import Range as Range
 from nnopt.schema.range import Text as Text
 from nnopt.schema.regularizer import AugmentationConfig as AugmentationConfig

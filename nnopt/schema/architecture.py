@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from nnopt.schema.range import Range
+from nnopt.schema.range import Names, Range
 
 Activation = Literal[
     "relu",
@@ -29,7 +29,7 @@ class MlpConfig:
 
     name: Literal["mlp"]
     hidden: Annotated[tuple[int, ...], Range(minimum=1, maximum=1_000_000)]
-    activation: Activation
+    activation: Annotated[Activation, Names("activation")]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ThreeLayerConvConfig:
     channels: Annotated[int, Range(minimum=1, maximum=100_000)]
     kernel: Annotated[int, Range(minimum=1, maximum=1000)]
     hidden: Annotated[int, Range(minimum=1, maximum=1_000_000)]
-    activation: Activation
+    activation: Annotated[Activation, Names("activation")]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class VggConfig:
     widths: Annotated[tuple[int, ...], Range(minimum=1, maximum=100_000)]
     convs: Annotated[int, Range(minimum=1, maximum=100)]
     hidden: Annotated[int, Range(minimum=0, maximum=1_000_000)]
-    activation: Activation
+    activation: Annotated[Activation, Names("activation")]
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from nnopt.schema.dataset import DataConfig, DatasetVariant
 from nnopt.schema.initializer import InitializerConfig
 from nnopt.schema.launcher import LauncherConfig
 from nnopt.schema.optimizer import OptimizerVariant
+from nnopt.schema.plugin import PluginConfig
 from nnopt.schema.pruning import PruningVariant
-from nnopt.schema.range import LARGEST_SEED, Range
+from nnopt.schema.range import LARGEST_SEED, Names, Range
 from nnopt.schema.regularizer import RegularizerConfig
 from nnopt.schema.schedule import ScheduleVariant
 from nnopt.schema.sweeper import SweeperConfig
+from nnopt.schema.tables import filled
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Config:
     batch_size: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
     accumulation_steps: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
     drop_last: bool
-    loss: Literal["cross_entropy", "hinge", "mse", "focal"]
+    loss: Annotated[Literal["cross_entropy", "hinge", "mse", "focal"], Names("loss")]
     focal_gamma: Annotated[float, Range(minimum=0, maximum=100)]
     test_weights: Literal["best", "last"]
     plots: bool | Literal["auto", "sweep"]
@@ -92,6 +94,7 @@ class Config:
     target: TargetConfig
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
+    plugins: tuple[PluginConfig, ...] = ()
 
 
 def _by_name(union: Any) -> dict[str, type]:
@@ -100,12 +103,12 @@ def _by_name(union: Any) -> dict[str, type]:
 
 
 VARIANTS: Mapping[str, Mapping[str, type]] = {
-    "dataset": _by_name(DatasetVariant),
+    "dataset": filled("dataset", _by_name(DatasetVariant)),
     "backend": _by_name(BackendVariant),
     "architecture": _by_name(ArchitectureVariant),
     "pruning": _by_name(PruningVariant),
-    "optimizer": _by_name(OptimizerVariant),
-    "schedule": _by_name(ScheduleVariant),
+    "optimizer": filled("optimizer", _by_name(OptimizerVariant)),
+    "schedule": filled("schedule", _by_name(ScheduleVariant)),
 }
 """Group -> value of the group's key ``name`` -> dataclass that contains the group's keys."""
 

@@ -31,4 +31,11 @@ class Entries:
     text: Text
 
 
+@dataclass(frozen=True)
+class Names:
+    """A choice of the names of a ``Literal`` and of the components that plug-ins add to a table."""
+
+    table: str  # the name of the table, such as "loss"
+
+
 LARGEST_SEED = 2**63 - 1

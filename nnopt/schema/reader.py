@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from nnopt.errors import ConfigError, Problem, nearest, refused_value, suggest
 from nnopt.schema.config import PLUGINS, VARIANTS, Config
-from nnopt.schema.range import Entries, Text
+from nnopt.schema.range import Entries, Names, Text
 from nnopt.schema.renamed_keys import renamed_key
+from nnopt.schema.tables import table
 
 BOUNDS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "minimum": ("at least", operator.ge),
@@ -137,6 +138,9 @@ class Reader:
             kind, within = get_args(kind)
             if isinstance(within, Entries):
                 return self._read_entries(within, value, key)
+            if isinstance(within, Names):
+                choices = list(dict.fromkeys([*get_args(kind), *table(within.table)]))
+                return self._read_choice(choices, value, key, optional=False)
             if isinstance(within, Text):
                 text = self.read_value(kind, value, key)
                 self._check_texts(within, text, key)

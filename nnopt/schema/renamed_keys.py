@@ -57,6 +57,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "target": {"metric": None, "value": None},
     "evaluation": {"train": True, "predictions": False},
     "focal_gamma": 2.0,
+    "plugins": [],
 }
 """Key that is missing in configurations of earlier versions -> default value of the key."""
 

@@ -30,12 +30,12 @@ from nnopt.recipe.thread_notes import threads_of
 from nnopt.results import environment
 from nnopt.results.cores import usable_cores
 from nnopt.schema import (
+    CsvConfig,
+    ImageConfig,
     LauncherConfig,
     PoolConfig,
     RayConfig,
-    SpiralConfig,
     SubmititConfig,
-    TwoClassConfig,
 )
 from nnopt.sweeps.manifest import Sweep, with_values
 from nnopt.sweeps.point_folder import PointState
@@ -121,8 +121,8 @@ def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> N
     """Print a note for each cache that ``with_safe_data`` has removed from the configurations."""
     pairs = zip(before, after, strict=True)
     changed = [old.config for old, new in pairs if new.config.data.cache is None]
-    generated = SpiralConfig | TwoClassConfig
-    unused = {c.data.cache for c in changed if not isinstance(c.dataset, generated)}
+    of_files = [c for c in changed if isinstance(c.dataset, ImageConfig | CsvConfig)]
+    unused = {c.data.cache for c in of_files}
     for cache in sorted(filter(None, unused)):
         console.note(
             f"note: data.cache = {shown(Path(cache))} is no cache of nnopt, or is inside the "

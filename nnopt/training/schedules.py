@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from nnopt.results.checkpoint_file import typed
 from nnopt.schema import (
-    ConstantConfig,
-    CosineConfig,
     CosineRestartsConfig,
     ExponentialConfig,
     InverseTimeConfig,
@@ -24,6 +23,7 @@ from nnopt.schema import (
     ScheduleVariant,
     StepConfig,
 )
+from nnopt.schema.tables import filled
 from nnopt.schema.values import format_value
 from nnopt.training.improvement import is_improvement
 
@@ -45,40 +45,14 @@ def build_schedule(
     """
     warmup = round(config.warmup_epochs * steps_per_epoch)
     remaining = max(total_steps - warmup, 1)
+    factor = FACTORS[config.name]
 
     def schedule(step: int) -> float:
         if step < warmup:
             return lr * (step + 1) / warmup
-        return lr * _factor(config, step - warmup, remaining, steps_per_epoch)
+        return lr * factor(config, step - warmup, remaining, steps_per_epoch)
 
     return schedule
-
-
-def _factor(config: ScheduleVariant, step: int, steps: int, steps_per_epoch: int) -> float:
-    """Return the factor for ``optimizer.lr`` at a ``step`` of the ``steps`` after the warm-up."""
-    t = step / steps_per_epoch
-    match config:
-        case ConstantConfig() | PlateauConfig():
-            return 1.0
-        case StepConfig(step_size=step_size, gamma=gamma):
-            return float(gamma ** math.floor(t / step_size + TOLERANCE))
-        case MultistepConfig(milestones=milestones, gamma=gamma):
-            return float(gamma ** bisect_right(milestones, t + TOLERANCE))
-        case ExponentialConfig(gamma=gamma):
-            return float(gamma**t)
-        case InverseTimeConfig(decay_rate=decay_rate):
-            return 1 / (1 + decay_rate * t)
-        case PolynomialConfig(power=power, final_factor=final):
-            return float(final + (1 - final) * (1 - step / steps) ** power)
-        case CosineConfig(final_factor=final):
-            return _cosine(1.0, final, step / steps)
-        case CosineRestartsConfig(first_period=first, period_factor=factor, final_factor=final):
-            return _cosine(1.0, final, _fraction_of_period(t, first, factor))
-        case OneCycleConfig(pct_start=pct_start, initial_factor=start, final_factor=final):
-            peak = pct_start * steps - 1  # the last step of the rise, as PyTorch counts
-            if step <= peak:
-                return _cosine(start, 1.0, step / peak if peak else 1.0)
-            return _cosine(1.0, final, min((step - peak) / max(steps - 1 - peak, 1e-9), 1.0))
 
 
 def _cosine(first: float, last: float, fraction: float) -> float:
@@ -99,6 +73,67 @@ def _fraction_of_period(t: float, first: float, factor: float) -> float:
     number = math.floor(math.log1p(periods * (factor - 1)) / log + TOLERANCE)
     start = math.expm1(number * log) / (factor - 1)
     return min(max((periods - start) / math.exp(number * log), 0.0), 1.0)
+
+
+def _exponential(config: ExponentialConfig, step: int, steps: int, steps_per_epoch: int) -> float:
+    return float(config.gamma ** (step / steps_per_epoch))
+
+
+def _inverse_time(config: InverseTimeConfig, step: int, steps: int, steps_per_epoch: int) -> float:
+    return 1 / (1 + config.decay_rate * (step / steps_per_epoch))
+
+
+def _step(config: StepConfig, step: int, steps: int, steps_per_epoch: int) -> float:
+    t = step / steps_per_epoch
+    return float(config.gamma ** math.floor(t / config.step_size + TOLERANCE))
+
+
+def _multistep(config: MultistepConfig, step: int, steps: int, steps_per_epoch: int) -> float:
+    t = step / steps_per_epoch
+    return float(config.gamma ** bisect_right(config.milestones, t + TOLERANCE))
+
+
+def _polynomial(config: PolynomialConfig, step: int, steps: int, steps_per_epoch: int) -> float:
+    final = config.final_factor
+    return float(final + (1 - final) * (1 - step / steps) ** config.power)
+
+
+def _cosine_restarts(
+    config: CosineRestartsConfig, step: int, steps: int, steps_per_epoch: int
+) -> float:
+    t = step / steps_per_epoch
+    passed = _fraction_of_period(t, config.first_period, config.period_factor)
+    return _cosine(1.0, config.final_factor, passed)
+
+
+def _one_cycle(config: OneCycleConfig, step: int, steps: int, steps_per_epoch: int) -> float:
+    peak = config.pct_start * steps - 1  # the last step of the rise, as PyTorch counts
+    if step <= peak:
+        return _cosine(config.initial_factor, 1.0, step / peak if peak else 1.0)
+    fraction = min((step - peak) / max(steps - 1 - peak, 1e-9), 1.0)
+    return _cosine(1.0, config.final_factor, fraction)
+
+
+FACTORS: dict[str, Callable[[Any, int, int, int], float]] = filled(
+    "schedule/factor",
+    {
+        "constant": lambda config, step, steps, steps_per_epoch: 1.0,
+        "step": _step,
+        "multistep": _multistep,
+        "exponential": _exponential,
+        "inverse_time": _inverse_time,
+        "polynomial": _polynomial,
+        "cosine": lambda config, step, steps, _: _cosine(1.0, config.final_factor, step / steps),
+        "cosine_restarts": _cosine_restarts,
+        "one_cycle": _one_cycle,
+        "plateau": lambda config, step, steps, steps_per_epoch: 1.0,
+    },
+)
+"""Name of a schedule -> function that returns the factor for ``optimizer.lr``.
+
+The arguments are the configuration of the schedule, a step after the warm-up, counted from 0, the
+number of steps after the warm-up, and the number of steps per epoch.
+"""
 
 
 def schedule_problems(config: ScheduleVariant, steps_per_epoch: int, steps: int) -> Iterator[str]:

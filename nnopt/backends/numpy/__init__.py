@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from nnopt.architecture.network import Architecture
 from nnopt.backends.numpy.loader import NumpyLoader
 from nnopt.backends.numpy.modules import layer_of
 from nnopt.backends.numpy.network import NumpyNetwork
@@ -26,6 +27,13 @@ def device_errors() -> Iterator[None]:
             raise
         message = str(error) or "more memory was needed"
         raise MemoryError(f"{message} in layer {name}") from error
+
+
+def try_components(architecture: Architecture, config: Config) -> None:
+    """Compute each configured component of a plug-in once. Raises ConfigError if one is faulty."""
+    from nnopt.backends.numpy import plugins  # not needed without plug-ins
+
+    plugins.try_components(architecture, config)
 
 
 build_network, build_loader = NumpyNetwork, NumpyLoader

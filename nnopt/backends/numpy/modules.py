@@ -36,6 +36,7 @@ from nnopt.backends.numpy.ops.shape import ADD, FLATTEN
 from nnopt.backends.numpy.tape import Tape, Variable
 from nnopt.random import DropoutMasks
 from nnopt.schema import Config, NumpyConfig
+from nnopt.schema.tables import filled
 
 Step = int | None
 """The index of a training step, which determines the dropout masks, or None in evaluation mode."""
@@ -44,26 +45,35 @@ Module = Callable[[Tape, Variable, Step], Variable]
 """The function that computes a layer: (tape, input, step) -> output. Its local variable ``layer``
 is the layer, which ``layer_of`` reads."""
 
-ACTIVATIONS: dict[type, Op] = {
-    records.ReLU: RELU,
-    records.GELU: GELU,
-    records.Tanh: TANH,
-    records.Sigmoid: SIGMOID,
-    records.SiLU: SILU,
-    records.SELU: SELU,
-    records.GELUTanh: GELU_TANH,
-    records.Softplus: SOFTPLUS,
-    records.Mish: MISH,
-    records.HardSwish: HARD_SWISH,
-}
-"""Class of an activation without options -> operation that computes the activation."""
+ACTIVATIONS: dict[type, Op] = filled(
+    "layer/numpy",
+    {
+        records.ReLU: RELU,
+        records.GELU: GELU,
+        records.Tanh: TANH,
+        records.Sigmoid: SIGMOID,
+        records.SiLU: SILU,
+        records.SELU: SELU,
+        records.GELUTanh: GELU_TANH,
+        records.Softplus: SOFTPLUS,
+        records.Mish: MISH,
+        records.HardSwish: HARD_SWISH,
+    },
+)
+"""Class of an activation without options, or of a layer of a plug-in -> operation of the layer.
 
-LOSSES: dict[str, Op] = {
-    "cross_entropy": CROSS_ENTROPY,
-    "hinge": HINGE,
-    "mse": MSE,
-    "focal": FOCAL,
-}
+The fields of the record are the options of the operation.
+"""
+
+LOSSES: dict[str, Op] = filled(
+    "loss/numpy",
+    {
+        "cross_entropy": CROSS_ENTROPY,
+        "hinge": HINGE,
+        "mse": MSE,
+        "focal": FOCAL,
+    },
+)
 """Value of the key ``loss`` -> operation that computes the loss."""
 
 
@@ -178,7 +188,7 @@ class LayerBuilder:
                 return PRELU, {}
             case records.Flatten():
                 return FLATTEN, {}
-        return ACTIVATIONS[type(layer.record)], {}
+        return ACTIVATIONS[type(layer.record)], dict(vars(layer.record))
 
     def _parameters_of(self, layer: InferredLayer) -> list[Variable]:
         """Return all inputs of a layer's operation except x. A frozen weight has no gradient."""

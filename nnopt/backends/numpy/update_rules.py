@@ -11,6 +11,7 @@ import numpy as np
 
 from nnopt.backends.numpy.ops import Array
 from nnopt.schema import NadamConfig, OptimizerVariant
+from nnopt.schema.tables import filled
 
 State = list[Array]
 
@@ -315,15 +316,18 @@ class Rule(NamedTuple):
         return (*self.vectors, *optional)
 
 
-OPTIMIZERS: dict[str, Rule] = {
-    "sgd": Rule(sgd),
-    "momentum": Rule(momentum, ("velocity",)),
-    "nesterov": Rule(nesterov, ("velocity",)),
-    "adagrad": Rule(adagrad, ("squares",)),
-    "rmsprop": Rule(rmsprop, ("squares",), {"centered": "mean", "momentum": "velocity"}),
-    "adadelta": Rule(adadelta, ("squares", "squared_changes")),
-    "adam": Rule(adam, ("mean", "squares"), {"amsgrad": "largest_squares"}),
-    # Weight decay is decoupled for every optimizer.
-    "adamw": Rule(adam, ("mean", "squares"), {"amsgrad": "largest_squares"}),
-    "nadam": Rule(nadam, ("mean", "squares")),
-}
+OPTIMIZERS: dict[str, Rule] = filled(
+    "optimizer/numpy",
+    {
+        "sgd": Rule(sgd),
+        "momentum": Rule(momentum, ("velocity",)),
+        "nesterov": Rule(nesterov, ("velocity",)),
+        "adagrad": Rule(adagrad, ("squares",)),
+        "rmsprop": Rule(rmsprop, ("squares",), {"centered": "mean", "momentum": "velocity"}),
+        "adadelta": Rule(adadelta, ("squares", "squared_changes")),
+        "adam": Rule(adam, ("mean", "squares"), {"amsgrad": "largest_squares"}),
+        # Weight decay is decoupled for every optimizer.
+        "adamw": Rule(adam, ("mean", "squares"), {"amsgrad": "largest_squares"}),
+        "nadam": Rule(nadam, ("mean", "squares")),
+    },
+)

@@ -155,6 +155,13 @@ def build_loader(part: Part, normalization: Normalization, config: Config) -> To
     return TorchLoader(part, normalization, config)
 
 
+def try_components(architecture: Architecture, config: Config) -> None:
+    """Compute each configured component of a plug-in once. Raises ConfigError if one is faulty."""
+    from nnopt.backends.torch import plugins
+
+    plugins.try_components(architecture, config)
+
+
 def _require(config: Config) -> None:
     """Raise ConfigError with the problems of ``check_backend``, if there are any."""
     if problems := check_backend(config):

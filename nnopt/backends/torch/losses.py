@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nnopt.schema import Config
+from nnopt.schema.tables import filled
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits (N, K), labels (N,) or class fractions (N, K)) -> mean loss of the batch."""
@@ -17,14 +18,22 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def build_loss(config: Config) -> Loss:
     """Return the configured loss."""
+    return LOSSES[config.loss](config)
+
+
+def _cross_entropy(config: Config) -> Loss:
+    smoothing = config.regularizer.label_smoothing
+    return lambda z, y: F.cross_entropy(z, y, label_smoothing=smoothing)
+
+
+def _mse(config: Config) -> Loss:
+    smoothing = config.regularizer.label_smoothing
+    return lambda z, y: F.mse_loss(z, targets(z, y, smoothing))
+
+
+def _focal(config: Config) -> Loss:
     smoothing, gamma = config.regularizer.label_smoothing, config.focal_gamma
-    losses: dict[str, Loss] = {
-        "cross_entropy": lambda z, y: F.cross_entropy(z, y, label_smoothing=smoothing),
-        "hinge": hinge,
-        "mse": lambda z, y: F.mse_loss(z, targets(z, y, smoothing)),
-        "focal": lambda z, y: focal(z, y, gamma, smoothing),
-    }
-    return losses[config.loss]
+    return lambda z, y: focal(z, y, gamma, smoothing)
 
 
 def targets(logits: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
@@ -57,3 +66,15 @@ def hinge(logits: Tensor, y: Tensor) -> Tensor:
     """
     loss = F.multi_margin_loss(logits, y) * logits.shape[1]
     return loss * torch.where(torch.isfinite(logits).all(), 1.0, math.nan)
+
+
+LOSSES: dict[str, Callable[[Config], Loss]] = filled(
+    "loss/torch",
+    {
+        "cross_entropy": _cross_entropy,
+        "hinge": lambda config: hinge,
+        "mse": _mse,
+        "focal": _focal,
+    },
+)
+"""Value of the key ``loss`` -> function that returns the configured loss."""

@@ -19,6 +19,7 @@ from nnopt.backends.torch.activations import SOFTPLUS_THRESHOLD, PReLU, Sigmoid,
 from nnopt.backends.torch.dropout import build_dropout
 from nnopt.backends.torch.normalization import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
 from nnopt.schema import Config
+from nnopt.schema.tables import filled
 
 
 class Residual(nn.Sequential):
@@ -61,6 +62,13 @@ WITHOUT_OPTIONS: dict[type, Callable[[], nn.Module]] = {
     records.Flatten: nn.Flatten,
     records.GlobalAvgPool: GlobalAvgPool,
 }
+
+
+MODULES: dict[type, Callable[[InferredLayer], nn.Module]] = filled(
+    "layer/torch",
+    {record: lambda layer, make=make: make() for record, make in WITHOUT_OPTIONS.items()},
+)
+"""Class of a layer without options, or of a layer of a plug-in -> function that makes a module."""
 
 
 def build_module(architecture: Architecture, config: Config) -> nn.Module:
@@ -122,7 +130,7 @@ def _module(layer: InferredLayer, config: Config) -> nn.Module:
             if layer.shortcut:
                 children["shortcut"] = build_sequential(layer.shortcut, config)
             return Residual(children)
-    return WITHOUT_OPTIONS[type(layer.record)]()
+    return MODULES[type(layer.record)](layer)
 
 
 def _conv2d(layer: InferredLayer, record: records.Conv2d) -> nn.Module:

@@ -15,6 +15,7 @@ from nnopt.architecture.network import Architecture, is_penalized, is_weight
 from nnopt.backends.protocol import StepRecord
 from nnopt.backends.state import check_state
 from nnopt.backends.thread_choice import threads_for
+from nnopt.backends.torch import optimizers
 from nnopt.backends.torch.average import Average
 from nnopt.backends.torch.device import (
     DeviceErrors,
@@ -29,14 +30,12 @@ from nnopt.backends.torch.gradients import Norm, clip, total_norm
 from nnopt.backends.torch.losses import Loss, build_loss
 from nnopt.backends.torch.masks import Masks
 from nnopt.backends.torch.modules import build_module
-from nnopt.backends.torch.muon import Muon
 from nnopt.backends.torch.normalization import batch_norms, keeping_momenta, unchanged_statistics
 from nnopt.backends.torch.optimizer_state import (
     expected_state,
     load_optimizer_state,
     optimizer_state,
 )
-from nnopt.backends.torch.optimizers import build_optimizer, set_learning_rate, state_is_finite
 from nnopt.backends.torch.penalties import add_penalty_gradients, decay, limit_norms
 from nnopt.backends.torch.precision import Precision
 from nnopt.backends.torch.schedule_free import ScheduleFree
@@ -102,7 +101,7 @@ class TorchNetwork:
     def _start_optimizer(self) -> None:
         """Build the optimizer in its initial state."""
         config = self._config
-        self._optimizer = build_optimizer(self._parameters, self._weights, config)
+        self._optimizer = optimizers.build_optimizer(self._parameters, self._weights, config)
         self._schedule_free = self._optimizer if isinstance(self._optimizer, ScheduleFree) else None
         self._weight_decay = 0.0 if self._schedule_free else weight_decay(config)
         penalized = {id(x) for x in self._penalized}
@@ -245,7 +244,7 @@ class TorchNetwork:
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             norm = total_norm(gradients)
         steps, self._steps = self._steps, StepSums()
-        return steps.record(norm.read(), state_is_finite(self._optimizer))
+        return steps.record(norm.read(), optimizers.state_is_finite(self._optimizer))
 
     def average(self, weight: float) -> None:
         """Move the average towards the parameters and running statistics."""
@@ -339,11 +338,11 @@ class TorchNetwork:
         add_penalty_gradients(self._penalized, regularizer.l1, regularizer.l2)
         if max_norm := regularizer.grad_clip:
             self._gradient_norm = clip(self._parameters, max_norm)
-        set_learning_rate(self._optimizer, lr)
+        optimizers.set_learning_rate(self._optimizer, lr)
         if self._weight_decay:
             decay(self._decayed, self._weight_decay, overflowed)
         self._precision.step(self._optimizer)
-        if isinstance(self._optimizer, Muon):
+        if optimizers.mixes_elements(self._optimizer):
             self._masks.mask_parameters()
         if max_norm := regularizer.max_norm:
             limit_norms(self._weights, max_norm, overflowed)

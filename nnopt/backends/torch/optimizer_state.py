@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -62,16 +62,20 @@ def optimizer_state(optimizer: optim.Optimizer, named: Named) -> dict[str, Tenso
 
 
 def expected_state(
-    optimizer: optim.Optimizer, named: Named, found: Iterable[str]
+    optimizer: optim.Optimizer, named: Named, found: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
     """Return arrays with the names, shapes and types of a valid state.
 
     Most optimizers create the state of a parameter at the first step. Therefore, no state is
-    expected if ``found``, the names in a checkpoint, contain none.
+    expected if ``found``, the arrays of a checkpoint, contain none. The state of an optimizer that
+    nnopt does not know, such as that of a plug-in, is accepted as it is.
     """
     expected: dict[str, NDArray[Any]] = {}
     for kind, _, groups in _states(optimizer):
         own = _own_parameters(groups, named)
+        if kind not in STATE_KEYS:
+            expected |= {entry: x for entry, x in found.items() if _parse(entry)[1] in own}
+            continue
         has_state = any(name in own for _, name in map(_parse, found))
         for key in _state_keys(kind, groups[0]) if has_state else ():
             for name, parameter in own.items():
@@ -108,7 +112,9 @@ def _states(optimizer: optim.Optimizer) -> list[tuple[str, dict[Any, Any], list[
         groups, adam = optimizer.param_groups[:1], optimizer.adam
         return [("Muon", optimizer.state, groups), ("Adam", adam.state, adam.param_groups)]
     inner = optimizer.inner if isinstance(optimizer, ScheduleFree) else optimizer
-    return [(type(inner).__name__, optimizer.state, optimizer.param_groups)]
+    is_known = type(inner).__module__.partition(".")[0] in ("torch", "nnopt", "schedulefree")
+    kind = type(inner).__name__ if is_known else ""
+    return [(kind, optimizer.state, optimizer.param_groups)]
 
 
 def _state_keys(kind: str, group: Mapping[str, Any]) -> tuple[str, ...]:
@@ -134,6 +140,7 @@ def _tensor(key: str, array: NDArray[Any], parameter: nn.Parameter, is_fused: bo
 
     A single number is on the CPU, except in fused optimizers.
     """
-    if key in SCALARS:
-        return torch.tensor(array, device=parameter.device if is_fused else "cpu")
+    if key in SCALARS or array.shape != parameter.shape:
+        device = "cpu" if key in SCALARS and not is_fused else parameter.device
+        return torch.tensor(array, device=device)
     return torch.empty_like(parameter).detach().copy_(torch.from_numpy(array))

@@ -30,6 +30,7 @@ from nnopt.schema import (
     SgdConfig,
     weight_decay,
 )
+from nnopt.schema.tables import filled
 
 Parameters = Sequence[nn.Parameter]
 
@@ -142,18 +143,21 @@ class Lion(optim.Optimizer):
             torch._foreach_lerp_(momenta, gradients, 1 - group["beta2"])
 
 
-OPTIMIZERS: dict[str, Callable[[Parameters, Any], optim.Optimizer]] = {
-    "sgd": sgd,
-    "momentum": momentum,
-    "nesterov": momentum,
-    "rmsprop": rmsprop,
-    "adagrad": adagrad,
-    "adadelta": adadelta,
-    "adam": adam,
-    "adamw": adam,  # weight decay is decoupled for every optimizer
-    "nadam": nadam,
-    "lion": Lion,
-}
+OPTIMIZERS: dict[str, Callable[[Parameters, Any], optim.Optimizer]] = filled(
+    "optimizer/torch",
+    {
+        "sgd": sgd,
+        "momentum": momentum,
+        "nesterov": momentum,
+        "rmsprop": rmsprop,
+        "adagrad": adagrad,
+        "adadelta": adadelta,
+        "adam": adam,
+        "adamw": adam,  # weight decay is decoupled for every optimizer
+        "nadam": nadam,
+        "lion": Lion,
+    },
+)
 
 
 def build_optimizer(parameters: Parameters, weights: Parameters, config: Config) -> optim.Optimizer:
@@ -164,6 +168,12 @@ def build_optimizer(parameters: Parameters, weights: Parameters, config: Config)
         decay, decay_norm_and_bias = weight_decay(config), config.regularizer.decay_norm_and_bias
         return ScheduleFree(parameters, config.optimizer, decay, decay_norm_and_bias)
     return OPTIMIZERS[config.optimizer.name](parameters, config.optimizer)
+
+
+def mixes_elements(optimizer: optim.Optimizer) -> bool:
+    """Return whether the update of an element may depend on other elements."""
+    module = type(optimizer).__module__.partition(".")[0]
+    return isinstance(optimizer, Muon) or module not in ("torch", "nnopt")
 
 
 def set_learning_rate(optimizer: optim.Optimizer, lr: float) -> None:

@@ -22,7 +22,7 @@ def cross_entropy_naive_forward(
     z are the ``logits``, and ε is the ``label_smoothing``. y contains the class fractions of each
     sample, which are one-hot if ``labels`` are classes (N,).
     """
-    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    target = smoothed_targets(labels, logits.shape[1], label_smoothing)
     return np.asarray(-np.sum(target * _naive_log_softmax(logits)) / len(logits))
 
 
@@ -30,7 +30,7 @@ def cross_entropy_naive_backward(
     g: Array, logits: Array, *, labels: Array, label_smoothing: float = 0.0
 ) -> tuple[Array]:
     """dL/dz = g (p - t) / N."""
-    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    target = smoothed_targets(labels, logits.shape[1], label_smoothing)
     return (g * (np.exp(_naive_log_softmax(logits)) - target) / len(logits),)
 
 
@@ -40,7 +40,8 @@ def _naive_log_softmax(logits: Array) -> Array:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def _naive_targets(labels: Array, classes: int, label_smoothing: float) -> Array:
+def smoothed_targets(labels: Array, classes: int, label_smoothing: float) -> Array:
+    """Return t = (1 - ε) y + ε/K, (N, K), for labels (N,) or class fractions y (N, K)."""
     one_hot = np.eye(classes)[labels] if labels.ndim == 1 else labels
     return (1 - label_smoothing) * one_hot + label_smoothing / classes
 
@@ -67,7 +68,7 @@ def _naive_margins(logits: Array, labels: Array) -> Array:
 
 def mse_naive_forward(logits: Array, *, labels: Array, label_smoothing: float = 0.0) -> Array:
     """Compute L = 1/(N K) Σₙ Σₖ (zₙₖ - tₙₖ)² for logits z, with the t of cross-entropy."""
-    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    target = smoothed_targets(labels, logits.shape[1], label_smoothing)
     return np.asarray(np.mean((logits - target) ** 2))
 
 
@@ -75,7 +76,7 @@ def mse_naive_backward(
     g: Array, logits: Array, *, labels: Array, label_smoothing: float = 0.0
 ) -> tuple[Array]:
     """dL/dz = 2 g (z - t) / (N K)."""
-    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    target = smoothed_targets(labels, logits.shape[1], label_smoothing)
     return (2 * g * (logits - target) / logits.size,)
 
 
@@ -83,7 +84,7 @@ def focal_naive_forward(
     logits: Array, *, labels: Array, gamma: float, label_smoothing: float = 0.0
 ) -> Array:
     """Compute L = -(1/N) Σₙ Σₖ tₙₖ (1 - pₙₖ)^γ log pₙₖ, with the p and t of cross-entropy."""
-    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    target = smoothed_targets(labels, logits.shape[1], label_smoothing)
     log_p = _naive_log_softmax(logits)
     return np.asarray(-np.sum(target * (1 - np.exp(log_p)) ** gamma * log_p) / len(logits))
 
@@ -92,7 +93,7 @@ def focal_naive_backward(
     g: Array, logits: Array, *, labels: Array, gamma: float, label_smoothing: float = 0.0
 ) -> tuple[Array]:
     """dL/dzₙₖ = g/N (uₙₖ - pₙₖ Σⱼ uₙⱼ), u = t ((1 - p)^(γ-1) γ p log p - (1 - p)^γ)."""
-    target = _naive_targets(labels, logits.shape[1], label_smoothing)
+    target = smoothed_targets(labels, logits.shape[1], label_smoothing)
     log_p = _naive_log_softmax(logits)
     p, q = np.exp(log_p), np.maximum(1 - np.exp(log_p), np.finfo(logits.dtype).tiny)
     u = target * (q ** (gamma - 1) * gamma * p * log_p - q**gamma)
