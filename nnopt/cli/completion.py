@@ -30,7 +30,8 @@ def complete(arguments: list[str], verbs: Iterable[str]) -> int:
             print(" ".join(words))
             return 0
         program, _, after = line.partition(f" {verb}")
-        os.environ["COMP_LINE"] = program + after
+        # Hydra cannot parse the quotes that the shell needs.
+        os.environ["COMP_LINE"] = program + after.replace("'", "").replace('"', "")
     from nnopt.config.show import complete_words
 
     complete_words(command)

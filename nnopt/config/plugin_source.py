@@ -19,8 +19,8 @@ from yaml import MappingNode, SequenceNode
 from nnopt.config.conf_file import EXPERIMENTS, PRIMARY, defaults_of
 from nnopt.config.conf_source import UserSource
 from nnopt.config.grammar import flatten_sweeps, functions
-from nnopt.config.yaml_file import nodes_of, text_of
-from nnopt.errors import ConfigError
+from nnopt.config.yaml_file import line_of, nodes_of, shown_path, text_of
+from nnopt.errors import ConfigError, Problems
 from nnopt.schema.tables import COMPONENTS, table
 
 KEY = "plugins"
@@ -105,10 +105,17 @@ def activate_named(overrides: Sequence[str], sources: Sequence[ConfigSource]) ->
     named = named_plugins(overrides, sources)
     if not (named or COMPONENTS):
         return
-    from nnopt.plugins.load import activate, deactivate  # not needed by most command lines
+    from nnopt.plugins.load import activate, deactivate, load  # not needed by most command lines
 
     deactivate()
-    activate(named)
+    problems = Problems()
+    for entry, location in named:
+        try:
+            load(entry)
+        except ConfigError as error:
+            problems += (f"{problem}{location}" for problem in error.problems)
+    problems.check()
+    activate(entry for entry, _ in named)
 
 
 def without_plugins(overrides: Sequence[str]) -> list[str]:
@@ -120,21 +127,25 @@ def without_plugins(overrides: Sequence[str]) -> list[str]:
     if named := named_plugins(overrides, ()):
         from nnopt.plugins.load import activate  # not needed by most command lines
 
-        activate(named)
+        activate(entry for entry, _ in named)
     return [text for text in overrides if text.lstrip("+").partition("=")[0] != KEY]
 
 
-def named_plugins(overrides: Sequence[str], sources: Sequence[ConfigSource]) -> list[Any]:
+def named_plugins(
+    overrides: Sequence[str], sources: Sequence[ConfigSource]
+) -> list[tuple[Any, str]]:
     """Return the plug-ins of a command line or else, of the files that it chooses.
 
     These files are ``config.yaml`` and the chosen experiment, ablation and debug file, with the
-    files in their lists of defaults. Overrides that cannot be parsed are ignored.
+    files in their lists of defaults. Each plug-in has a location in a file, for messages. Overrides
+    that cannot be parsed are ignored.
     """
     names, given = [PRIMARY], None
     for override in _parsed(overrides):
         values = _values(override)
         if override.key_or_group == KEY:
-            given = [entry for x in values for entry in (x if isinstance(x, list) else [x])]
+            lists = (x if isinstance(x, list) else [x] for x in values)
+            given = [(entry, "") for entries in lists for entry in entries]
         else:
             names += [f"{override.key_or_group}/{value}" for value in values]
     if given is not None:
@@ -163,7 +174,7 @@ def _files(names: Sequence[str], sources: Sequence[UserSource]) -> Iterator[Path
     """Yield the user's files with these names, and the files in their lists of defaults."""
     waiting, seen = list(names), set[Path]()
     while waiting and sources:
-        name = waiting.pop()
+        name = waiting.pop(0)
         for source in sources:
             path = source.file_of(name)
             if path is None or path in seen:
@@ -177,10 +188,11 @@ def _files(names: Sequence[str], sources: Sequence[UserSource]) -> Iterator[Path
                     waiting.append(f"{group}/{file}")
 
 
-def _entries(path: Path) -> Iterator[Any]:
-    """Yield the entries of the key ``plugins`` of a file."""
+def _entries(path: Path) -> Iterator[tuple[Any, str]]:
+    """Yield the entries of the key ``plugins`` of a file, and their locations."""
     text = text_of(path)
     root, loader = nodes_of(path, text) if KEY in text else (None, None)
     for key, value in root.value if isinstance(root, MappingNode) else ():
-        if key.value == KEY and isinstance(value, SequenceNode):
-            yield from loader.construct_object(value, deep=True)
+        for item in value.value if key.value == KEY and isinstance(value, SequenceNode) else ():
+            location = f" ({shown_path(path)}, line {line_of(item)})"
+            yield loader.construct_object(item, deep=True), location

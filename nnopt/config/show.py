@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from io import StringIO
 from typing import Any
 
@@ -79,11 +80,23 @@ def print_config(plan: Plan, options: Namespace) -> None:
 def complete_words(command: str) -> None:
     """Print Hydra's answer to ``install=SHELL``, ``uninstall=SHELL`` or ``query=SHELL``."""
     before, sys.argv = sys.argv, ["nnopt"]  # Hydra reads the name of the command from sys.argv
+    typed = os.environ.get("COMP_LINE", "").split()
     try:
-        with composing(), hydra_errors():
+        with _composing_plugins(typed), hydra_errors():
             _hydra().shell_completion(config_name=PRIMARY, overrides=[command])
     finally:
         sys.argv = before
+
+
+@contextmanager
+def _composing_plugins(words: Sequence[str]) -> Iterator[None]:
+    """Let Hydra find the choices of plug-ins that the words of a command line name, if possible."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(composing(None, words))
+        except ConfigError:  # a plug-in fails to load, as the command itself will report
+            stack.enter_context(composing())
+        yield
 
 
 @contextmanager

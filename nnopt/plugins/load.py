@@ -65,7 +65,7 @@ def activate(entries: Iterable[Any]) -> list[dict[str, str]]:
     problems, plugins = Problems(), dict[str, Plugin]()
     for entry in entries:
         with problems.collect():
-            plugin = _load(entry)
+            plugin = load(entry)
             plugins[plugin.sha256] = plugin
     problems.check()
     for plugin in plugins.values():
@@ -112,8 +112,8 @@ def activate_records(entries: Any) -> None:
     activate(filter(_is_record, entries if isinstance(entries, list) else ()))
 
 
-def _load(entry: Any) -> Plugin:
-    """Return the plug-in of a path, a name or a record. Raises ConfigError."""
+def load(entry: Any) -> Plugin:
+    """Load the plug-in of a path, a name or a record. Raises ConfigError."""
     expected = None
     if isinstance(entry, PluginConfig):
         entry, expected = entry.source, entry.sha256
@@ -121,7 +121,7 @@ def _load(entry: Any) -> Plugin:
         entry, expected = entry["source"], entry["sha256"]
     if expected in _loaded:
         return _loaded[expected]
-    if not isinstance(entry, str):
+    if not isinstance(entry, str) or not entry:
         reason = "needs the path of a Python file, or the name of an installed plug-in"
         raise ConfigError(refused_value(KEY, entry, reason))
     is_file = entry.endswith(".py")

@@ -184,7 +184,9 @@ def overrides_of(container: Mapping[str, Any]) -> Iterator[str]:
     before = dict(flatten(plain(compose_files(files).config)))
     for key in ("data.root", "data.cache"):  # the points of a sweep have absolute paths
         before[key] = os.path.abspath(os.path.expanduser(before[key]))
-    for key, value in flatten(container):
+    if container["plugins"]:  # without the hashes, which only a changed file would need
+        yield f"plugins={format_value([x['source'] for x in container['plugins']], _quoted)}"
+    for key, value in flatten({k: x for k, x in container.items() if k != "plugins"}):
         if key.partition(".")[0] not in UNSET_KEYS and (key not in before or before[key] != value):
             yield f"{key}={format_value(value, _quoted)}"
 
