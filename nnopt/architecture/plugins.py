@@ -70,7 +70,7 @@ def used_components(config: Config) -> list[Component]:
     if not COMPONENTS:
         return []
     names = [(kind, getattr(config, kind).name) for kind in ("dataset", "optimizer", "schedule")]
-    names += [("loss", config.loss)]
+    names += [("loss", config.loss), *(("metric", name) for name in config.evaluation.metrics)]
     architecture = config.architecture
     if isinstance(architecture, LayersConfig):
         kinds = {record.kind for record in _walk(parse_layers(architecture.layers))}

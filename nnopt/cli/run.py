@@ -179,6 +179,9 @@ def _print_summary(summary: Mapping[str, Any], folder: Path) -> None:
     if summary["train_accuracy"] is not None:
         gap = summary["generalization_gap"]
         results["train accuracy"] = f"{summary['train_accuracy']:.4f} (gap {gap:+z.4f})"
+    for name in summary["config"].get("evaluation", {}).get("metrics", ()):
+        value = summary.get(f"test_{name}")
+        results[f"test {name.replace('_', ' ')}"] = "none" if value is None else f"{value:.6g}"
     if summary["best_validation_accuracy"] is not None:
         best = summary["best_validation_accuracy"]
         results["best validation accuracy"] = f"{best:.4f} (epoch {summary['best_epoch']})"

@@ -9,11 +9,14 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnopt.architecture import builders
 from nnopt.architecture.activations import Elementwise
 from nnopt.architecture.inference import InferredLayer, Layer
 from nnopt.architecture.plugins import PluginLayer
 from nnopt.data.plugins import Samples, decoder
+from nnopt.results.metrics import METRICS
 from nnopt.schema.dataset import DatasetConfig
 from nnopt.schema.optimizer import OptimizerConfig
 from nnopt.schema.reader import Reader, types_of
@@ -208,6 +211,28 @@ class Registry:
         self._add(
             component, [*entries, ("schedule/factor", name, _checked_factor(component, factor))]
         )
+
+    def metric(self, name: str, function: Callable[..., float]) -> None:
+        """Register a metric, which ``evaluation.metrics`` selects.
+
+        Args:
+            name: The name in YAML. The results are ``test_NAME`` and ``train_NAME``.
+            function: ``function(logits, labels) -> number`` for logits (N, K) and labels (N,) of
+                all samples of a part, as NumPy arrays. It is called after training.
+        """
+        component = self._component("metric", name, None, None, function)
+        if taken := [x for x in METRICS if x in (f"test_{name}", f"train_{name}")]:
+            raise component.error(f"has the name of a metric of nnopt, {taken[0]}; rename it")
+
+        def checked(logits: Any, labels: Any) -> float:
+            with component.running("its function"):
+                value = function(logits, labels)
+            if np.shape(value) != ():
+                raise component.error(f"returns the shape {np.shape(value)}, expected a number")
+            with component.running("its function"):
+                return float(value)
+
+        self._add(component, [("metric", name, checked)])
 
     def _add(self, component: Component, entries: Sequence[Entry]) -> None:
         if any(each.component[:2] == component[:2] for each in self.registrations):

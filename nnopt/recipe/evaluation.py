@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from nnopt.backends import load_backend
 from nnopt.backends.protocol import DeviceArray, Loader, Network
 from nnopt.data.dataset import Dataset, Normalization, Part
+from nnopt.errors import ConfigError
 from nnopt.recipe.recorder import RunRecorder
 from nnopt.results.classification import (
     ClassScores,
@@ -24,9 +26,13 @@ from nnopt.results.classification import (
 from nnopt.results.metrics import confusion_matrix, softmax
 from nnopt.results.prediction_files import write_classes, write_confusion, write_predictions
 from nnopt.schema import Config
+from nnopt.schema.tables import table
 from nnopt.training.evaluation import Evaluation, evaluate
 
 log = logging.getLogger("nnopt")
+
+METRIC_FUNCTIONS: dict[str, Callable[[Any, Any], float]] = table("metric")
+"""Name of a metric of a plug-in -> function of logits (N, K) and labels (N,)."""
 
 TOP_K = 5
 """The top-k accuracy is recorded only for more than this number of classes."""
@@ -37,8 +43,8 @@ class ClassResults:
     """Results of a classification, of samples with labels and finite logits.
 
     Attributes:
-        metrics: ``top5_accuracy``, ``macro_f1`` and ``calibration_error``; None if the metric does
-            not apply.
+        metrics: ``top5_accuracy``, ``macro_f1``, ``calibration_error`` and the metrics of plug-ins;
+            None if the metric does not apply.
         scores: Metrics of each class.
         counts: Samples by true class (rows) and predicted class (columns), (K, K).
     """
@@ -62,6 +68,7 @@ def classify(
         "top5_accuracy": top_k_accuracy(logits, labels, TOP_K) if classes > TOP_K else None,
         "macro_f1": scores.macro_f1,
         "calibration_error": calibration_error(logits, labels) if is_calibrated else None,
+        **_plugin_metrics(config, logits, labels),
     }
     return ClassResults(metrics, scores, counts)
 
@@ -146,7 +153,25 @@ def record_train(
     result = evaluate(network, batches, labels, config)
     summary["train_loss"], summary["train_accuracy"] = result.loss, result.accuracy
     summary["generalization_gap"] = result.accuracy - summary["test_accuracy"]
+    found = _plugin_metrics(config, result.logits, labels)
+    summary |= {f"train_{name}": value for name, value in found.items()}
     log.info("training part: loss %.6g, accuracy %.4f", result.loss, result.accuracy)
+
+
+def _plugin_metrics(
+    config: Config, logits: NDArray[np.floating], labels: NDArray[np.int64]
+) -> dict[str, float | None]:
+    """Return the metrics of plug-ins by name; None if a metric fails or is not finite."""
+    values: dict[str, float | None] = {}
+    for name in config.evaluation.metrics:
+        try:
+            value = METRIC_FUNCTIONS[name](logits, labels)
+        except ConfigError as error:  # the results of the training must not be lost
+            log.warning("%s", error)
+            value = math.nan
+        values[name] = value if math.isfinite(value) else None
+        log.info("%s: %.6g", name, value)
+    return values
 
 
 def _calling(function: Callable[[], None], batches: Iterable[DeviceArray]) -> Iterator[DeviceArray]:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+import numpy as np
+
 from nnopt import data
 from nnopt.architecture.layers import BatchNorm
 from nnopt.architecture.network import Architecture, ModuleArchitecture
@@ -21,9 +23,10 @@ from nnopt.data.synthetic import class_names, part_sizes
 from nnopt.errors import ConfigError, Problems
 from nnopt.pruning.schedule import ScheduleClock
 from nnopt.pruning.schedule import schedule_problems as pruning_schedule_problems
+from nnopt.random import generator
 from nnopt.recipe.pruning_checks import pruning_problems
 from nnopt.schema import Config, CsvConfig, DatasetVariant, ImageConfig, MuonConfig
-from nnopt.schema.tables import COMPONENTS
+from nnopt.schema.tables import COMPONENTS, table
 from nnopt.training.averaging import first_swa_epoch
 from nnopt.training.length import Length
 from nnopt.training.schedules import schedule_problems
@@ -177,7 +180,16 @@ def _fit(config: Config, shape: DataShape, trains: bool = True) -> Architecture:
         raise ConfigError(problems)
     if config.plugins:
         load_backend(config.backend.name).try_components(architecture, config)
+        _try_metrics(config, shape.classes)
     return architecture
+
+
+def _try_metrics(config: Config, classes: int) -> None:
+    """Compute the metrics of plug-ins for random logits. Raises ConfigError if one is faulty."""
+    labels = np.arange(4 * classes) % classes
+    logits = generator(0, "plugins").standard_normal((len(labels), classes))
+    for name in config.evaluation.metrics:
+        table("metric")[name](logits, labels)
 
 
 def _length_problems(config: Config, length: Length) -> list[str]:

@@ -67,7 +67,7 @@ def gather(directory: Path, index: RunIndex, metrics: Sequence[str], page: Path)
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "version": __version__,
         "metrics": list(metrics),
-        "better": {name: better_direction(name) for name in METRICS},
+        "better": {name: better_direction(name) for name in (*METRICS, *metrics)},
         "curves": COLUMNS,
         "scopes": [scope for _, scope in scopes],
         "points": records,

@@ -49,6 +49,7 @@ class EvaluationConfig:
 
     train: bool
     predictions: bool
+    metrics: Annotated[tuple[str, ...], Names("metric")] = ()  # metrics of plug-ins
 
 
 @dataclass(frozen=True)

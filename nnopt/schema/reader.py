@@ -139,8 +139,7 @@ class Reader:
             if isinstance(within, Entries):
                 return self._read_entries(within, value, key)
             if isinstance(within, Names):
-                choices = list(dict.fromkeys([*get_args(kind), *table(within.table)]))
-                return self._read_choice(choices, value, key, optional=False)
+                return self._read_names(kind, within, value, key)
             if isinstance(within, Text):
                 text = self.read_value(kind, value, key)
                 self._check_texts(within, text, key)
@@ -183,6 +182,19 @@ class Reader:
             else:
                 self._check_texts(entries.text, value, where)
         return container
+
+    def _read_names(self, kind: Any, names: Names, value: Any, key: str) -> Any:
+        """Return a name, or a list of names, from a ``Literal`` and from a table."""
+        if get_origin(kind) is not tuple:
+            choices = list(dict.fromkeys([*get_args(kind), *table(names.table)]))
+            return self._read_choice(choices, value, key, optional=False)
+        if not isinstance(value, list | tuple):
+            return self._read_list(str, value, key, NO_BOUNDS)
+        choices = list(table(names.table))
+        return tuple(
+            self._read_choice(choices, item, f"{key}[{index}]", optional=False)
+            for index, item in enumerate(value)
+        )
 
     def _read_choice(self, choices: Sequence[Any], value: Any, key: str, optional: bool) -> Any:
         if isinstance(value, bool):

@@ -55,7 +55,7 @@ ADDED_KEYS: Mapping[str, Any] = {
     "checkpoint": {"interval": 30.0, "keep": False},
     "pruning": {"name": "none"},
     "target": {"metric": None, "value": None},
-    "evaluation": {"train": True, "predictions": False},
+    "evaluation": {"train": True, "predictions": False, "metrics": []},
     "focal_gamma": 2.0,
     "plugins": [],
 }
@@ -63,6 +63,7 @@ ADDED_KEYS: Mapping[str, Any] = {
 
 ADDED_TO_GROUPS: Mapping[str, Mapping[str, Any]] = {
     "early_stopping": {"min_delta_mode": "absolute"},
+    "evaluation": {"metrics": []},
     "initializer": {
         "scale": 1.0,
         "std": 1.0,

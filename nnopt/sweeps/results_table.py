@@ -51,6 +51,7 @@ class ResultsTable:
         self.folder = sweep.folder
         self.rows: list[TableRow] = []  # a row for each point of the sweep, in the same order
         self._varied: list[str] = []
+        self._metrics = METRICS
         self._cache: dict[str, tuple[int | None, int, TableRow]] = {}  # id -> mtime, size, row
         self._reported: dict[str, PointState] = {}
         self.use(sweep)
@@ -59,8 +60,10 @@ class ResultsTable:
         """Replace the sweep by a newer version of the same sweep, which may have more points."""
         self._sweep = sweep
         varied = [key for key in sweep.varied if key != "seed"]
-        if varied != self._varied:
-            self._varied, self._cache = varied, {}
+        of_plugins = (f"test_{x}" for p in sweep.points for x in p.config.evaluation.metrics)
+        metrics = tuple(dict.fromkeys((*METRICS, *of_plugins)))
+        if (varied, metrics) != (self._varied, self._metrics):
+            self._varied, self._metrics, self._cache = varied, metrics, {}
         self._manifest_stamp = self._read_manifest_stamp()
 
     def report(self, result: TaskResult) -> None:
@@ -78,7 +81,7 @@ class ResultsTable:
             except OSError as error:
                 raise output_error("read the folder", self.folder, error) from error
             # A varied key may have the same name as a metric, such as "epochs".
-            metrics = [f"{key}_done" if key in self._varied else key for key in METRICS]
+            metrics = [f"{x}_done" if x in self._varied else x for x in self._metrics]
             names = ["number", "id", "status", "error", *self._varied, "seed", *metrics]
             write_text(self.folder / TABLE, _csv_line(names) + "".join(r.text for r in self.rows))
         return self.rows
@@ -115,7 +118,7 @@ class ResultsTable:
     def _row(self, number: int, point: Point, state: PointState) -> TableRow:
         cells = [number, point.id, state.status, state.error]
         cells += [_setting(point, key) for key in self._varied]
-        cells += [point.config.seed, *map(state.summary.get, METRICS)]
+        cells += [point.config.seed, *map(state.summary.get, self._metrics)]
         accuracy, seconds = map(state.summary.get, ("test_accuracy", "total_seconds"))
         return TableRow(state.status, state.error, accuracy, seconds, _csv_line(cells))
 
