@@ -32,7 +32,9 @@ from nnopt.schema import (
     Config,
     Entries,
     GridConfig,
+    Names,
     OptunaConfig,
+    PluginConfig,
     Range,
     Text,
 )
@@ -72,7 +74,7 @@ def allowed_text(kind: Any) -> str:
         if isinstance(limits, Range):
             bounds = range_text(limits)
         else:  # for a pattern, launchers.md describes the allowed texts
-            assert isinstance(limits, Text | Entries)
+            assert isinstance(limits, Text | Entries | Names)
     alternatives = get_args(kind) if get_origin(kind) in (UnionType, Union) else (kind,)
     plain, *words = [x for x in alternatives if x is not NoneType]
     others = [name_of(x) for x in words] + ["`null`"] * (NoneType in alternatives)
@@ -98,6 +100,7 @@ def name_of(kind: Any) -> str:
             str: "names",
             Any: "layers",
             float: "numbers",
+            PluginConfig: "plug-ins",
         }
         return f"list of {plural[item]}"
     names = {int: "whole number", float: "number", bool: "`true`, `false`", str: "text", Any: "map"}

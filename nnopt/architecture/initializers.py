@@ -74,11 +74,13 @@ def initial_arrays(
     arrays: dict[str, NDArray[np.float64]] = {}
     for layer in architecture.walk():
         draw = INITIALIZERS[config.output if layer.name == output else config.hidden]
+        drawn = 0  # number of arrays of this layer; only layers of plug-ins have several
         for key, shape in (layer.parameters | layer.statistics).items():
             if is_weight(key, shape):
-                stream = layer.name if key == "weight" else f"{layer.name}.{key}"
-                array = draw(generator(seed, f"initial/{stream}"), shape, config)
+                random = generator(seed, f"initial/{layer.name}", drawn)
+                array = draw(random, shape, config)
                 array *= config.scale
+                drawn += 1
             else:
                 assert isinstance(layer.record, Layer)  # for mypy
                 array = np.full(shape, layer.record.initial_value(key))

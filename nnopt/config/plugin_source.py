@@ -191,7 +191,9 @@ def _files(names: Sequence[str], sources: Sequence[UserSource]) -> Iterator[Path
 def _entries(path: Path) -> Iterator[tuple[Any, str]]:
     """Yield the entries of the key ``plugins`` of a file, and their locations."""
     text = text_of(path)
-    root, loader = nodes_of(path, text) if KEY in text else (None, None)
+    if KEY not in text:
+        return
+    root, loader = nodes_of(path, text)
     for key, value in root.value if isinstance(root, MappingNode) else ():
         for item in value.value if key.value == KEY and isinstance(value, SequenceNode) else ():
             location = f" ({shown_path(path)}, line {line_of(item)})"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,26 @@ import numpy as np
 
 from nnopt.architecture import builders
 from nnopt.architecture.activations import Elementwise
-from nnopt.architecture.inference import InferredLayer, Layer
+from nnopt.architecture.inference import Layer
+from nnopt.architecture.layers import LAYERS
 from nnopt.architecture.plugins import PluginLayer
 from nnopt.data.plugins import Samples, decoder
+from nnopt.plugins.parts import (
+    Entry,
+    Functions,
+    check_defaults,
+    checked_factor,
+    layer_parts,
+    lazy_evaluation,
+    lazy_loss,
+)
 from nnopt.results.metrics import METRICS
 from nnopt.schema.dataset import DatasetConfig
 from nnopt.schema.optimizer import OptimizerConfig
-from nnopt.schema.reader import Reader, types_of
 from nnopt.schema.schedule import ScheduleConfig
 from nnopt.schema.tables import Component
 
 assert builders.ACTIVATIONS, "the tables must contain nnopt's own names"
-
-Functions = tuple[Callable[..., Any], Callable[..., Any]]
-"""The forward and the backward function of an operation in NumPy."""
-
-Entry = tuple[str, Any, Any]
-"""The name of a table, a key and a value."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Registry:
             if field.default is MISSING:
                 raise component.error(f"needs a default for its option {field.name!r}")
         entries = [("layer", name, record), ("activation", name, record())]
-        self._add(component, [*entries, *_layer_parts(component, record, numpy, torch, None)])
+        self._add(component, [*entries, *layer_parts(component, record, numpy, torch, None)])
 
     def layer(
         self,
@@ -107,7 +109,7 @@ class Registry:
         self._check_record(component, record, PluginLayer)
         if record.output_shape is PluginLayer.output_shape:
             raise component.error(f"is incomplete: {record.__name__} defines no output_shape")
-        parts = _layer_parts(component, record, numpy, torch, module)
+        parts = layer_parts(component, record, numpy, torch, module)
         self._add(component, [("layer", name, record), *parts])
 
     def optimizer(
@@ -133,7 +135,9 @@ class Registry:
                 rate of each group before each step.
         """
         component = self._component("optimizer", name, numpy, torch)
-        entries = [("optimizer", name, self._checked_config(component, config, OptimizerConfig))]
+        entries: list[Entry] = [
+            ("optimizer", name, self._checked_config(component, config, OptimizerConfig))
+        ]
         if numpy is not None:
             from nnopt.backends.numpy.plugins import update_rule
 
@@ -165,7 +169,7 @@ class Registry:
         if not takes_targets:
             entries.append(("loss/labels_only", name, component))
         if torch is not None:
-            entries.append(("loss/torch", name, _lazy_loss(component, torch, takes_targets)))
+            entries.append(("loss/torch", name, lazy_loss(component, torch, takes_targets)))
         if numpy is not None:
             from nnopt.backends.numpy.plugins import evaluation_loss, loss_operation
 
@@ -174,7 +178,7 @@ class Registry:
             entries.append(("loss/evaluation", name, evaluation_loss(op)))
         else:
             assert torch is not None
-            entries.append(("loss/evaluation", name, _lazy_evaluation(torch, takes_targets)))
+            entries.append(("loss/evaluation", name, lazy_evaluation(torch, takes_targets)))
         self._add(component, entries)
 
     def dataset(
@@ -209,7 +213,7 @@ class Registry:
         record = self._checked_config(component, config, ScheduleConfig)
         entries = [("schedule", name, record)]
         self._add(
-            component, [*entries, ("schedule/factor", name, _checked_factor(component, factor))]
+            component, [*entries, ("schedule/factor", name, checked_factor(component, factor))]
         )
 
     def metric(self, name: str, function: Callable[..., float]) -> None:
@@ -269,12 +273,12 @@ class Registry:
         public = "Activation" if base is Elementwise else "Layer"
         if not (isinstance(record, type) and issubclass(record, base) and record is not base):
             raise component.error(f"needs a subclass of nnopt.plugins.{public}, got {record!r}")
-        if any(own in record.__mro__ for own in builders.records.LAYERS.values()):
+        if any(own in record.__mro__ for own in LAYERS.values()):
             raise component.error(f"must derive from nnopt.plugins.{public} itself")
         if record.kind not in ("", component.name):
             raise component.error(f"has the same class as {record.kind!r}; define a class for each")
         record.kind = component.name
-        _check_defaults(component, record)
+        check_defaults(component, record)
 
     def _checked_config(self, component: Component, config: Any, base: type) -> type:
         """Return the dataclass of the keys, after a check of the types and defaults."""
@@ -283,83 +287,5 @@ class Registry:
         with component.running(config.__name__):
             if "__dataclass_params__" not in vars(config):
                 dataclass(frozen=True)(config)
-        _check_defaults(component, config)
+        check_defaults(component, config)
         return config
-
-
-def _check_defaults(component: Component, record: type) -> None:
-    """Raise ConfigError if a type cannot be read, or a default is out of range."""
-    assert is_dataclass(record)
-    reader = Reader()
-    with component.running(record.__name__):
-        types = types_of(record)
-        for field in fields(record):
-            if field.default is not MISSING:
-                key = field.name.rstrip("_")
-                value = field.default
-                plain = vars(value) if is_dataclass(value) else value
-                reader.read_value(types[key], plain, key)
-    if reader.problems:
-        raise component.error(f"has a wrong default: {reader.problems[0]}")
-
-
-def _layer_parts(
-    component: Component,
-    record: type[Layer],
-    numpy: Functions | None,
-    torch: Callable[..., Any] | None,
-    module: Callable[..., Any] | None,
-) -> list[Entry]:
-    """Return the entries of the two backends. PyTorch is imported when a network is built."""
-    entries: list[Entry] = []
-    if numpy is not None:
-        from nnopt.backends.numpy.plugins import activation_operation, layer_operation
-
-        is_layer = issubclass(record, PluginLayer)
-        operation = layer_operation if is_layer else activation_operation
-        entries.append(("layer/numpy", record, operation(component, *numpy)))
-    if torch is not None or module is not None:
-
-        def build(layer: InferredLayer) -> Any:
-            from nnopt.backends.torch.plugins import FunctionLayer, module_layer
-
-            if module is not None:
-                return module_layer(component, module, layer)
-            return FunctionLayer(layer, torch)
-
-        entries.append(("layer/torch", record, build))
-    return entries
-
-
-def _lazy_loss(component: Component, function: Any, takes_targets: bool) -> Callable[[Any], Any]:
-    def build(config: Any) -> Any:
-        from nnopt.backends.torch.plugins import build_loss
-
-        return build_loss(config, function, takes_targets)
-
-    return build
-
-
-def _lazy_evaluation(function: Any, takes_targets: bool) -> Callable[..., float]:
-    def evaluate(config: Any, logits: Any, labels: Any) -> float:
-        from nnopt.backends.torch.plugins import evaluate_loss
-
-        return evaluate_loss(function, takes_targets, logits, labels)
-
-    return evaluate
-
-
-def _checked_factor(
-    component: Component, factor: Callable[..., float]
-) -> Callable[[Any, int, int, int], float]:
-    def checked(config: Any, step: int, steps: int, steps_per_epoch: int) -> float:
-        with component.running("factor"):
-            value = float(factor(config, step, steps, steps_per_epoch))
-        if not (math.isfinite(value) and value >= 0):
-            raise component.error(
-                f"returns the factor {value} at step {step} of {steps}, expected a finite number "
-                "of at least 0"
-            )
-        return value
-
-    return checked

@@ -187,7 +187,7 @@ def _fit(config: Config, shape: DataShape, trains: bool = True) -> Architecture:
 def _try_metrics(config: Config, classes: int) -> None:
     """Compute the metrics of plug-ins for random logits. Raises ConfigError if one is faulty."""
     labels = np.arange(4 * classes) % classes
-    logits = generator(0, "plugins").standard_normal((len(labels), classes))
+    logits = generator(0, "gradcheck").standard_normal((len(labels), classes))
     for name in config.evaluation.metrics:
         table("metric")[name](logits, labels)
 

@@ -51,7 +51,7 @@ class ResultsTable:
         self.folder = sweep.folder
         self.rows: list[TableRow] = []  # a row for each point of the sweep, in the same order
         self._varied: list[str] = []
-        self._metrics = METRICS
+        self._metrics: tuple[str, ...] = METRICS
         self._cache: dict[str, tuple[int | None, int, TableRow]] = {}  # id -> mtime, size, row
         self._reported: dict[str, PointState] = {}
         self.use(sweep)

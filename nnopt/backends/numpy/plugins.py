@@ -110,7 +110,7 @@ def update_rule(component: Component, update: Callable[..., Array], vectors: Seq
 def try_components(architecture: Architecture, config: Config) -> None:
     """Compute each configured component of a plug-in once. Raises ConfigError if one is faulty."""
     for component in used_components(config):
-        kind, name, random = component.kind, component.name, generator(0, "plugins")
+        kind, name, random = component.kind, component.name, generator(0, "gradcheck")
         with component.running("NumPy"):
             if kind == "optimizer":
                 _try_rule(OPTIMIZERS[name], config)

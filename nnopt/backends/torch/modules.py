@@ -64,9 +64,13 @@ WITHOUT_OPTIONS: dict[type, Callable[[], nn.Module]] = {
 }
 
 
+def _without_options(make: Callable[[], nn.Module], layer: InferredLayer) -> nn.Module:
+    return make()
+
+
 MODULES: dict[type, Callable[[InferredLayer], nn.Module]] = filled(
     "layer/torch",
-    {record: lambda layer, make=make: make() for record, make in WITHOUT_OPTIONS.items()},
+    {record: partial(_without_options, make) for record, make in WITHOUT_OPTIONS.items()},
 )
 """Class of a layer without options, or of a layer of a plug-in -> function that makes a module."""
 
