@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from nnopt import schema
 from nnopt.config.set_aside import Composed
 from nnopt.schema import Config
+from nnopt.schema.tables import COMPONENTS
 
 # No deadline, because the time of an example depends on the machine more than on the code.
 # Every run of the suite tries the same examples.
@@ -170,15 +171,14 @@ def compose_once() -> Iterator[None]:
 
     def keeping(name: str, overrides: list[str], return_hydra_config: bool = False) -> Composed:
         places = GlobalHydra.instance().config_loader().get_search_path().get_path()
-        others = ("nnopt-user", "command-line", "nnopt-plugins")
-        is_own = not any(place.provider in others for place in places)
+        is_own = not any(place.provider in ("nnopt-user", "command-line") for place in places)
         if not is_own or any("$" in word for word in overrides):
             return compose(name, overrides, return_hydra_config)
         folders = [found for word in overrides if (found := FOLDER.fullmatch(word))]
-        remaining = [word for word in overrides if not FOLDER.fullmatch(word)]
-        key = (*remaining, return_hydra_config)
+        others = [word for word in overrides if not FOLDER.fullmatch(word)]
+        key = (*others, return_hydra_config, *COMPONENTS.values())
         if key not in kept:
-            kept[key] = pickle.dumps(compose(name, remaining, return_hydra_config))
+            kept[key] = pickle.dumps(compose(name, others, return_hydra_config))
         composed: Composed = pickle.loads(kept[key])
         for folder in folders:
             OmegaConf.update(composed.config, folder[1], folder[2])

@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -144,9 +144,10 @@ def load(entry: Any) -> Plugin:
             register(registry)
         if not registry.registrations:
             raise ConfigError(refused_value(KEY, entry, "registers no component"))
-        source = str(path) if is_file else entry
-        _loaded[sha256] = Plugin(source, sha256, tuple(registry.registrations))
-    return _loaded[sha256]
+        _loaded[sha256] = Plugin(entry, sha256, tuple(registry.registrations))
+    source = str(path) if is_file else entry  # the same code may have been loaded from another path
+    plugin = _loaded[sha256] = replace(_loaded[sha256], source=source)
+    return plugin
 
 
 def _file(text: str) -> tuple[Path, bytes]:
