@@ -34,6 +34,7 @@ from nnopt.sweeps.resume_checks import (
     note_differences,
     note_missing_cache,
     remove_leftovers,
+    with_current_plugins,
     with_safe_data,
 )
 from nnopt.terminal import console
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
         return resume_run(folder, options)
     if options.restart:
         raise ConfigError(f"--restart applies to a single run, which {shown(folder)} is not")
-    sweep = read_sweep(folder)
+    sweep = with_current_plugins(read_sweep(folder))
     check_folder(sweep)
     remove_leftovers(sweep)
     given = frozenset(override.partition("=")[0] for override in options.overrides)

@@ -1,7 +1,7 @@
 """The configuration of a run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 from nnopt.schema.architecture import ArchitectureVariant
@@ -68,6 +68,7 @@ class Config:
     """The configuration of a run, either a single run or a point of a sweep."""
 
     name: str
+    plugins: tuple[PluginConfig, ...] = field(default=(), kw_only=True)
     seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
     epochs: Annotated[int, Range(minimum=1, maximum=10_000_000)]
     max_steps: Annotated[int | None, Range(minimum=1)]
@@ -95,7 +96,6 @@ class Config:
     target: TargetConfig
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
-    plugins: tuple[PluginConfig, ...] = ()
 
 
 def _by_name(union: Any) -> dict[str, type]:

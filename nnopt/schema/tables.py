@@ -31,7 +31,8 @@ class Component(NamedTuple):
 
     def error(self, reason: str) -> ConfigError:
         """Return an error about this component."""
-        return ConfigError(f"{self.source}: the {self.kind} {self.name!r} {reason}")
+        line = " ".join(reason.split())  # a value in the reason may have line breaks
+        return ConfigError(f"{self.source}: the {self.kind} {self.name!r} {line}")
 
     @contextmanager
     def running(self, part: str) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,14 @@ def format_value(value: Any, scalar: Callable[[Any], str] = str) -> str:
         pairs = (f"{key}: {format_value(item, scalar)}" for key, item in value.items())
         return f"{{{', '.join(pairs)}}}"
     return scalar(value)
+
+
+def quoted(value: Any) -> str:
+    """Return a value as text, in quotes if Hydra's grammar requires them."""
+    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_/][\w/.-]*", value):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def flatten(container: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

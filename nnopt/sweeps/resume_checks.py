@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from nnopt.schema import (
     RayConfig,
     SubmititConfig,
 )
+from nnopt.schema.values import format_value, quoted
 from nnopt.sweeps.manifest import Sweep, with_values
 from nnopt.sweeps.point_folder import PointState
 from nnopt.terminal import console
@@ -115,6 +117,17 @@ def with_safe_data(point: Point, given: frozenset[str], sweep_folder: Path) -> P
     if (cache, download) == (data.cache, data.download):
         return point
     return with_values(point, "data", cache=cache, download=download)
+
+
+def with_current_plugins(sweep: Sweep) -> Sweep:
+    """Return the sweep with the current paths of its plug-ins in its overrides."""
+    records = sweep.points[0].container["plugins"] if sweep.points else []
+    if not records:
+        return sweep
+    current = f"plugins={format_value(records, quoted)}"
+    is_plugins = [text.lstrip("+").startswith("plugins=") for text in sweep.overrides]
+    pairs = zip(sweep.overrides, is_plugins, strict=True)
+    return replace(sweep, overrides=tuple(current if is_own else x for x, is_own in pairs))
 
 
 def note_missing_cache(before: tuple[Point, ...], after: tuple[Point, ...]) -> None:

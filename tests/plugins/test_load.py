@@ -33,19 +33,6 @@ def register(registry):
     registry.optimizer("mine", Mine, numpy=lambda w, g, state, lr, step, config: {change})
 """
 
-LAYER = """
-from nnopt.plugins import Layer
-
-class Mine(Layer):
-    def output_shape(self, shape):
-        return {shape}
-
-def register(registry):
-    registry.layer("mine", Mine, numpy=(lambda x: (x[:, :1], x.shape), {backward}), {more})
-"""
-
-LOSS = "def register(registry):\n    registry.loss('mine', {parts})"
-
 Write = Callable[..., str]
 
 
@@ -94,7 +81,6 @@ def test_plugin_that_fails_to_load_names_file_and_line(
     assert problem.startswith("plugins = 'mine.py': ")
     assert fragment in problem
     assert not COMPONENTS
-    assert not any(name.startswith("nnopt_plugin_mine") for name in sys.modules) or "def" in code
 
 
 @pytest.mark.parametrize(
@@ -161,7 +147,8 @@ REFUSED = {
     ),
     "a metric of nnopt": (
         "def register(registry): registry.metric('accuracy', abs)",
-        "mine.py: the metric 'accuracy' has the name of a metric of nnopt, test_accuracy; rename it",
+        "mine.py: the metric 'accuracy' has the name of a metric of nnopt, test_accuracy; rename "
+        "it",
     ),
 }
 
@@ -261,7 +248,7 @@ def test_installed_plugin_is_loaded_by_the_name_of_its_entry_point(
     (workplace / "lib" / "pack").mkdir(parents=True)
     (workplace / "lib" / "pack" / "__init__.py").write_text("")
     code = ACTIVATION.replace("{backward}", "abs")
-    (workplace / "lib" / "pack" / "parts.py").write_text(code)
+    (workplace / "lib" / "pack" / "parts.py").write_text(code + "# installed")
     info = workplace / "lib" / "pack-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pack\nVersion: 1\n")

@@ -45,7 +45,7 @@ def module_layer(
     with component.running("module"):
         module = factory(layer.input_shape, **vars(layer.record))
     if not isinstance(module, nn.Module):
-        raise component.error(f"returns no torch.nn.Module from module, got {module!r}")
+        raise component.error(f"returns no torch.nn.Module from module, got {type(module)}")
     found = {name: tuple(x.shape) for name, x in module.named_parameters()}
     if found != layer.parameters:
         raise component.error(
@@ -97,7 +97,7 @@ def _try_optimizer(component: Component, config: Config) -> None:
     parameter.grad = torch.full((5,), 0.25)
     optimizer = OPTIMIZERS[component.name]([parameter], config.optimizer)
     if not isinstance(optimizer, optim.Optimizer):
-        raise component.error(f"returns no torch.optim.Optimizer, got {optimizer!r}")
+        raise component.error(f"returns no torch.optim.Optimizer, got {type(optimizer)}")
     with torch.no_grad():
         set_learning_rate(optimizer, 0.1)
         optimizer.step()

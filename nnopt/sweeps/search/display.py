@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import textwrap
 from collections import Counter
@@ -20,7 +19,7 @@ from nnopt.io.safe_text import visible
 from nnopt.plots.sweep.importance import MANY_TRIALS
 from nnopt.results.metrics import better_direction
 from nnopt.schema import VARIANTS, WITHOUT_EFFECT
-from nnopt.schema.values import flatten, format_value
+from nnopt.schema.values import flatten, format_value, quoted
 from nnopt.sweeps.progress import MAX_NAME, PointsProgress
 from nnopt.sweeps.results_table import TableRow
 from nnopt.sweeps.search.search import FinishedTrial, SearchRun
@@ -185,18 +184,10 @@ def overrides_of(container: Mapping[str, Any]) -> Iterator[str]:
     for key in ("data.root", "data.cache"):  # the points of a sweep have absolute paths
         before[key] = os.path.abspath(os.path.expanduser(before[key]))
     if container["plugins"]:  # without the hashes, which only a changed file would need
-        yield f"plugins={format_value([x['source'] for x in container['plugins']], _quoted)}"
+        yield f"plugins={format_value([x['source'] for x in container['plugins']], quoted)}"
     for key, value in flatten({k: x for k, x in container.items() if k != "plugins"}):
         if key.partition(".")[0] not in UNSET_KEYS and (key not in before or before[key] != value):
-            yield f"{key}={format_value(value, _quoted)}"
-
-
-def _quoted(value: Any) -> str:
-    """Return a value as text, in quotes if Hydra's grammar requires them."""
-    if not isinstance(value, str) or re.fullmatch(r"[A-Za-z_/][\w/.-]*", value):
-        return str(value)
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+            yield f"{key}={format_value(value, quoted)}"
 
 
 def _digits(value: Drawn | None) -> str:

@@ -1,0 +1,180 @@
+"""Runs and sweeps with plug-ins: worker processes, resuming, results, help and completion."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnopt.config.compose import make_plan
+from nnopt.plugins.load import deactivate
+from nnopt.results.weights import read_weights
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples" / "plugins"
+
+SIGNUM = ("plugins=[signum.py]", "optimizer=signum")
+SHORT = (
+    *("architecture.hidden=[4]", "dataset.samples_per_class=20", "plots=false", "progress=none"),
+    *("epochs=2", "checkpoint.interval=null", "evaluation.train=false"),
+)
+
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def examples(workplace: Path) -> Iterator[None]:
+    """Copy the plug-ins of the guide into the working folder."""
+    for path in EXAMPLES.glob("*.py"):
+        shutil.copy(path, workplace)
+    yield
+    deactivate()
+
+
+def rows_of(folder: str) -> list[dict[str, str]]:
+    with open(Path(folder) / "results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def errors_of(captured: Captured) -> list[str]:
+    return captured.readouterr().err.splitlines()
+
+
+@pytest.mark.slow
+def test_sweep_in_worker_processes_equals_sequential_sweep(nnopt: Run) -> None:
+    sweep = ["-m", *SIGNUM, "optimizer.lr=0.1,0.01", "backend.threads=1", *SHORT]
+    pool = ["hydra/launcher=pool", "hydra.launcher.workers=1"]
+    assert nnopt("run", *sweep, "hydra.sweep.dir=one") == 0
+    assert nnopt("run", *sweep, *pool, "hydra.sweep.dir=two") == 0
+    one, two = rows_of("one"), rows_of("two")
+    assert [row["id"] for row in one] == [row["id"] for row in two]
+    assert [row["test_loss"] for row in one] == [row["test_loss"] for row in two]
+    assert one[0]["test_loss"] != one[1]["test_loss"]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_resumed_run_equals_uninterrupted_run(nnopt: Run, backend: str) -> None:
+    overrides = [*SIGNUM, *SHORT, f"backend={backend}"]
+    kept = ["checkpoint.interval=0", "checkpoint.keep=true"]
+    assert nnopt("run", *overrides, *kept, "epochs=1", "hydra.run.dir=first") == 0
+    assert nnopt("resume", "first", "epochs=3") == 0
+    assert nnopt("run", *overrides, "epochs=3", "hydra.run.dir=whole") == 0
+    found, expected = (read_weights(Path(x, "model_last.npz"), None) for x in ("first", "whole"))
+    for name, array in expected.items():
+        assert np.array_equal(found[name], array), name
+
+
+def test_resume_refuses_a_changed_plugin_and_finds_a_moved_one(
+    nnopt: Run, capsys: Captured
+) -> None:
+    assert nnopt("run", "-m", *SIGNUM, *SHORT, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    Path("signum.py").rename("moved.py")
+    capsys.readouterr()
+    _forget()
+    assert nnopt("resume", "sweep", "seed=0,1,2") == 4
+    (error,) = errors_of(capsys)
+    assert "signum.py': cannot be read: No such file" in error
+    assert nnopt("resume", "sweep", "plugins=[moved.py]", "seed=0,1,2") == 0
+    assert [row["status"] for row in rows_of("sweep")] == ["done"] * 3
+    Path("moved.py").write_text(Path("moved.py").read_text() + "# changed")
+    capsys.readouterr()
+    _forget()
+    assert nnopt("resume", "sweep", "seed=0,1,2,3") == 4
+    assert "has changed since the configuration was recorded" in errors_of(capsys)[0]
+
+
+def _forget() -> None:
+    """Forget the code of all plug-ins, as at the start of a process."""
+    from nnopt.plugins import load
+
+    deactivate()
+    load._loaded.clear()
+
+
+def test_metric_is_in_summary_table_and_comparison(nnopt: Run, capsys: Captured) -> None:
+    metric = ("plugins=[balanced_accuracy.py]", "evaluation.metrics=[balanced_accuracy]")
+    short = [x for x in SHORT if not x.startswith("evaluation")]
+    assert nnopt("run", "-m", *metric, *short, "seed=0,1", "hydra.sweep.dir=sweep") == 0
+    rows = rows_of("sweep")
+    for row in rows:
+        summary = json.loads(Path("sweep", row["id"], "summary.json").read_text())
+        assert summary["test_balanced_accuracy"] == float(row["test_balanced_accuracy"])
+        # The three classes have equally many test samples.
+        assert summary["test_balanced_accuracy"] == pytest.approx(summary["test_accuracy"])
+        assert 0 < summary["train_balanced_accuracy"] < 1
+    capsys.readouterr()
+    assert nnopt("compare", "sweep", "--metric", "test_balanced_accuracy", "--format", "json") == 0
+    (setting,) = json.loads(capsys.readouterr().out)["settings"]
+    mean = np.mean([float(row["test_accuracy"]) for row in rows])
+    assert setting["results"]["test_balanced_accuracy"]["mean"] == pytest.approx(mean)
+
+
+def test_failing_metric_does_not_end_the_run(nnopt: Run) -> None:
+    function = "lambda z, y: 1 if len(z) < 20 else {}[0]"
+    Path("few.py").write_text(f"def register(registry):\n  registry.metric('few', {function})")
+    metric = ("plugins=[few.py]", "evaluation.metrics=[few]")
+    assert nnopt("run", *metric, *SHORT, "hydra.run.dir=run") == 0
+    summary = json.loads(Path("run", "summary.json").read_text())
+    assert (summary["status"], summary["test_few"]) == ("done", None)
+    assert (
+        "the metric 'few' fails in its function: line 2: KeyError: 0"
+        in Path("run", "run.log").read_text()
+    )
+
+
+def test_experiment_file_chooses_plugin_and_its_optimizer(nnopt: Run, capsys: Captured) -> None:
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text(
+        "defaults: [override /optimizer: signum]\nplugins: [signum.py]\noptimizer: {lr: 0.5}\n"
+    )
+    Path("conf/experiment/other.yaml").write_text("epochs: 3\n")
+    (point,) = make_plan(["experiment=mine", "optimizer.momentum=0.25"]).points
+    assert point.container["optimizer"] == {"name": "signum", "lr": 0.5, "momentum": 0.25}
+    assert point.container["plugins"][0]["source"] == str(Path("signum.py").absolute())
+    points = make_plan(["experiment=mine,other"], multirun=True).points
+    assert [point.config.optimizer.name for point in points] == ["signum", "momentum"]
+    assert [len(point.config.plugins) for point in points] == [1, 0]
+
+
+def test_help_and_completion_list_the_names_of_plugins(
+    nnopt: Run, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert nnopt("run", "--help", *SIGNUM) == 0
+    text = capsys.readouterr().out
+    assert "sgd, signum" in text
+    assert "momentum: 0.9" in text
+    monkeypatch.setenv("COMP_LINE", "nnopt run 'plugins=[signum.py]' optimizer=s")
+    assert nnopt("-sc", "query=bash") == 0
+    assert "optimizer=signum" in capsys.readouterr().out.split()
+    monkeypatch.setenv("COMP_LINE", "nnopt run 'plugins=[missing.py]' optimizer=s")
+    assert nnopt("-sc", "query=bash") == 0
+    assert "optimizer=signum" not in capsys.readouterr().out.split()
+
+
+def test_plugins_with_torch_parts_leave_pytorch_unimported() -> None:
+    program = (
+        "import sys; from nnopt.cli.main import run_verb; "
+        "code = run_verb(sys.argv[1:]); assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    plugins = ",".join(path.name for path in EXAMPLES.glob("*.py"))
+    overrides = [f"plugins=[{plugins}]", "optimizer=signum", "loss=generalized_cross_entropy"]
+    overrides += ["architecture.activation=squareplus", *SHORT, "epochs=1"]
+    subprocess.run([sys.executable, "-c", program, "run", *overrides], check=True)
+
+
+def test_command_line_without_plugins_does_not_import_them() -> None:
+    program = (
+        "import sys; from nnopt.config.compose import compose_config; compose_config(); "
+        "names = ('nnopt.plugins', 'importlib.metadata'); print(set(names) & set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert "nnopt.plugins" not in run.stdout
