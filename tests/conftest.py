@@ -166,6 +166,8 @@ def compose_once() -> Iterator[None]:
     they depend on the working directory.
     """
     from nnopt.config import hydra as hydra_config
+    from nnopt.config import plugin_source
+    from nnopt.config.plugin_source import default_values
 
     compose, kept = hydra_config.compose, {}
 
@@ -176,7 +178,8 @@ def compose_once() -> Iterator[None]:
             return compose(name, overrides, return_hydra_config)
         folders = [found for word in overrides if (found := FOLDER.fullmatch(word))]
         others = [word for word in overrides if not FOLDER.fullmatch(word)]
-        key = (*others, return_hydra_config, *COMPONENTS.values())
+        added = [str(default_values(*x)) for x in COMPONENTS if x[0] in plugin_source.GROUPS]
+        key = (*others, return_hydra_config, *added)
         if key not in kept:
             kept[key] = pickle.dumps(compose(name, others, return_hydra_config))
         composed: Composed = pickle.loads(kept[key])

@@ -20,6 +20,7 @@ from functools import partial
 import numpy as np
 
 from nnopt.architecture.network import Architecture
+from nnopt.architecture.plugins import used_components
 from nnopt.backends.numpy.loader import NumpyLoader
 from nnopt.backends.numpy.network import NumpyNetwork
 from nnopt.backends.numpy.tape import Variable
@@ -111,6 +112,9 @@ def main(arguments: list[str]) -> int:
             "gradcheck checks the gradients of the NumPy backend, which does not support "
             "architecture.name = 'torchvision'; choose another architecture"
         )
+    for component in used_components(config):
+        if "numpy" not in component.backends and component.kind != "optimizer":
+            raise component.error("has no part for NumPy, whose gradients gradcheck checks")
     prepared = prepare_check(config)
     sizes = array_sizes(prepared)
     most = options.entries or entries_each(list(sizes.values()))

@@ -22,7 +22,6 @@ from nnopt.io.own_files import (
     remove_run,
     remove_temporary_files,
 )
-from nnopt.plugins.load import stored_plugins
 from nnopt.recipe.checkpoints import DATA_FILES, LENGTH_KEYS, check_checkpoint, latest_checkpoint
 from nnopt.results.checkpoint_file import Checkpoint
 from nnopt.results.summary import UnusableSummaryError, read_summary
@@ -115,6 +114,8 @@ def _point(folder: Path, stored: Mapping[str, Any]) -> Point:
     container = with_added_keys(stored["config"])
     try:
         if container["plugins"]:
+            from nnopt.plugins.load import stored_plugins  # not needed by most runs
+
             container = stored_plugins(container, folder)
         config = read_config(container)
     except ConfigError as error:

@@ -138,6 +138,8 @@ class Registry:
         entries: list[Entry] = [
             ("optimizer", name, self._checked_config(component, config, OptimizerConfig))
         ]
+        if isinstance(state, str) or not all(isinstance(x, str) for x in state):
+            raise component.error(f"needs a list of names as its state, got {state!r}")
         if numpy is not None:
             from nnopt.backends.numpy.plugins import update_rule
 

@@ -25,7 +25,6 @@ from nnopt.io.locks import hold
 from nnopt.io.paths import absolute_folder
 from nnopt.io.received_files import TABLE_BYTES, parse_json, read_received
 from nnopt.io.safe_text import visible
-from nnopt.plugins.load import stored_plugins
 from nnopt.schema import (
     CsvConfig,
     LauncherConfig,
@@ -224,6 +223,8 @@ def _read_json(folder: Path) -> dict[str, Any]:
 def _point(entry: Mapping[str, Any], move: Move) -> Point:
     container = move.config(with_added_keys(with_new_keys(entry["config"])))
     if container["plugins"]:
+        from nnopt.plugins.load import stored_plugins  # not needed by most sweeps
+
         container = stored_plugins(container, Path(move.after))
     overrides = tuple(map(new_override, entry["overrides"]))
     point = Point(entry["id"], read_config(container), container, overrides)

@@ -41,7 +41,13 @@ OF_BACKENDS = {
 }
 """Plug-in -> overrides that use it."""
 
-SMALL = ["architecture.hidden=[6]", "dataset.samples_per_class=20", "backend.dtype=float64"]
+for _layer in ("scale", "scale_module"):
+    _layers = f"{{conv2d: 3}}, {_layer}, relu, {{residual: [{{conv2d: 3}}, {_layer}]}}, max_pool2d"
+    OF_BACKENDS[f"scale, {_layer} on images"] = [
+        "dataset=pictures",
+        "architecture=layers",
+        f"architecture.layers=[{_layers}, flatten, {_layer}, {{dense: classes}}]",
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -54,13 +60,16 @@ def config_of(name: str, *overrides: str) -> Config:
     """Return a small configuration that uses a plug-in of the guide."""
     texts = list(overrides)
     if "architecture=layers" not in texts:
-        texts += [SMALL[0]]
-    return compose_config([f"plugins=[{EXAMPLES / name}.py]", *texts])
+        texts.append("architecture.hidden=[6]")
+    if not any(text.startswith("dataset=") for text in texts):
+        texts.append("dataset.samples_per_class=20")
+    folder = Path(__file__).parent if name == "scale" else EXAMPLES
+    return compose_config([f"plugins=[{folder / name}.py]", *texts])
 
 
 @pytest.mark.parametrize("case", OF_BACKENDS)
 def test_gradients_of_examples_agree_with_central_differences(case: str) -> None:
-    config = config_of(case.partition(",")[0], *OF_BACKENDS[case], SMALL[1])
+    config = config_of(case.partition(",")[0], *OF_BACKENDS[case])
     checks = list(check_gradients(config, prepare(config), entries=20))
     assert [check.name for check in checks if not check.passed] == []
     assert all(check.reached for check in checks)
@@ -70,8 +79,8 @@ def test_gradients_of_examples_agree_with_central_differences(case: str) -> None
 def test_examples_train_equally_in_both_backends(case: str) -> None:
     trained: list[dict[str, NDArray[np.floating]]] = []
     for backend in ("numpy", "torch"):
-        overrides = [*OF_BACKENDS[case], *SMALL[1:], f"backend={backend}", "regularizer.l2=0.01"]
-        config = config_of(case.partition(",")[0], *overrides)
+        keys = [f"backend={backend}", "backend.dtype=float64", "regularizer.l2=0.01"]
+        config = config_of(case.partition(",")[0], *OF_BACKENDS[case], *keys)
         prepared = prepare(config)
         network = load_backend(backend).build_network(prepared.architecture, config)
         random = np.random.default_rng(0)
@@ -79,7 +88,7 @@ def test_examples_train_equally_in_both_backends(case: str) -> None:
         network.load({name: random.standard_normal(shape) for name, shape in shapes.items()})
         dataset = prepared.dataset
         loader = load_backend(backend).build_loader(dataset.train, dataset.normalization, config)
-        batches = loader.train_batches(np.arange(40), 8, PLAIN)
+        batches = loader.train_batches(np.arange(24), 8, PLAIN)
         for step, (x, y) in enumerate(batches):
             network.train_step(x, y, 0.05, step)
         trained.append(network.arrays() | {"losses": network.read_steps().losses})
