@@ -219,6 +219,8 @@ def settings_of(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str
     for key, value in with_added_keys(config).items():
         if key in WITHOUT_EFFECT:
             continue
+        if key == "plugins" and isinstance(value, list):
+            value = [_plugin_name(entry) for entry in value]
         if not isinstance(value, dict):
             settings[key] = _frozen(value)
             continue
@@ -229,6 +231,13 @@ def settings_of(config: Mapping[str, Any], overrides: Iterable[str]) -> dict[str
         keys = flatten(value, f"{key}.")
         settings |= {name: _frozen(item) for name, item in keys if not name.endswith(".name")}
     return settings
+
+
+def _plugin_name(entry: Any) -> Any:
+    """Return the name and the first digits of the hash of a plug-in, but not its folder."""
+    if not isinstance(entry, dict):
+        return entry
+    return f"{PurePath(str(entry.get('source'))).name} {str(entry.get('sha256'))[:10]}"
 
 
 def _frozen(value: Any) -> Value:

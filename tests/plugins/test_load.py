@@ -13,6 +13,7 @@ from nnopt.architecture.layers import LAYERS
 from nnopt.config.compose import compose_config, make_plan
 from nnopt.errors import ConfigError
 from nnopt.plugins.load import activate, deactivate, stored_plugins
+from nnopt.results.collect import settings_of
 from nnopt.schema import VARIANTS
 from nnopt.schema.tables import COMPONENTS
 
@@ -233,6 +234,12 @@ def test_point_with_components_can_be_pickled_without_its_classes(write: Write) 
     restored = pickle.loads(data)
     assert restored == point
     assert "mine" in VARIANTS["optimizer"]
+
+
+def test_settings_of_runs_do_not_depend_on_the_folder_of_a_plugin() -> None:
+    records = [{"source": f"{folder}/mine.py", "sha256": "ab" * 32} for folder in ("/a", "/b")]
+    one, two = (settings_of({"plugins": [record]}, ())["plugins"] for record in records)
+    assert one == two == ("mine.py ababababab",)
 
 
 def test_plugin_inside_a_received_folder_is_refused(tmp_path: Path) -> None:
