@@ -84,6 +84,8 @@ def default_values(group: str, name: str) -> dict[str, Any]:
         value = DEFAULTS.get(group, {}).get(field.name, "???")
         if field.default is not MISSING:
             value = field.default
+        elif field.default_factory is not MISSING:
+            value = field.default_factory()
         if is_dataclass(value) and not isinstance(value, type):
             value = asdict(value)
         values[field.name.rstrip("_")] = list(value) if isinstance(value, tuple) else value

@@ -68,7 +68,6 @@ class Config:
     """The configuration of a run, either a single run or a point of a sweep."""
 
     name: str
-    plugins: tuple[PluginConfig, ...] = field(default=(), kw_only=True)
     seed: Annotated[int, Range(minimum=0, maximum=LARGEST_SEED)]
     epochs: Annotated[int, Range(minimum=1, maximum=10_000_000)]
     max_steps: Annotated[int | None, Range(minimum=1)]
@@ -83,6 +82,7 @@ class Config:
     layer_statistics: bool
     tensorboard: bool
     progress: Literal["bar", "curves", "none"]
+    plugins: tuple[PluginConfig, ...] = field(default=(), kw_only=True)
     dataset: DatasetVariant
     data: DataConfig
     backend: BackendVariant
