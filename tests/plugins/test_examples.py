@@ -17,7 +17,7 @@ from nnopt.cli.gradcheck import check_gradients
 from nnopt.config.compose import compose_config
 from nnopt.data.batches import PLAIN
 from nnopt.plugins.load import deactivate
-from nnopt.recipe.evaluation import plugin_metrics
+from nnopt.recipe.evaluation import classify
 from nnopt.recipe.prepare import prepare
 from nnopt.results.metrics import confusion_matrix
 from nnopt.schema import Config
@@ -124,10 +124,11 @@ def test_example_metric_is_the_mean_of_the_recalls() -> None:
     config = config_of("balanced_accuracy", "evaluation.metrics=[balanced_accuracy]")
     random = np.random.default_rng(1)
     logits, labels = random.standard_normal((50, 3)), random.choice(3, 50, p=[0.7, 0.2, 0.1])
-    found = plugin_metrics(config, "test", logits, labels)
+    found = classify(logits, labels, config)
+    assert found is not None
     counts = confusion_matrix(labels, logits.argmax(axis=1), 3)
     recalls = counts.diagonal() / counts.sum(axis=1)
-    assert found == {"test_balanced_accuracy": pytest.approx(recalls.mean())}
+    assert found.metrics["balanced_accuracy"] == pytest.approx(recalls.mean())
 
 
 def test_guide_contains_every_example_unchanged() -> None:
