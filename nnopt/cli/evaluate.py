@@ -14,6 +14,7 @@ from nnopt import data
 from nnopt.analysis.number_format import MISSING
 from nnopt.cli.model_parsers import evaluate_parser
 from nnopt.cli.result_folder import OUTPUTS, check_empty
+from nnopt.config.plugin_source import without_plugins
 from nnopt.config.resolve import StoredConfig
 from nnopt.data.dataset import Dataset, Part
 from nnopt.errors import ConfigError, TrainingError
@@ -42,12 +43,13 @@ NAMES = {
     "macro_f1": "macro F1",
     "calibration_error": "calibration error",
 }
-"""Metric -> its name in the printed summary."""
+"""Metric of nnopt -> its name in the printed summary."""
 
 
 def main(arguments: list[str]) -> int:
     """Evaluate the network of a run, write the results to a new folder, and print them."""
     options = evaluate_parser().parse_intermixed_args(arguments)
+    options.overrides = without_plugins(options.overrides)
     given = None if options.out is None else given_path(options.out, "--out")
     if given is not None:
         check_empty(given)
@@ -152,7 +154,9 @@ def _print(model: TrainedModel, document: Mapping[str, Any], folder: Path) -> No
     if (more := len(document["classes"]) - len(rows)) > 0:
         console.note(f"{more:,} more classes are in classes.csv")
     metrics = document["metrics"]
-    results = {NAMES[key]: f"{value:z.4f}" for key, value in metrics.items() if value is not None}
+    results = {
+        NAMES.get(key, key): f"{value:z.4f}" for key, value in metrics.items() if value is not None
+    }
     results |= {"samples": f"{document['samples']:,}", "weights": f"of the {model.epoch} epoch"}
     title = f"{console.short(model.folder)}: {document['part']} part of {document['data']['name']}"
     is_same = model.data.get("sources", {}) == document["data"]["sources"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nnopt.cli.model_parsers import predict_parser
+from nnopt.config.plugin_source import without_plugins
 from nnopt.config.resolve import StoredConfig
 from nnopt.data.inputs import read_inputs
 from nnopt.errors import ConfigError, TrainingError
@@ -31,6 +32,7 @@ MAX_LISTED_CLASSES = 10
 def main(arguments: list[str]) -> int:
     """Predict the classes of samples, and write them to a CSV file."""
     options = predict_parser().parse_intermixed_args(arguments)
+    options.overrides = without_plugins(options.overrides)
     run, source = given_path(options.run, "RUN"), given_path(options.input, "INPUT")
     out = given_path(options.out, "--out")
     _check_out(out, run, source)

@@ -209,7 +209,12 @@ def load_model(folder: Path, epoch: str | None = None) -> TrainedModel:
         raise ModelError(f"{shown(folder)} has no weights: its training has not ended")
     where, described = shown(folder / MODEL), file or read_earlier_model(folder)
     try:
-        config = read_config(described.config)
+        container = described.config
+        if container.get("plugins"):
+            from nnopt.plugins.load import stored_plugins  # not needed by most runs
+
+            container = stored_plugins(container, folder)
+        config = read_config(container)
         architecture = _architecture(described, config)
     except ConfigError as error:
         writer = described.versions.get("nnopt", "an unknown version")
@@ -229,7 +234,7 @@ def load_model(folder: Path, epoch: str | None = None) -> TrainedModel:
         folder=folder,
         epoch=epoch,
         config=_for_prediction(config, described.threads),
-        container=described.config,
+        container=container,
         architecture=architecture,
         inputs=described.inputs,
         classes=described.classes,

@@ -99,6 +99,33 @@ def _forget() -> None:
     load._loaded.clear()
 
 
+def test_trained_layer_and_metric_of_plugins_are_used_by_evaluate_and_predict(
+    nnopt: Run, capsys: Captured
+) -> None:
+    Path("layers.py").write_text(Path("maxout.py").read_text())
+    layers = "architecture.layers=[{maxout: 4}, {dense: classes}]"
+    plugins = "plugins=[layers.py, balanced_accuracy.py]"
+    metrics = "evaluation.metrics=[balanced_accuracy]"
+    chosen = [plugins, metrics, "architecture=layers", layers, "evaluation.predictions=true"]
+    assert nnopt("run", *chosen, *SHORT[1:], "hydra.run.dir=run") == 0
+    summary = json.loads(Path("run/summary.json").read_text())
+    Path("layers.py").rename("moved.py")
+    _forget()
+    capsys.readouterr()
+    assert nnopt("evaluate", "run") == 4
+    assert "layers.py" in errors_of(capsys)[0]
+    moved = "plugins=[moved.py]"
+    assert nnopt("evaluate", "run", moved, "--out", "out", "--predictions") == 0
+    assert "balanced_accuracy" in capsys.readouterr().out
+    found = json.loads(Path("out/evaluation.json").read_text())["metrics"]
+    assert found["balanced_accuracy"] == summary["test_balanced_accuracy"]
+    assert found["accuracy"] == summary["test_accuracy"]
+    own, again = (Path(folder) / "predictions.csv" for folder in ("run", "out"))
+    assert own.read_bytes() == again.read_bytes()
+    np.save("inputs.npy", np.zeros((2, 2), np.float32))
+    assert nnopt("predict", "run", "inputs.npy", moved, "--out", "new.csv") == 0
+
+
 def test_metric_is_in_summary_table_and_comparison(nnopt: Run, capsys: Captured) -> None:
     metric = ("plugins=[balanced_accuracy.py]", "evaluation.metrics=[balanced_accuracy]")
     short = [x for x in SHORT if not x.startswith("evaluation")]
