@@ -18,6 +18,11 @@ from nnopt.schema.schedule import ScheduleVariant
 from nnopt.schema.sweeper import SweeperConfig
 from nnopt.schema.tables import filled
 
+Loss = Literal["cross_entropy", "hinge", "mse", "focal"]
+"""Names of nnopt's own losses."""
+
+filled("loss", dict.fromkeys(get_args(Loss)))
+
 
 @dataclass(frozen=True)
 class EarlyStoppingConfig:
@@ -75,7 +80,7 @@ class Config:
     batch_size: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
     accumulation_steps: Annotated[int, Range(minimum=1, maximum=1_000_000_000)]
     drop_last: bool
-    loss: Annotated[Literal["cross_entropy", "hinge", "mse", "focal"], Names("loss")]
+    loss: Annotated[Loss, Names("loss")]
     focal_gamma: Annotated[float, Range(minimum=0, maximum=100)]
     test_weights: Literal["best", "last"]
     plots: bool | Literal["auto", "sweep"]

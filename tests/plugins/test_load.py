@@ -111,6 +111,10 @@ REFUSED = {
         "def register(registry): registry.activation('relu', torch=abs)",
         "mine.py: the activation 'relu' has the name of a component of nnopt; rename it",
     ),
+    "the name of a loss of nnopt": (
+        "def register(registry): registry.loss('mse', torch=abs)",
+        "mine.py: the loss 'mse' has the name of a component of nnopt; rename it",
+    ),
     "no part": (
         "def register(registry): registry.loss('mine')",
         "mine.py: the loss 'mine' is incomplete: it has neither a NumPy nor a torch part",

@@ -8,7 +8,7 @@ the dense layer's weight depends on the gradient of the tested layer's input.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -159,7 +159,7 @@ def test_loss_penalty_and_clipping_agree_between_backends(
 
 def test_every_loss_is_compared() -> None:
     compared = {options.get("loss", "cross_entropy") for options in OPTIONS.values()}
-    assert compared == set(get_args(Config.__annotations__["loss"]))
+    assert compared == set(get_args(get_type_hints(Config)["loss"]))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
