@@ -1,4 +1,4 @@
-"""A plug-in for tests: a layer for flat samples and images, and a dataset of images."""
+"""A plug-in for tests: a layer for flat samples and images, a dataset of images, and a loss."""
 
 from typing import Any
 
@@ -60,7 +60,25 @@ class PicturesConfig(DatasetConfig):
     pass
 
 
+def brier_forward(logits: Any, targets: Any) -> Any:
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    return np.sum((p - targets) ** 2) / len(p), (p, targets)
+
+
+def brier_backward(g: Any, saved: Any) -> Any:
+    p, targets = saved
+    d_p = 2 * g * (p - targets) / len(p)
+    return p * (d_p - np.sum(d_p * p, axis=1, keepdims=True))
+
+
+def brier(logits: Any, targets: Any) -> Any:
+    return ((logits.softmax(dim=1) - targets) ** 2).sum() / len(logits)
+
+
 def register(registry: Registry) -> None:
+    registry.loss("brier", numpy=(brier_forward, brier_backward), torch=brier, takes_targets=True)
+    registry.loss("brier_torch", torch=brier, takes_targets=True)
     registry.layer("scale", Scale, numpy=(forward, backward), torch=function)
     registry.layer("scale_module", ScaleModule, numpy=(forward, backward), module=module)
     registry.dataset("pictures", PicturesConfig, load)

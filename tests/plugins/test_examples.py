@@ -19,7 +19,7 @@ from nnopt.data.batches import PLAIN
 from nnopt.plugins.load import deactivate
 from nnopt.recipe.evaluation import classify
 from nnopt.recipe.prepare import prepare
-from nnopt.results.metrics import confusion_matrix
+from nnopt.results.metrics import confusion_matrix, loss_of
 from nnopt.schema import Config
 from nnopt.training.schedules import build_schedule
 
@@ -40,6 +40,8 @@ OF_BACKENDS = {
     "generalized_cross_entropy": ["loss=generalized_cross_entropy"],
 }
 """Plug-in -> overrides that use it."""
+
+OF_BACKENDS["scale, a loss of targets"] = ["loss=brier", "regularizer.label_smoothing=0.2"]
 
 for _layer in ("scale", "scale_module"):
     _layers = f"{{conv2d: 3}}, {_layer}, relu, {{residual: [{{conv2d: 3}}, {_layer}]}}, max_pool2d"
@@ -95,6 +97,18 @@ def test_examples_train_equally_in_both_backends(case: str) -> None:
     assert trained[0].keys() == trained[1].keys()
     for name, array in trained[0].items():
         assert_allclose(trained[1][name], array, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+def test_loss_without_numpy_part_is_evaluated_by_its_torch_part() -> None:
+    random = np.random.default_rng(0)
+    logits, labels = random.standard_normal((9, 3)).astype(np.float32), np.arange(9) % 3
+    values = []
+    for loss in ("brier", "brier_torch"):
+        config = config_of("scale", f"loss={loss}", "backend=torch")
+        values.append(loss_of(config, logits, labels))
+    p = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(axis=1, keepdims=True)
+    expected = np.mean(np.sum((p - np.eye(3)[labels]) ** 2, axis=1))
+    assert values == pytest.approx([expected, expected], rel=1e-12)
 
 
 def test_example_dataset_has_the_colours_of_a_checkerboard() -> None:
