@@ -1,9 +1,70 @@
-"""Train neural networks in NumPy or in PyTorch from one YAML configuration."""
+"""Train neural networks in NumPy or in PyTorch from one YAML configuration.
+
+The names in ``__all__`` are the interface for plug-ins (``docs/plugins.md``). They are imported
+when they are first used, so that ``import nnopt`` is fast.
+"""
 
 import os
 import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnopt.architecture.activations import Elementwise as Activation
+    from nnopt.architecture.inference import Shape as Shape
+    from nnopt.architecture.plugins import PluginLayer as Layer
+    from nnopt.config.plugins.registry import Registry as Registry
+    from nnopt.data.plugins import Samples as Samples
+    from nnopt.random import generator as generator
+    from nnopt.schema.dataset import DatasetConfig as DatasetConfig
+    from nnopt.schema.dataset import Validation as Validation
+    from nnopt.schema.optimizer import LearningRate as LearningRate
+    from nnopt.schema.optimizer import OptimizerConfig as OptimizerConfig
+    from nnopt.schema.range import Range as Range
+    from nnopt.schema.schedule import ScheduleConfig as ScheduleConfig
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "Activation": "architecture.activations.Elementwise",
+    "DatasetConfig": "schema.dataset.DatasetConfig",
+    "Layer": "architecture.plugins.PluginLayer",
+    "LearningRate": "schema.optimizer.LearningRate",
+    "OptimizerConfig": "schema.optimizer.OptimizerConfig",
+    "Range": "schema.range.Range",
+    "Registry": "config.plugins.registry.Registry",
+    "Samples": "data.plugins.Samples",
+    "ScheduleConfig": "schema.schedule.ScheduleConfig",
+    "Shape": "architecture.inference.Shape",
+    "Validation": "schema.dataset.Validation",
+    "generator": "random.generator",
+}
+"""Public name -> its place in the package."""
+
+__all__ = [
+    "Activation",
+    "DatasetConfig",
+    "Layer",
+    "LearningRate",
+    "OptimizerConfig",
+    "Range",
+    "Registry",
+    "Samples",
+    "ScheduleConfig",
+    "Shape",
+    "Validation",
+    "generator",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import and return a public class or function."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'nnopt' has no attribute {name!r}")
+    module, _, attribute = _PLACES[name].rpartition(".")
+    value = globals()[name] = getattr(import_module(f"nnopt.{module}"), attribute)
+    return value
+
 
 # OpenBLAS's worker threads wait for the next matrix product in a busy loop of up to 2^26 cycles.
 # Meanwhile, they take a core from NumPy's other computations. This setting shortens the loop to

@@ -114,7 +114,7 @@ def _point(folder: Path, stored: Mapping[str, Any]) -> Point:
     container = with_added_keys(stored["config"])
     try:
         if container["plugins"]:
-            from nnopt.plugins.load import stored_plugins  # not needed by most runs
+            from nnopt.config.plugins.load import stored_plugins  # not needed by most runs
 
             container = stored_plugins(container, folder)
         config = read_config(container)

@@ -97,7 +97,7 @@ def with_records(container: Mapping[str, Any]) -> Mapping[str, Any]:
     entries = container.get(KEY)
     if not entries or not isinstance(entries, list):
         return container
-    from nnopt.plugins.load import activate  # not needed by most configurations
+    from nnopt.config.plugins.load import activate  # not needed by most configurations
 
     return {**container, KEY: activate(entries)}
 
@@ -107,7 +107,11 @@ def activate_named(overrides: Sequence[str], sources: Sequence[ConfigSource]) ->
     named = named_plugins(overrides, sources)
     if not (named or COMPONENTS):
         return
-    from nnopt.plugins.load import activate, deactivate, load  # not needed by most command lines
+    from nnopt.config.plugins.load import (  # not needed by most command lines
+        activate,
+        deactivate,
+        load,
+    )
 
     deactivate()
     problems = Problems()
@@ -127,7 +131,7 @@ def without_plugins(overrides: Sequence[str]) -> list[str]:
     recorded paths. Raises ConfigError.
     """
     if named := named_plugins(overrides, ()):
-        from nnopt.plugins.load import activate  # not needed by most command lines
+        from nnopt.config.plugins.load import activate  # not needed by most command lines
 
         activate(entry for entry, _ in named)
     return [text for text in overrides if text.lstrip("+").partition("=")[0] != KEY]

@@ -42,7 +42,7 @@ class Point:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Activate the plug-ins of the point, and set the values."""
         if "pickled" in state:
-            from nnopt.plugins.load import activate  # not needed by most points
+            from nnopt.config.plugins.load import activate  # not needed by most points
 
             activate(state["plugins"])
             state = pickle.loads(state["pickled"])

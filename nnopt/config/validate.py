@@ -26,7 +26,7 @@ def read_config(container: Mapping[str, Any]) -> Config:
     if message := changed_rule(container):
         raise ConfigError([message])
     if container.get("plugins"):
-        from nnopt.plugins.load import activate_records  # not needed by most configurations
+        from nnopt.config.plugins.load import activate_records  # not needed by most configurations
 
         activate_records(container["plugins"])
     reader = Reader()

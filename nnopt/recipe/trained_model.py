@@ -211,7 +211,7 @@ def load_model(folder: Path, epoch: str | None = None) -> TrainedModel:
     try:
         container = described.config
         if container.get("plugins"):
-            from nnopt.plugins.load import stored_plugins  # not needed by most runs
+            from nnopt.config.plugins.load import stored_plugins  # not needed by most runs
 
             container = stored_plugins(container, folder)
         config = read_config(container)

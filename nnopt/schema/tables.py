@@ -2,8 +2,8 @@
 
 Each part of a kind of component has one table: ``table("optimizer")`` has the dataclass of each
 optimizer, ``table("optimizer/numpy")`` its update rule in NumPy. The module that uses a table fills
-it with nnopt's own components. ``nnopt.plugins`` adds the components of plug-ins to the same tables
-before a configuration is validated.
+it with nnopt's own components. ``nnopt.config.plugins`` adds the components of plug-ins to the same
+tables before a configuration is validated.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ def _read_json(folder: Path) -> dict[str, Any]:
 def _point(entry: Mapping[str, Any], move: Move) -> Point:
     container = move.config(with_added_keys(with_new_keys(entry["config"])))
     if container["plugins"]:
-        from nnopt.plugins.load import stored_plugins  # not needed by most sweeps
+        from nnopt.config.plugins.load import stored_plugins  # not needed by most sweeps
 
         container = stored_plugins(container, Path(move.after))
     overrides = tuple(map(new_override, entry["overrides"]))

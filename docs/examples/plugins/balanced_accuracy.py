@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nnopt.plugins import Registry
+from nnopt import Registry
 
 
 def balanced_accuracy(logits, labels):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import numpy as np
 
-from nnopt.plugins import DatasetConfig, Range, Registry, Samples, generator
+from nnopt import DatasetConfig, Range, Registry, Samples, generator
 
 
 @dataclass(frozen=True)

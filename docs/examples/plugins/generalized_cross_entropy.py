@@ -5,7 +5,7 @@ With the softmax p of the label, the loss is the mean of (1 - p^q) / q.
 
 import numpy as np
 
-from nnopt.plugins import Registry
+from nnopt import Registry
 
 Q = 0.7
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from nnopt.plugins import Range, Registry, ScheduleConfig
+from nnopt import Range, Registry, ScheduleConfig
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from nnopt.plugins import Layer, Range, Registry
+from nnopt import Layer, Range, Registry
 
 
 class Maxout(Layer):

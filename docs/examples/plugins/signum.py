@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 
-from nnopt.plugins import LearningRate, OptimizerConfig, Range, Registry
+from nnopt import LearningRate, OptimizerConfig, Range, Registry
 
 
 @dataclass(frozen=True)

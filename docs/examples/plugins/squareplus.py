@@ -4,7 +4,7 @@ from typing import Annotated
 
 import numpy as np
 
-from nnopt.plugins import Activation, Range, Registry
+from nnopt import Activation, Range, Registry
 
 
 class Squareplus(Activation):

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nnopt.config.plugins.registry import Registration, Registry
 from nnopt.errors import ConfigError, Problems, described, refused_value
 from nnopt.io.paths import path_problem
-from nnopt.plugins.registry import Registration, Registry
 from nnopt.schema import PluginConfig
 from nnopt.schema.tables import COMPONENTS, table
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from nnopt.config.compose import make_plan
-from nnopt.plugins.load import deactivate
+from nnopt.config.plugins.load import deactivate
 from nnopt.results.weights import read_weights
 
-PACKAGE = Path(__file__).resolve().parents[2] / "nnopt"
-EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples" / "plugins"
+PACKAGE = Path(__file__).resolve().parents[3] / "nnopt"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples" / "plugins"
 
 SIGNUM = ("plugins=[signum.py]", "optimizer=signum")
 SHORT = (
@@ -93,7 +93,7 @@ def test_resume_refuses_a_changed_plugin_and_finds_a_moved_one(
 
 def _forget() -> None:
     """Forget the code of all plug-ins, as at the start of a process."""
-    from nnopt.plugins import load
+    from nnopt.config.plugins import load
 
     deactivate()
     load._loaded.clear()
@@ -201,7 +201,5 @@ def test_command_line_without_plugins_does_not_import_them() -> None:
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name != "plugins":
             lines = path.read_text("utf-8").splitlines()
-            first = [
-                x for x in lines if x.startswith(("from nnopt.plugins", "import nnopt.plugins"))
-            ]
+            first = [x for x in lines if x.startswith("from nnopt.config.plugins")]
             assert first == [], path

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import nnopt
 from nnopt.architecture.layers import LAYERS
 from nnopt.config.compose import compose_config, make_plan
+from nnopt.config.plugins.load import activate, deactivate, stored_plugins
 from nnopt.errors import ConfigError
-from nnopt.plugins.load import activate, deactivate, stored_plugins
 from nnopt.results.collect import settings_of
 from nnopt.schema import VARIANTS
 from nnopt.schema.tables import COMPONENTS
@@ -25,7 +26,7 @@ def register(registry):
 OPTIMIZER = """
 from dataclasses import dataclass
 from typing import Annotated
-from nnopt.plugins import OptimizerConfig, Range
+from nnopt import OptimizerConfig, Range
 
 class Mine(OptimizerConfig):
     {fields}
@@ -138,17 +139,17 @@ REFUSED = {
     ),
     "another class": (
         "def register(registry): registry.optimizer('mine', int, torch=abs)",
-        "mine.py: the optimizer 'mine' needs a subclass of nnopt.plugins.OptimizerConfig",
+        "mine.py: the optimizer 'mine' needs a subclass of nnopt.OptimizerConfig",
     ),
     "no rule for shapes": (
-        "from nnopt.plugins import Layer\nclass Mine(Layer): pass\n"
+        "from nnopt import Layer\nclass Mine(Layer): pass\n"
         "def register(registry): registry.layer('mine', Mine, torch=abs)",
         "mine.py: the layer 'mine' is incomplete: Mine defines no output_shape",
     ),
     "a layer of nnopt": (
         "from nnopt.architecture.layers import ReLU\nclass Mine(ReLU): pass\n"
         "def register(registry): registry.activation('mine', record=Mine, torch=abs)",
-        "mine.py: the activation 'mine' must derive from nnopt.plugins.Activation itself",
+        "mine.py: the activation 'mine' must derive from nnopt.Activation itself",
     ),
     "a metric of nnopt": (
         "def register(registry): registry.metric('accuracy', abs)",
@@ -270,3 +271,13 @@ def test_installed_plugin_is_loaded_by_the_name_of_its_entry_point(
     with pytest.raises(ConfigError, match="no such installed plug-in; installed: my_pack;"):
         make_plan(["plugins=[my_pak]"])
     sys.modules.pop("pack.parts")
+
+
+def test_public_names_are_imported_from_their_places() -> None:
+    assert nnopt.__all__ == list(nnopt._PLACES)
+    assert {name: getattr(nnopt, name).__name__ for name in nnopt.__all__} == {
+        **{name: name for name in nnopt.__all__},
+        "Activation": "Elementwise",
+        "Layer": "PluginLayer",
+        "Shape": "tuple",
+    }

@@ -15,8 +15,7 @@ from nnopt.architecture.activations import Elementwise
 from nnopt.architecture.inference import Layer
 from nnopt.architecture.layers import LAYERS
 from nnopt.architecture.plugins import PluginLayer
-from nnopt.data.plugins import Samples, decoder
-from nnopt.plugins.parts import (
+from nnopt.config.plugins.parts import (
     Entry,
     Functions,
     check_defaults,
@@ -25,6 +24,7 @@ from nnopt.plugins.parts import (
     lazy_evaluation,
     lazy_loss,
 )
+from nnopt.data.plugins import Samples, decoder
 from nnopt.results.metrics import METRICS
 from nnopt.schema.dataset import DatasetConfig
 from nnopt.schema.optimizer import OptimizerConfig
@@ -274,9 +274,9 @@ class Registry:
         """Check the class of the options of a layer, and set its name."""
         public = "Activation" if base is Elementwise else "Layer"
         if not (isinstance(record, type) and issubclass(record, base) and record is not base):
-            raise component.error(f"needs a subclass of nnopt.plugins.{public}, got {record!r}")
+            raise component.error(f"needs a subclass of nnopt.{public}, got {record!r}")
         if any(own in record.__mro__ for own in LAYERS.values()):
-            raise component.error(f"must derive from nnopt.plugins.{public} itself")
+            raise component.error(f"must derive from nnopt.{public} itself")
         if record.kind not in ("", component.name):
             raise component.error(f"has the same class as {record.kind!r}; define a class for each")
         record.kind = component.name
@@ -285,7 +285,7 @@ class Registry:
     def _checked_config(self, component: Component, config: Any, base: type) -> type:
         """Return the dataclass of the keys, after a check of the types and defaults."""
         if not (isinstance(config, type) and issubclass(config, base)):
-            raise component.error(f"needs a subclass of nnopt.plugins.{base.__name__}")
+            raise component.error(f"needs a subclass of nnopt.{base.__name__}")
         with component.running(config.__name__):
             if "__dataclass_params__" not in vars(config):
                 dataclass(frozen=True)(config)

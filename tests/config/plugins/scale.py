@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from nnopt.plugins import DatasetConfig, Layer, Registry, Samples, Shape, generator
+from nnopt import DatasetConfig, Layer, Registry, Samples, Shape, generator
 
 
 class Scale(Layer):

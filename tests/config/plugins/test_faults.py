@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from nnopt.config.compose import compose_config
+from nnopt.config.plugins.load import deactivate
 from nnopt.errors import ConfigError, DataError
-from nnopt.plugins.load import deactivate
 from nnopt.recipe.prepare import prepare
 
 HEADER = """
 import numpy as np
-from nnopt.plugins import DatasetConfig, Layer, OptimizerConfig, Samples, ScheduleConfig
+from nnopt import DatasetConfig, Layer, OptimizerConfig, Samples, ScheduleConfig
 
 class Keys(OptimizerConfig):
     lr: float = 0.1

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from nnopt.backends import load_backend
 from nnopt.cli.gradcheck import check_gradients
 from nnopt.config.compose import compose_config
+from nnopt.config.plugins.load import deactivate
 from nnopt.data.batches import PLAIN
-from nnopt.plugins.load import deactivate
 from nnopt.recipe.evaluation import classify
 from nnopt.recipe.prepare import prepare
 from nnopt.results.metrics import confusion_matrix, loss_of
 from nnopt.schema import Config
 from nnopt.training.schedules import build_schedule
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = Path(__file__).resolve().parents[3] / "docs"
 EXAMPLES = DOCS / "examples" / "plugins"
 
 OF_BACKENDS = {
