@@ -122,6 +122,11 @@ def plain_config() -> Config:
     )
 
 
+def with_keys(config: Config) -> dict[str, Any]:
+    """Return the configuration as a dict with the keys of YAML files: ``from`` for ``from_``."""
+    return asdict(config, dict_factory=lambda items: {key.rstrip("_"): x for key, x in items})
+
+
 def with_overrides(config: Config, overrides: dict[str, Any]) -> Config:
     """Return a copy of the configuration with the values of ``overrides``, whose keys are dotted.
 
@@ -222,6 +227,12 @@ def make_config() -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
+def container_of() -> Callable[[Config], dict[str, Any]]:
+    """Return a function that returns a configuration with the keys and lists of YAML files."""
+    return lambda config: dict(json.loads(json.dumps(with_keys(config))))
+
+
+@pytest.fixture(scope="session")
 def leave_run() -> Callable[..., Path]:
     """Return a function that writes the summary of a finished run and returns its folder.
 
@@ -231,7 +242,7 @@ def leave_run() -> Callable[..., Path]:
     def leave(
         folder: Path, seed: int = 0, changes: dict[str, Any] | None = None, **summary: Any
     ) -> Path:
-        config = asdict(with_overrides(plain_config(), {"seed": seed, **(changes or {})}))
+        config = with_keys(with_overrides(plain_config(), {"seed": seed, **(changes or {})}))
         record = {
             "status": "done",
             "error": None,

@@ -278,7 +278,7 @@ def test_out_of_memory_error_of_a_step_names_layer_and_batch_size(
     assert summary(workplace)["status"] == "failed"
 
 
-PLACES = ("prepare", "initial_arrays", "evaluate", "plot_training", "plot_convolutions")
+PLACES = ("prepare", "initial_weights", "evaluate", "plot_training", "plot_convolutions")
 
 SHORTAGES = {
     "NumPy": MemoryError("Unable to allocate 9 GiB"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,15 @@ MakeTask = Callable[..., Task]
 
 
 @pytest.fixture
-def make_task(tmp_path: Path, make_config: Callable[..., Any]) -> MakeTask:
+def make_task(
+    tmp_path: Path, make_config: Callable[..., Any], container_of: Callable[..., dict[str, Any]]
+) -> MakeTask:
     """Return a function that makes short tasks: ``make_task(3, epochs=5)`` has seed 3."""
 
     def make(seed: int, **changes: Any) -> Task:
         quick = {"epochs": 1, "dataset.samples_per_class": 20, "plots": False, "seed": seed}
         config = make_config(**quick | changes)
-        container = json.loads(json.dumps(asdict(config)))  # has lists instead of tuples
-        point = Point(point_id(config), config, container, (f"seed={seed}",))
+        point = Point(point_id(config), config, container_of(config), (f"seed={seed}",))
         return Task(point, tmp_path / point.id)
 
     return make

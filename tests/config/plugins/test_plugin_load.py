@@ -279,5 +279,6 @@ def test_public_names_are_imported_from_their_places() -> None:
         **{name: name for name in nnopt.__all__},
         "Activation": "Elementwise",
         "Layer": "PluginLayer",
+        "LearningRate": "Annotated",
         "Shape": "tuple",
     }
