@@ -117,9 +117,17 @@ def test_different_targets_are_not_compared() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budgets", [(2.0, 2.0), (0.7, 0.7), (2.0, 0.7)])
-@pytest.mark.parametrize(("others", "seeds"), [(1, 5), (3, 5), (2, 8)])
-@pytest.mark.parametrize("correlation", [0.0, 0.7])
+@pytest.mark.parametrize(
+    ("correlation", "budgets", "others", "seeds"),
+    [
+        (0.0, (2.0, 2.0), 1, 5),
+        (0.0, (0.7, 0.7), 3, 5),
+        (0.0, (2.0, 0.7), 2, 8),
+        (0.7, (2.0, 2.0), 2, 8),
+        (0.7, (0.7, 0.7), 1, 5),
+        (0.7, (2.0, 0.7), 3, 5),
+    ],
+)
 def test_equal_settings_rarely_differ_in_their_times(
     budgets: tuple[float, float],
     others: int,

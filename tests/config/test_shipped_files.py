@@ -6,7 +6,7 @@ import re
 import shlex
 import typing
 from collections import Counter
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -231,11 +231,6 @@ def test_network_of_command_in_header_of_architecture_file_is_built(name: str) -
         assert_builds(plan.points[0])
 
 
-def point_without_seed(point: Point) -> str:
-    """Return a text that is the same for points that differ only in the seed."""
-    return str(replace(point.config, seed=0))
-
-
 ABLATIONS = of_group("ablation")
 SEARCHES = [name for name in ABLATIONS if name.startswith("search_")]
 
@@ -254,18 +249,23 @@ def test_sample_points_of_search_file_are_composed_and_built(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ABLATIONS if name not in SEARCHES])
-def test_all_points_of_ablation_are_composed_and_built(name: str) -> None:
-    plan = make_plan([f"ablation={name}"])
-    assert plan.is_sweep
+def test_all_settings_of_ablation_are_composed_and_built(name: str) -> None:
+    """The points of the first seed are composed. Those of other seeds differ only in the seed."""
     first = header("ablation", name)
     assert first.startswith(f"# nnopt run ablation={name}")
     promised = re.search(r"= (\d+) points", first)
+    text = (CONF / "ablation" / f"{name}.yaml").read_text("utf-8")
+    seeds = set(re.findall(r"\bseed: (range\(\d+\)|\d+(?:,\d+)+)", text))
     assert promised is not None
-    assert len(plan.points) == int(promised[1])
+    assert len(seeds) == 1, "all points have the same seeds"
+    count = len(make_plan([f"seed={seeds.pop()}"], multirun=True).points)
+    plan = make_plan([f"ablation={name}", "seed=0"])
+    assert plan.is_sweep
     assert len({point.id for point in plan.points}) == len(plan.points)
-    assert "seed" in plan.varied
-    assert len(plan.varied) >= 2
-    different = {point_without_seed(point): point for point in plan.points}
-    for point in different.values():
+    assert plan.varied
+    # Seeds in ``grids`` are not overridden by the command line.
+    settings = [x for x in plan.points if x.config.seed == plan.points[0].config.seed]
+    assert len(settings) * count == int(promised[1])
+    for point in settings:
         assert point.config.name == name
         assert_builds(point)
