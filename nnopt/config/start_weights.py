@@ -40,7 +40,7 @@ def with_start_weights(
             f"{given}: its best weights have the SHA-256 {digest}, but initializer.from_sha256 = "
             f"{chosen.from_sha256!r}; set initializer.from_sha256=null to start with them"
         )
-    path = os.path.abspath(folder)
+    path = os.path.realpath(folder)  # outputs/latest will be a link to the new run
     section = {**container["initializer"], "from": path, "from_sha256": digest}
     chosen = replace(chosen, from_=path, from_sha256=digest)
     return replace(config, initializer=chosen), {**container, "initializer": section}

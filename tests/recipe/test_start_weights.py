@@ -64,6 +64,17 @@ def test_torch_training_starts_with_the_weights_of_a_numpy_run(nnopt: Nnopt, a: 
         assert_allclose(array, best[name], rtol=0, atol=1e-20)
 
 
+def test_link_to_the_latest_run_is_resolved_before_it_changes(nnopt: Nnopt, a: Path) -> None:
+    """``outputs/latest`` is a link to the new run when its training starts."""
+    Path("outputs").mkdir()
+    Path("outputs/latest").symlink_to(a.resolve())
+    assert nnopt("run", *QUICK, "initializer.from=outputs/latest", *FROZEN) == 0
+    assert Path("outputs/latest").resolve() != a.resolve()
+    best = weights(a, "best")
+    for name, array in weights("outputs/latest").items():
+        assert_allclose(array, best[name], rtol=0, atol=1e-20)
+
+
 def test_skipped_layers_keep_the_new_weights_of_the_seed(nnopt: Nnopt, trained: Path) -> None:
     changes = [*RESIDUAL, *FROZEN, "dataset.classes=4"]
     start = [f"initializer.from={trained}/b", "initializer.skip=[residual1,dense2]"]
