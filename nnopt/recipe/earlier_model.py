@@ -37,6 +37,10 @@ def read_earlier_model(folder: Path) -> ModelFile:
     try:
         summary = read_summary(folder).values
         container = with_added_keys(summary["config"])
+        if container["plugins"]:
+            from nnopt.config.plugins.load import stored_plugins  # not needed by most runs
+
+            container = stored_plugins(container, folder)
         config = read_config(container)
         inputs, classes, normalization = _of_data(config)
         architecture = _stored_architecture(folder) or container["architecture"]

@@ -49,11 +49,30 @@ def read_stored_config(folder: Path, given: str, overrides: Sequence[str]) -> St
         container = with_added_keys(summary["config"])
         if container.get("plots") == "sweep":  # a point of a sweep, and now a single run
             container["plots"] = "auto"
-        return with_local_data(StoredConfig(container, tuple(summary["overrides"])), overrides)
+        stored = StoredConfig(container, tuple(summary["overrides"]))
+        return with_local_data(_with_plugins(stored, folder, overrides), overrides)
     model = read_model_file(folder)
     if model is None:
         raise ModelError(f"{shown(folder)} has no {SUMMARY}, so its configuration is not known")
-    return with_local_data(StoredConfig(model.config, ()), overrides)
+    stored = StoredConfig(model.config, ())
+    return with_local_data(_with_plugins(stored, folder, overrides), overrides)
+
+
+def _with_plugins(stored: StoredConfig, folder: Path, overrides: Sequence[str]) -> StoredConfig:
+    """Return a stored configuration without plug-ins that the folder may have brought.
+
+    The key ``plugins`` on the command line replaces the stored one. Raises ConfigError.
+    """
+    container = stored.container
+    if not container["plugins"]:
+        return stored
+    if any(text.partition("=")[0] == "plugins" for text in overrides):
+        container = {**container, "plugins": []}
+    else:
+        from nnopt.config.plugins.load import stored_plugins  # not needed by most runs
+
+        container = stored_plugins(container, folder)
+    return StoredConfig(container, stored.overrides)
 
 
 def with_local_data(stored: StoredConfig, overrides: Sequence[str]) -> StoredConfig:

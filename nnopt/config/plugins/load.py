@@ -84,8 +84,9 @@ def deactivate(names: Iterable[str] | None = None) -> None:
 def stored_plugins(container: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return a stored configuration with the current paths of its plug-ins, before it is read.
 
-    ``folder`` contains the configuration, and may be a download. A plug-in inside this folder is
-    refused, unless it is already loaded because the command line names it. Raises ConfigError.
+    ``folder`` contains the configuration, and may be a download. A file inside this folder, and a
+    path that is not absolute, are refused, unless the plug-in is already loaded because the command
+    line names it. Runs of this machine record absolute paths. Raises ConfigError.
     """
     records = []
     for record in container.get(KEY) or ():
@@ -93,10 +94,13 @@ def stored_plugins(container: Mapping[str, Any], folder: Path) -> dict[str, Any]
             return dict(container)  # the schema refuses it
         loaded = _loaded.get(record["sha256"])
         path = Path(record["source"])
-        if loaded is None and path.resolve().is_relative_to(folder.resolve()):
+        is_received = path.suffix == ".py" and not path.is_absolute()
+        is_received |= path.resolve().is_relative_to(folder.resolve())
+        if loaded is None and is_received:
             raise ConfigError(
-                f"{KEY}: the file {path} is inside the folder {folder}, and nnopt runs no code of "
-                f"a received folder; to trust the file, add '{KEY}=[{path}]' to the command line"
+                f"{KEY}: the file {path} may have been received with the folder {folder}, and "
+                "nnopt runs no code of a received folder; to trust the file, add "
+                f"'{KEY}=[{path}]' to the command line"
             )
         records.append(record if loaded is None else loaded.as_record())
     return {**container, KEY: records}

@@ -15,6 +15,7 @@ import pytest
 
 from nnopt.config.compose import make_plan
 from nnopt.config.plugins.load import deactivate
+from nnopt.results.summary import values_digest, write_summary
 from nnopt.results.weights import read_weights
 
 PACKAGE = Path(__file__).resolve().parents[3] / "nnopt"
@@ -124,6 +125,57 @@ def test_trained_layer_and_metric_of_plugins_are_used_by_evaluate_and_predict(
     assert own.read_bytes() == again.read_bytes()
     np.save("inputs.npy", np.zeros((2, 2), np.float32))
     assert nnopt("predict", "run", "inputs.npy", moved, "--out", "new.csv") == 0
+
+
+RECEIVED = (
+    ("evaluate", "run"),
+    ("predict", "run", "inputs.npy", "--out", "new.csv"),
+    ("run", "--from", "run", "--dry-run"),
+    ("run", "--from", "run", "--cfg", "job"),
+    ("resume", "run", "epochs=3"),
+)
+"""Command lines that read a run."""
+
+
+@pytest.mark.parametrize("has_model", [True, False])
+@pytest.mark.parametrize("source", ["absolute", "run/evil.py", "~/run/evil.py", "evil.py"])
+def test_plugin_of_received_folder_is_not_executed(
+    nnopt: Run,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+    workplace: Path,
+    source: str,
+    has_model: bool,
+) -> None:
+    monkeypatch.setenv("HOME", str(workplace))
+    np.save("inputs.npy", np.zeros((2, 2), np.float32))
+    touch = "from pathlib import Path\nPath('executed').touch()\n"
+    Path("evil.py").write_text(touch + Path("squareplus.py").read_text())
+    chosen = ["plugins=[evil.py]", "architecture.activation=squareplus", "hydra.run.dir=run"]
+    assert nnopt("run", *chosen, *SHORT) == 0
+    shutil.copy("evil.py", "run")
+    absolute = str(Path("run/evil.py").resolve())
+    _receive(Path("run"), absolute if source == "absolute" else source, has_model)
+    for command in RECEIVED:
+        _forget()
+        Path("executed").unlink(missing_ok=True)
+        capsys.readouterr()
+        assert nnopt(*command) in (2, 4), command
+        assert "runs no code of a received folder" in capsys.readouterr().err, command
+        assert not Path("executed").exists(), command
+
+
+def _receive(folder: Path, source: str, has_model: bool) -> None:
+    """Replace the recorded path of the plug-in, as the sender of a folder can."""
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["config"]["plugins"][0]["source"] = source
+    write_summary(folder, summary)
+    model = json.loads((folder / "model.json").read_text())
+    model["config"]["plugins"][0]["source"] = source
+    model["sha256"] = values_digest({**model, "sha256": None})
+    (folder / "model.json").write_text(json.dumps(model))
+    if not has_model:
+        (folder / "model.json").unlink()
 
 
 def test_metric_is_in_summary_table_and_comparison(nnopt: Run, capsys: Captured) -> None:
