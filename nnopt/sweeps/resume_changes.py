@@ -18,6 +18,7 @@ from nnopt.config.hydra import (
     override_text,
     parse_overrides,
 )
+from nnopt.config.plugins import loaded_files_only
 from nnopt.config.validate import read_config, read_plugin
 from nnopt.errors import ConfigError, ResumeError
 from nnopt.io.paths import in_folder
@@ -88,7 +89,8 @@ def _launcher(sweep: Sweep, parsed: Sequence[Override]) -> LauncherConfig:
 
 def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
     """Return the plan of the sweep's overrides and ``added``, which replaces equal keys."""
-    before = make_plan(sweep.overrides, multirun=True, config_dir=sweep.config_dir)
+    with loaded_files_only():
+        before = make_plan(sweep.overrides, multirun=True, config_dir=sweep.config_dir)
     known = {point.id for point in sweep.points}
     if changed := [point for point in before.points if point.id not in known]:
         keys = _differing(changed[0], sweep.points)
@@ -101,7 +103,8 @@ def _plan_with(sweep: Sweep, added: Sequence[Override]) -> Plan:
         parsed = parse_overrides(sweep.overrides)
         kept = [override_text(o) for o in parsed if o.key_or_group not in new]
     overrides = [*kept, *map(override_text, added)]
-    plan = make_plan(overrides, multirun=True, config_dir=sweep.config_dir)
+    with loaded_files_only():
+        plan = make_plan(overrides, multirun=True, config_dir=sweep.config_dir)
     if isinstance(sweep.sweeper, GridConfig) and sweep.sweeper.mode == "one_at_a_time":
         _check_base(before, plan, new - {"seed"})
     return plan

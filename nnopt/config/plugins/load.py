@@ -17,11 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nnopt.config.plugins import refuses_new_files
 from nnopt.config.plugins.registry import Registration, Registry
 from nnopt.errors import ConfigError, Problems, described, refused_value
 from nnopt.io.paths import path_problem
 from nnopt.schema import PluginConfig
-from nnopt.schema.tables import COMPONENTS, table
+from nnopt.schema.tables import COMPONENTS, Component, table
 
 KEY = "plugins"
 """The key of the configuration that names the plug-ins."""
@@ -33,6 +34,12 @@ REGISTER = "register"
 """The function of a plug-in that registers its components."""
 
 MAX_BYTES = 10_000_000
+
+RECEIVED = (
+    "may have been received with the resumed or read folder, and nnopt runs no code of a received "
+    f"folder; to trust the file, add '{KEY}=[{{}}]' to the command line"
+)
+"""The reason to refuse a file; the placeholder is its path."""
 
 
 @dataclass(frozen=True)
@@ -85,23 +92,19 @@ def stored_plugins(container: Mapping[str, Any], folder: Path) -> dict[str, Any]
     """Return a stored configuration with the current paths of its plug-ins, before it is read.
 
     ``folder`` contains the configuration, and may be a download. A file inside this folder, and a
-    path that is not absolute, are refused, unless the plug-in is already loaded because the command
-    line names it. Runs of this machine record absolute paths. Raises ConfigError.
+    path with another spelling than nnopt records, are refused, unless the plug-in is already loaded
+    because the command line names it. Raises ConfigError.
     """
     records = []
     for record in container.get(KEY) or ():
         if not _is_record(record):
             return dict(container)  # the schema refuses it
         loaded = _loaded.get(record["sha256"])
-        path = Path(record["source"])
-        is_received = path.suffix == ".py" and not path.is_absolute()
-        is_received |= path.resolve().is_relative_to(folder.resolve())
-        if loaded is None and is_received:
-            raise ConfigError(
-                f"{KEY}: the file {path} may have been received with the folder {folder}, and "
-                "nnopt runs no code of a received folder; to trust the file, add "
-                f"'{KEY}=[{path}]' to the command line"
-            )
+        source = record["source"]
+        if loaded is None and _is_file(source) and not path_problem(source):
+            path = _canonical(source)
+            if source != str(path) or path.is_relative_to(folder.resolve()):
+                raise ConfigError(refused_value(KEY, source, RECEIVED.format(path)))
         records.append(record if loaded is None else loaded.as_record())
     return {**container, KEY: records}
 
@@ -128,7 +131,7 @@ def load(entry: Any) -> Plugin:
     if not isinstance(entry, str) or not entry:
         reason = "needs the path of a Python file, or the name of an installed plug-in"
         raise ConfigError(refused_value(KEY, entry, reason))
-    is_file = entry.endswith(".py")
+    is_file = _is_file(entry)
     path, code = _file(entry) if is_file else _installed(entry)
     sha256 = hashlib.sha256(code).hexdigest()
     if expected not in (None, sha256):
@@ -141,6 +144,8 @@ def load(entry: Any) -> Plugin:
             )
         )
     if sha256 not in _loaded:
+        if is_file and refuses_new_files.get():
+            raise ConfigError(refused_value(KEY, entry, RECEIVED.format(path)))
         register = _executed(entry, path, code, sha256) if is_file else _imported(entry, path)
         shown = os.path.relpath(path) if is_file and path.is_relative_to(Path.cwd()) else entry
         registry = Registry(shown, str(path))
@@ -154,11 +159,21 @@ def load(entry: Any) -> Plugin:
     return plugin
 
 
+def _is_file(entry: str) -> bool:
+    """Return whether an entry is the path of a file, and not the name of an installed plug-in."""
+    return entry.endswith(".py")
+
+
+def _canonical(text: str) -> Path:
+    """Return the absolute path of a file without links, relative to the working directory."""
+    return Path(os.path.realpath(os.path.expanduser(text)))
+
+
 def _file(text: str) -> tuple[Path, bytes]:
-    """Return the path and the code of a file, relative to the working directory."""
+    """Return the canonical path and the code of a file."""
     if problem := path_problem(text):
         raise ConfigError(refused_value(KEY, text, problem))
-    path = Path(os.path.abspath(os.path.expanduser(text)))
+    path = _canonical(text)
     try:
         with path.open("rb") as file:
             code = file.read(MAX_BYTES + 1)
@@ -281,3 +296,13 @@ def _remove(registration: Registration) -> None:
     del COMPONENTS[component.kind, component.name]
     for name_table, key, _ in registration.entries:
         del table(name_table)[key]
+
+
+def owner_of(component: Component) -> Plugin:
+    """Return the active plug-in that has registered a component."""
+    (plugin,) = (
+        plugin
+        for plugin in _active.values()
+        if any(registration.component is component for registration in plugin.registrations)
+    )
+    return plugin

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from nnopt.config.compose import Plan, Point, make_plan
 from nnopt.config.hydra import composing, override_text, parse_overrides
+from nnopt.config.plugins import loaded_files_only
 from nnopt.errors import ConfigError
 from nnopt.io.paths import in_folder
 from nnopt.plots.sweep.draw import draw_plot
@@ -95,7 +96,8 @@ def plan_resumed_search(sweep: Sweep, overrides: Sequence[str]) -> tuple[Plan, S
         if "hydra/launcher" in changed:  # drop the settings of the previous launcher
             changed += ("hydra.launcher.",)
         kept = [override_text(o) for o in before if not o.key_or_group.startswith(changed)]
-        plan = make_plan([*kept, *overrides], multirun=True, config_dir=sweep.config_dir)
+        with loaded_files_only():
+            plan = make_plan([*kept, *overrides], multirun=True, config_dir=sweep.config_dir)
         plan = replace(plan, points=tuple(map(with_absolute_paths, plan.points)))
     sweeper = cast(OptunaConfig, plan.sweeper)
     if "hydra.sweeper.trials" not in changed:  # an earlier resume may have raised this number

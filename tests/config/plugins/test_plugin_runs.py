@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 import subprocess
@@ -138,7 +139,13 @@ RECEIVED = (
 
 
 @pytest.mark.parametrize("has_model", [True, False])
-@pytest.mark.parametrize("source", ["absolute", "run/evil.py", "~/run/evil.py", "evil.py"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("absolute", "run/evil.py", "~/run/evil.py", "evil.py"),
+        *("other/.py", "~/run/.py", "/proc/self/cwd/evil.py", "/proc/self/cwd/run/evil.py"),
+    ],
+)
 def test_plugin_of_received_folder_is_not_executed(
     nnopt: Run,
     capsys: Captured,
@@ -153,7 +160,9 @@ def test_plugin_of_received_folder_is_not_executed(
     Path("evil.py").write_text(touch + Path("squareplus.py").read_text())
     chosen = ["plugins=[evil.py]", "architecture.activation=squareplus", "hydra.run.dir=run"]
     assert nnopt("run", *chosen, *SHORT) == 0
-    shutil.copy("evil.py", "run")
+    Path("other").mkdir()
+    for copied in ("run/evil.py", "run/.py", "other/.py"):
+        shutil.copy("evil.py", copied)
     absolute = str(Path("run/evil.py").resolve())
     _receive(Path("run"), absolute if source == "absolute" else source, has_model)
     for command in RECEIVED:
@@ -163,6 +172,31 @@ def test_plugin_of_received_folder_is_not_executed(
         assert nnopt(*command) in (2, 4), command
         assert "runs no code of a received folder" in capsys.readouterr().err, command
         assert not Path("executed").exists(), command
+
+
+SEARCH = ("hydra/sweeper=optuna", "hydra.sweeper.trials=2", "optimizer.lr=interval(0.01, 0.1)")
+
+
+@pytest.mark.parametrize(
+    ("varied", "added"),
+    [(("seed=0,1",), "seed=0,1,2"), ((*SEARCH, "seed=0"), "hydra.sweeper.trials=3")],
+)
+def test_plugin_of_received_command_line_is_not_executed(
+    nnopt: Run, capsys: Captured, varied: tuple[str, ...], added: str
+) -> None:
+    """The stored points of the sweep use no plug-in, but its stored command line names one."""
+    assert nnopt("run", "-m", *varied, *SHORT, "hydra.sweep.dir=sweep") == 0
+    code = "from pathlib import Path\nPath('executed').touch()\n"
+    Path("sweep/evil.py").write_text(code + Path("squareplus.py").read_text())
+    path = Path("sweep/sweep.json")
+    text = path.read_text().replace('"epochs=2"', '"epochs=2", "plugins=[sweep/evil.py]"', 1)
+    body = text.partition(",\n")[2]
+    digest = hashlib.sha256(body[: -len("}\n")].encode()).hexdigest()
+    path.write_text(f'{{"sha256": "{digest}",\n{body}')
+    capsys.readouterr()
+    assert nnopt("resume", "sweep", added) in (2, 4)
+    assert "runs no code of a received folder" in capsys.readouterr().err
+    assert not Path("executed").exists()
 
 
 def _receive(folder: Path, source: str, has_model: bool) -> None:
@@ -253,5 +287,5 @@ def test_command_line_without_plugins_does_not_import_them() -> None:
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name != "plugins":
             lines = path.read_text("utf-8").splitlines()
-            first = [x for x in lines if x.startswith("from nnopt.config.plugins")]
+            first = [x for x in lines if x.startswith("from nnopt.config.plugins.")]
             assert first == [], path
