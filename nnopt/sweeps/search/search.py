@@ -277,7 +277,7 @@ class SearchRun:
         asked = {key: x for key, x in settings if key not in ("params", "trials", "timeout")}
         asked |= {
             "parameters": list(map(str, parameters)),
-            "fixed": list(map(first_override, self.space.fixed)),
+            "fixed": [first_override(x) for x in self.space.fixed if not x.startswith("plugins=")],
             "epochs": self._epochs,
             "seeds": [" ".join(overrides) for overrides in self.space.seeds],
             "configuration": hashlib.sha256(ids.encode()).hexdigest(),

@@ -199,6 +199,15 @@ def test_plugin_of_received_command_line_is_not_executed(
     assert not Path("executed").exists()
 
 
+@pytest.mark.slow
+def test_search_with_plugin_is_resumed(nnopt: Run) -> None:
+    search = [*SIGNUM, *SEARCH, *SHORT, "seed=0", "hydra.sweep.dir=search"]
+    assert nnopt("run", "-m", *search) == 0
+    _forget()
+    assert nnopt("resume", "search", "hydra.sweeper.trials=3") == 0
+    assert [row["status"] for row in rows_of("search")] == ["done"] * 3
+
+
 def _receive(folder: Path, source: str, has_model: bool) -> None:
     """Replace the recorded path of the plug-in, as the sender of a folder can."""
     summary = json.loads((folder / "summary.json").read_text())
