@@ -9,7 +9,7 @@ from operator import attrgetter
 
 from nnopt.architecture.layers import Residual
 from nnopt.architecture.parse import parse_layers
-from nnopt.config.plugin_rules import LABELS_ONLY, backends
+from nnopt.config.plugin_rules import LABELS_ONLY, backends, plugins
 from nnopt.config.training_rules import (
     constant_schedules,
     improvements,
@@ -325,6 +325,7 @@ RULES: tuple[Rule, ...] = (
     _policy,
     _averages,
     _backend,
+    plugins,
     backends,
 )
 """Rules for combinations of keys. In a message, ``{KEY}`` is replaced by ``KEY = VALUE``."""

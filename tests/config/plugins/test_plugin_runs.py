@@ -208,6 +208,15 @@ def test_search_with_plugin_is_resumed(nnopt: Run) -> None:
     assert [row["status"] for row in rows_of("search")] == ["done"] * 3
 
 
+def test_component_of_plugin_that_the_point_does_not_name_is_refused(
+    nnopt: Run, capsys: Captured
+) -> None:
+    sweep = ["plugins=[signum.py],[squareplus.py]", "optimizer=signum", *SHORT]
+    assert nnopt("run", "-m", *sweep, "hydra.sweep.dir=sweep") == 2
+    assert "the optimizer 'signum' needs signum.py" in capsys.readouterr().err
+    assert not Path("sweep").exists()
+
+
 def _receive(folder: Path, source: str, has_model: bool) -> None:
     """Replace the recorded path of the plug-in, as the sender of a folder can."""
     summary = json.loads((folder / "summary.json").read_text())
