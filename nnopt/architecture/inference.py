@@ -87,10 +87,18 @@ def infer_layers(
 ) -> tuple[InferredLayer, ...]:
     """Infer the shapes of consecutive layers, and number the layers of each kind."""
     counts: Counter[str] = Counter()
-    inferred = []
+    inferred: list[InferredLayer] = []
+    names: set[str] = set()
     for record in layers:
         counts[record.kind] += 1
-        layer = record.infer(f"{prefix}{record.kind}{counts[record.kind]}", shape, classes)
+        name = f"{prefix}{record.kind}{counts[record.kind]}"
+        if name in names:  # the layer 1 of the kind dense1, and the layer 11 of the kind dense
+            raise ConfigError(
+                f"layer {name}: two layers have this name; rename the plug-in's layer whose name "
+                "ends with a digit"
+            )
+        names.add(name)
+        layer = record.infer(name, shape, classes)
         inferred.append(layer)
         shape = layer.output_shape
     return tuple(inferred)

@@ -217,6 +217,15 @@ def test_component_of_plugin_that_the_point_does_not_name_is_refused(
     assert not Path("sweep").exists()
 
 
+def test_layers_with_equal_full_names_are_refused(nnopt: Run, capsys: Captured) -> None:
+    """The first layer ``dense1`` and the eleventh layer ``dense`` would both be ``dense11``."""
+    Path("dense1.py").write_text(Path("maxout.py").read_text().replace('"maxout"', '"dense1"'))
+    layers = ", ".join(["{dense: 2}"] * 11)
+    chosen = f"architecture.layers=[{layers}, {{dense1: 2}}, {{dense: classes}}]"
+    assert nnopt("describe", "plugins=[dense1.py]", "architecture=layers", chosen) == 2
+    assert "layer dense11: two layers have this name" in capsys.readouterr().err
+
+
 def _receive(folder: Path, source: str, has_model: bool) -> None:
     """Replace the recorded path of the plug-in, as the sender of a folder can."""
     summary = json.loads((folder / "summary.json").read_text())
