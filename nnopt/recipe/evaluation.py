@@ -163,6 +163,8 @@ def _plugin_metrics(
 ) -> dict[str, float | None]:
     """Return the metrics of plug-ins by name; None if a metric fails or is not finite."""
     values: dict[str, float | None] = {}
+    logits, labels = logits.view(), labels.view()
+    logits.flags.writeable = labels.flags.writeable = False  # they are written to files later
     for name in config.evaluation.metrics:
         try:
             value = METRIC_FUNCTIONS[name](logits, labels)

@@ -226,6 +226,17 @@ def test_layers_with_equal_full_names_are_refused(nnopt: Run, capsys: Captured) 
     assert "layer dense11: two layers have this name" in capsys.readouterr().err
 
 
+def test_metric_cannot_change_the_predictions(nnopt: Run, capsys: Captured) -> None:
+    Path("greedy.py").write_text(
+        "def metric(logits, labels):\n    logits[:] = 0\n    return 0.5\n"
+        "def register(registry):\n    registry.metric('greedy', metric)\n"
+    )
+    chosen = ["plugins=[greedy.py]", "evaluation.metrics=[greedy]"]
+    assert nnopt("run", *chosen, *SHORT, "hydra.run.dir=run") == 0
+    assert json.loads(Path("run/summary.json").read_text())["test_greedy"] is None
+    assert "read-only" in Path("run/run.log").read_text()
+
+
 def _receive(folder: Path, source: str, has_model: bool) -> None:
     """Replace the recorded path of the plug-in, as the sender of a folder can."""
     summary = json.loads((folder / "summary.json").read_text())
