@@ -16,8 +16,8 @@ from nnopt.schema.tables import COMPONENTS, Component
 class PluginLayer(Layer):
     """The base class of the layers of plug-ins. The annotated fields are the arguments in YAML.
 
-    Subclasses define the methods below, of which only ``output_shape`` is required. Shapes are
-    those of one sample, (D,) or (C, H, W). A method raises ValueError to refuse a shape.
+    Subclasses define the methods below. Only ``output_shape`` is required. Shapes are those of one
+    sample, (D,) or (C, H, W). A method raises ValueError to refuse a shape.
     """
 
     def output_shape(self, shape: Shape) -> Shape:

@@ -34,7 +34,7 @@ MASKS, ARCHITECTURE = "masks.npz", "architecture.yaml"
 CLASSES, CONFUSION, PREDICTIONS = "classes.csv", "confusion.csv", "predictions.csv"
 
 EVALUATION = "evaluation.json"
-"""The metrics of ``nnopt evaluate``, in a folder of its own."""
+"""The metrics of ``nnopt evaluate``, in a new folder."""
 
 CHECKPOINTS = ("checkpoint_a.npz", "checkpoint_b.npz")
 """The two checkpoint files, which a run replaces alternately."""
