@@ -131,7 +131,12 @@ def figures() -> Iterator[Figure]:
     for path in sorted((CONF / "ablation").glob("*.yaml")):
         if path.stem in names:
             for text in _means_in(path.read_text("utf-8")):
-                yield Figure(path, text, [path.stem])
+                yield Figure(path, text, _variants(path.stem, names))
+
+
+def _variants(study: str, names: Sequence[str]) -> list[str]:
+    """Return a study and its variants with overrides, whose names start with that of the study."""
+    return [name for name in names if name == study or name.startswith(study + "_")]
 
 
 def _means_in(text: str) -> Iterator[str]:
